@@ -1,0 +1,57 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(shell cat requirements.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
+
+.PHONY: help
+help: ## List what can be made
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.lock pyproject.toml
+	@if command -v uv >/dev/null; then \
+	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
+	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
+	else \
+	  $(PYTHON) -m venv $(VENV) && \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
+	fi
+	@rm -f $(VENV)/.ready-* && touch $@
+
+.PHONY: install
+install: $(READY) ## Make .venv with everything in it
+
+.PHONY: demo
+demo: install ## Show the main job working, with nothing installed but Python
+	@$(BIN)/waybill demo
+
+.PHONY: test
+test: install ## Run the tests, on real services where this machine has them
+	@$(BIN)/python -m pytest
+
+.PHONY: check
+check: install ## Lint, format check, types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+.PHONY: bench
+bench: install ## Measure the pipeline against two yardsticks
+	@$(BIN)/python -m tests.bench
+
+.PHONY: ci
+ci: install check ## What CI runs: every check, every real service required
+	@tests/services/install.sh
+	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest
+
+.PHONY: lock
+lock: ## Pin every dependency anew, with hashes (needs uv)
+	uv pip compile -q pyproject.toml --extra embedded --group dev --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+	uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements.lock -o requirements-image.lock
+
+.PHONY: clean
+clean: ## Remove what make made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

@@ -1,0 +1,84 @@
+"""Declares what goes over Kafka: the request (a doorbell), the completion, and how each is read and written."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+
+class Status(StrEnum):
+    """The states of `batch_exports.status`."""
+
+    QUEUED = "QUEUED"
+    PROCESSING = "PROCESSING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class Malformed(ValueError):
+    """The bytes of a message are not the event that the topic carries; the text says what is wrong."""
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+    def encode(self) -> bytes:
+        """Write the event as JSON with camelCase names."""
+        return self.model_dump_json(by_alias=True).encode()
+
+
+E = TypeVar("E", bound=_Event)
+
+
+class ExportRequested(_Event):
+    """Look at this row: one message on `export-requests`, keyed by `batchExportId`."""
+
+    project_id: str = Field(min_length=1, max_length=512, strict=True)
+    batch_export_id: str = Field(min_length=1, max_length=512, strict=True)
+
+
+class ExportFinished(_Event):
+    """An export has ended, COMPLETED or FAILED: one message on `export-completions`, keyed by `batchExportId`.
+
+    Ids and figures only: no address, no link, no query. `bytes` is the size of the object as stored.
+    """
+
+    event_id: str
+    project_id: str
+    batch_export_id: str
+    attempt: int
+    status: Literal[Status.COMPLETED, Status.FAILED]
+    table_name: str | None
+    format: str
+    rows: int
+    bytes: int
+    sha256: str | None
+    truncated: bool
+    started_at: datetime | None
+    finished_at: datetime
+    expires_at: datetime | None
+    error: str | None
+
+
+def read_request(value: bytes | None) -> ExportRequested:
+    """Read one message of `export-requests`; `Malformed` says what is wrong with it."""
+    return _read(ExportRequested, value)
+
+
+def read_finished(value: bytes | None) -> ExportFinished:
+    """Read one message of `export-completions`; `Malformed` says what is wrong with it."""
+    return _read(ExportFinished, value)
+
+
+def _read(kind: type[E], value: bytes | None) -> E:
+    if not value:
+        raise Malformed("the message is empty")
+    try:
+        return kind.model_validate_json(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Malformed(f"{where}: {first['msg']}" if where else first["msg"]) from error

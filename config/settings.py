@@ -1,0 +1,210 @@
+"""Declares every setting and reads them, once, from the environment."""
+
+from collections.abc import Collection, Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+# Prisma's own URL parameters, which libpq refuses; `schema` is carried over as the search path.
+PRISMA_ONLY = {
+    "connection_limit",
+    "pool_timeout",
+    "pgbouncer",
+    "schema",
+    "sslaccept",
+    "socket_timeout",
+    "statement_cache_size",
+}
+SIGV4_MAX_HOURS = 7 * 24
+
+CONSUMER_NEEDS = ("DATABASE_URL", "CLICKHOUSE_URL", "KAFKA_BOOTSTRAP_SERVERS")
+NOTIFY_NEEDS = ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
+
+
+class Misconfigured(ValueError):
+    """One or more settings are wrong or missing; `problems` has one sentence for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+def _http_url(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise ValueError("must start with http:// or https://")
+    return value.rstrip("/")
+
+
+def _database_url(value: str) -> str:
+    try:
+        backend = make_url(value).get_backend_name()
+    except ArgumentError as error:
+        raise ValueError("is not a database URL; write postgresql://… or sqlite:///…") from error
+    if backend not in {"postgresql", "postgres", "sqlite"}:
+        raise ValueError("must start with postgresql:// or sqlite:///")
+    return value
+
+
+def _smtp_url(value: str) -> str:
+    if not value.startswith(("smtp://", "smtps://")):
+        raise ValueError("must start with smtp:// or smtps://")
+    return value
+
+
+def _storage_url(value: str) -> str:
+    if "://" not in value:
+        raise ValueError("must be an fsspec URL such as file:///var/exports or s3://bucket/prefix")
+    return value.rstrip("/")
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+class Settings(BaseSettings):
+    """What is in force, frozen; a field's name is its environment variable in lower case, without the prefix.
+
+    An empty variable counts as unset. Times are in the unit that the name ends with.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True)
+
+    enabled: Literal["true", "false"] = Field("false", alias="LANGFUSE_S3_BATCH_EXPORT_ENABLED")
+    bucket: str | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_BUCKET")
+    prefix: str = Field("", alias="LANGFUSE_S3_BATCH_EXPORT_PREFIX")
+    region: str | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_REGION")
+    endpoint: HttpUrl | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_ENDPOINT")
+    external_endpoint: HttpUrl | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_EXTERNAL_ENDPOINT")
+    access_key_id: str | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID")
+    secret_access_key: SecretStr | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY")
+    force_path_style: bool = Field(default=False, alias="LANGFUSE_S3_BATCH_EXPORT_FORCE_PATH_STYLE")
+    sse: Literal["AES256", "aws:kms"] | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_SSE")
+    sse_kms_key_id: str | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_SSE_KMS_KEY_ID")
+    part_size_mib: int = Field(10, alias="BATCH_EXPORT_S3_PART_SIZE_MIB", ge=5, le=100)
+    storage_url: Annotated[str, AfterValidator(_storage_url)] | None = Field(None, alias="WAYBILL_STORAGE_URL")
+
+    link_hours: float = Field(24, alias="BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS", gt=0, le=SIGV4_MAX_HOURS)
+    row_limit: int | None = Field(None, alias="BATCH_EXPORT_ROW_LIMIT", ge=1)
+
+    database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(None, alias="DATABASE_URL", repr=False)
+    clickhouse_url: HttpUrl | None = Field(None, alias="CLICKHOUSE_URL", repr=False)
+    clickhouse_read_only_url: HttpUrl | None = Field(None, alias="CLICKHOUSE_READ_ONLY_URL", repr=False)
+    clickhouse_user: str = Field("default", alias="CLICKHOUSE_USER")
+    clickhouse_password: SecretStr = Field(SecretStr(""), alias="CLICKHOUSE_PASSWORD")
+    clickhouse_db: str = Field("default", alias="CLICKHOUSE_DB")
+
+    email_from_address: str | None = Field(None, alias="EMAIL_FROM_ADDRESS")
+    smtp_connection_url: Annotated[str, AfterValidator(_smtp_url)] | None = Field(
+        None, alias="SMTP_CONNECTION_URL", repr=False
+    )
+    nextauth_url: HttpUrl | None = Field(None, alias="NEXTAUTH_URL")
+
+    kafka_bootstrap_servers: str | None = Field(None, alias="KAFKA_BOOTSTRAP_SERVERS")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", alias="KAFKA_SECURITY_PROTOCOL"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", alias="KAFKA_SASL_MECHANISM"
+    )
+    kafka_sasl_username: str | None = Field(None, alias="KAFKA_SASL_USERNAME")
+    kafka_sasl_password: SecretStr | None = Field(None, alias="KAFKA_SASL_PASSWORD")
+    kafka_ssl_ca_location: str | None = Field(None, alias="KAFKA_SSL_CA_LOCATION")
+    requests_topic: str = Field("export-requests", alias="WAYBILL_REQUESTS_TOPIC", pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    completions_topic: str = Field(
+        "export-completions", alias="WAYBILL_COMPLETIONS_TOPIC", pattern=r"^[A-Za-z0-9._-]{1,249}$"
+    )
+    dead_letter_topic: str = Field(
+        "export-requests-dlq", alias="WAYBILL_DEAD_LETTER_TOPIC", pattern=r"^[A-Za-z0-9._-]{1,249}$"
+    )
+    topic_partitions: int = Field(8, alias="WAYBILL_TOPIC_PARTITIONS", ge=1)
+    topic_replication: int = Field(1, alias="WAYBILL_TOPIC_REPLICATION", ge=1)
+    topic_retention_hours: float = Field(7 * 24, alias="WAYBILL_TOPIC_RETENTION_HOURS", gt=0)
+    consumer_group: str = Field("waybill-consumer", alias="WAYBILL_CONSUMER_GROUP", min_length=1)
+    notify_group: str = Field("waybill-notify", alias="WAYBILL_NOTIFY_GROUP", min_length=1)
+
+    slots: int = Field(2, alias="WAYBILL_SLOTS", ge=1, le=256)
+    project_slots: int = Field(0, alias="WAYBILL_PROJECT_SLOTS", ge=0)
+    lease_seconds: float = Field(60, alias="WAYBILL_LEASE_SECONDS", gt=0)
+    heartbeat_seconds: float = Field(10, alias="WAYBILL_HEARTBEAT_SECONDS", gt=0, validate_default=True)
+    sweep_seconds: float = Field(15, alias="WAYBILL_SWEEP_SECONDS", gt=0)
+    max_attempts: int = Field(8, alias="WAYBILL_MAX_ATTEMPTS", ge=1)
+    retry_base_seconds: float = Field(5, alias="WAYBILL_RETRY_BASE_SECONDS", gt=0)
+    stale_days: float = Field(30, alias="WAYBILL_STALE_DAYS", gt=0)
+    drain_seconds: float = Field(30, alias="WAYBILL_DRAIN_SECONDS", ge=0)
+    http_host: str = Field("0.0.0.0", alias="WAYBILL_HTTP_HOST")  # noqa: S104 (probes and scrapers come from outside)
+    http_port: int | None = Field(None, alias="WAYBILL_HTTP_PORT", ge=0, le=65535)
+    public_url: HttpUrl | None = Field(None, alias="WAYBILL_PUBLIC_URL")
+    secret_key: SecretStr | None = Field(None, alias="WAYBILL_SECRET_KEY")
+    csv_neutralise: bool = Field(default=True, alias="WAYBILL_CSV_NEUTRALISE_FORMULAS")
+    log_format: Literal["json", "text"] | None = Field(None, alias="WAYBILL_LOG_FORMAT")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="WAYBILL_LOG_LEVEL")
+
+    @field_validator("heartbeat_seconds")
+    @classmethod
+    def _beats_within_lease(cls, value: float, info: ValidationInfo) -> float:
+        """Beat three times in a lease at least: one late beat must not lose it."""
+        lease: float = info.data.get("lease_seconds", 3 * value)
+        return min(value, lease / 3)
+
+    @property
+    def database(self) -> URL:
+        """The database as SQLAlchemy dials it; needs DATABASE_URL."""
+        if self.database_url is None:
+            raise Misconfigured(["DATABASE_URL is missing"])
+        url = make_url(self.database_url)
+        if url.get_backend_name() == "sqlite":
+            return url
+        query = {name: value for name, value in url.query.items() if name not in PRISMA_ONLY}
+        if schema := url.query.get("schema"):
+            query["options"] = f"-csearch_path={schema}"
+        return url.set(drivername="postgresql+psycopg", query=query)
+
+    @property
+    def destination(self) -> str:
+        """The fsspec URL that files go under, with the prefix; needs a bucket or WAYBILL_STORAGE_URL."""
+        if self.storage_url is not None:
+            return self.storage_url
+        if self.bucket is None:
+            raise Misconfigured(["LANGFUSE_S3_BATCH_EXPORT_BUCKET is missing (or set WAYBILL_STORAGE_URL)"])
+        return f"s3://{self.bucket}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (pydantic's signature)
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic's signature)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic's signature)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read values given by the caller and the environment alone."""
+        return init_settings, env_settings
+
+
+def load(values: Mapping[str, str] | None = None, *, needs: Collection[str] = ()) -> Settings:
+    """Read the settings from the environment, or from `values` (by variable name) laid over it.
+
+    Raises Misconfigured with every wrong or missing variable, so that one start is enough to mend them all.
+    """
+    problems: list[str] = []
+    settings: Settings | None = None
+    try:
+        settings = Settings(**dict(values or {}))  # type: ignore[arg-type] # values are parsed by pydantic
+    except ValidationError as error:
+        problems = [_problem(str(each["loc"][0]), each["msg"]) for each in error.errors(include_url=False)]
+    if settings is not None:
+        by_alias = {field.alias: name for name, field in Settings.model_fields.items()}
+        problems = [f"{name} is missing" for name in needs if getattr(settings, by_alias[name]) is None]
+        if "CLICKHOUSE_URL" in needs and settings.storage_url is None and settings.bucket is None:
+            problems.append("LANGFUSE_S3_BATCH_EXPORT_BUCKET is missing (or set WAYBILL_STORAGE_URL)")
+        if settings.kafka_security_protocol.startswith("SASL") and settings.kafka_sasl_username is None:
+            problems.append("KAFKA_SASL_USERNAME is missing, and KAFKA_SECURITY_PROTOCOL needs it")
+    if problems or settings is None:
+        raise Misconfigured(problems)
+    return settings
+
+
+def _problem(name: str, message: str) -> str:
+    return f"{name}: {message.removeprefix('Value error, ')}"

@@ -1,0 +1,1 @@
+"""Decides: guards, claims, runs and settles exports."""

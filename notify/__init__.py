@@ -1,0 +1,1 @@
+"""Tells: one message per finished export, once."""

@@ -1,0 +1,1 @@
+"""Moves data: an ExportSpec in, one finished object and an ExportResult out."""

@@ -1,0 +1,76 @@
+"""The rules of the house that no linter knows: import directions and the size of modules."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAX_LINES = 300
+MAY_IMPORT = {
+    "config": set(),
+    "pipeline": {"config.tables", "config.metrics"},
+    "consumer": {"config", "pipeline"},
+    "notify": {"config"},
+    "cli": {"config", "pipeline", "consumer", "notify", "cli.embedded"},
+}
+MODULES = sorted(path for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py"))
+
+
+def ours(path: Path) -> list[str]:
+    """Every module of our own that the file imports, at any depth."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide directions"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in names if name.split(".")[0] in {*MAY_IMPORT, "tests"}]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_keep_to_their_directions(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    allowed = MAY_IMPORT[room] | {room}
+
+    backwards = [name for name in ours(path) if not any(name == ok or name.startswith(f"{ok}.") for ok in allowed)]
+
+    assert backwards == []
+
+
+def test_only_the_embedded_room_imports_embedded_engines() -> None:
+    guilty = [
+        str(path.relative_to(ROOT))
+        for path in MODULES
+        if "embedded" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""])
+        if name.split(".")[0] in {"chdb", "aiosmtpd"}
+    ]
+
+    assert guilty == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_stay_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_begin_with_one_sentence(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+
+    assert docstring is not None
+    assert "\n\n" not in docstring
+
+
+def test_async_stays_at_the_edge() -> None:
+    guilty = [
+        str(path.relative_to(ROOT))
+        for path in MODULES
+        if path.relative_to(ROOT).parts[0] == "pipeline" and "async def" in path.read_text()
+    ]
+
+    assert guilty == []
