@@ -47,10 +47,13 @@ ci: install check ## What CI runs: every check, every real service required
 	@tests/services/install.sh
 	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest
 
+PIN := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
+
 .PHONY: lock
 lock: ## Pin every dependency anew, with hashes (needs uv)
-	uv pip compile -q pyproject.toml --extra embedded --group dev --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
-	uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements.lock -o requirements-image.lock
+	$(PIN) pyproject.toml --extra embedded --group dev -o requirements.lock
+	$(PIN) pyproject.toml -c requirements.lock -o requirements-image.lock
+	echo hatchling | $(PIN) - -c requirements.lock -o requirements-build.lock
 
 .PHONY: clean
 clean: ## Remove what make made

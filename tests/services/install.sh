@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Installs the real services that the tests start: Apache Kafka, PostgreSQL, an S3 server, an SMTP server.
+# For Debian with Java 17, Maven and Go; run it as root or with sudo. A second run finds everything in place.
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive
+exec </dev/null
+
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# shellcheck source=versions.env
+source "$here/versions.env"
+cache="${WAYBILL_TEST_CACHE:-$HOME/.cache/waybill-tests}"
+mkdir -p "$cache"
+work="$(mktemp -d "$cache/.installing-XXXXXX")"
+no_start=/usr/sbin/policy-rc.d
+held_back=""
+trap 'rm -rf "$work"; [ -z "$held_back" ] || as_root rm -f "$no_start"' EXIT
+
+say() { printf '%-9s %s\n' "$1" "$2"; }
+fail() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
+need() { command -v "$1" >/dev/null || fail "$2 needs $1, which is not on the PATH"; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
+# Runs a command in silence; when it fails, shows what it said.
+quietly() {
+  "$@" >"$work/log" 2>&1 || { tail -n 40 "$work/log" >&2; fail "failed: $*"; }
+}
+
+# Debian starts a server when it installs it; a policy-rc.d that says 101 holds it back.
+hold_back_services() {
+  [ -z "$held_back" ] && [ ! -e "$no_start" ] || return 0
+  held_back=yes
+  printf '#!/bin/sh\nexit 101\n' >"$work/policy-rc.d"
+  as_root install -m 755 "$work/policy-rc.d" "$no_start"
+}
+
+# apt-get waits for another's lock on packages by itself, but not for one on the lists.
+patiently() {
+  local tries=20
+  until "$@"; do
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || return 1
+    sleep 6
+  done
+}
+
+apt_install() {
+  need apt-get "$1"
+  hold_back_services
+  quietly patiently as_root apt-get update -q
+  quietly as_root apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$1"
+}
+
+newest_postgres() { find /usr/lib/postgresql/*/bin/postgres 2>/dev/null | sort -V | tail -n 1; }
+
+install_kafka() {
+  local jars="$cache/kafka-$KAFKA"
+  if [ ! -d "$jars" ]; then
+    need java Kafka
+    need mvn Kafka
+    quietly mvn -q -B -f "$here/kafka.pom.xml" "-Dkafka.version=$KAFKA" "-Dscala.version=$SCALA" \
+      dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$work/kafka"
+    mv "$work/kafka" "$jars"
+  fi
+  say kafka "Apache Kafka $KAFKA in $jars"
+}
+
+install_postgres() {
+  [ -n "$(newest_postgres)" ] || apt_install postgresql
+  say postgres "$("$(newest_postgres)" --version)"
+}
+
+install_s3() {
+  local binary="$cache/versitygw-$VERSITYGW"
+  if [ ! -x "$binary" ]; then
+    need go "the S3 server"
+    quietly env CGO_ENABLED=0 "GOBIN=$work/bin" go install -trimpath -ldflags='-s -w' \
+      "github.com/versity/versitygw/cmd/versitygw@v$VERSITYGW"
+    mv "$work/bin/versitygw" "$binary"
+  fi
+  say s3 "versitygw $VERSITYGW in $binary"
+}
+
+install_smtp() {
+  [ -x /usr/sbin/exim4 ] || apt_install exim4-daemon-light
+  say smtp "$(/usr/sbin/exim4 -bV | head -n 1)"
+}
+
+install_kafka
+install_postgres
+install_s3
+install_smtp
