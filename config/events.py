@@ -2,10 +2,14 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+
+# Postgres keeps neither NUL in a text nor more than 31 bits in an attempt: such an event could never become a row.
+Id = Annotated[str, Field(min_length=1, max_length=512, strict=True, pattern=r"^[^\x00]+$")]
+Attempt = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Status(StrEnum):
@@ -36,8 +40,8 @@ E = TypeVar("E", bound=_Event)
 class ExportRequested(_Event):
     """Look at this row: one message on `export-requests`, keyed by `batchExportId`."""
 
-    project_id: str = Field(min_length=1, max_length=512, strict=True)
-    batch_export_id: str = Field(min_length=1, max_length=512, strict=True)
+    project_id: Id
+    batch_export_id: Id
 
 
 class ExportFinished(_Event):
@@ -46,10 +50,10 @@ class ExportFinished(_Event):
     Ids and figures only: no address, no link, no query. `bytes` is the size of the object as stored.
     """
 
-    event_id: str
-    project_id: str
-    batch_export_id: str
-    attempt: int
+    event_id: Id
+    project_id: Id
+    batch_export_id: Id
+    attempt: Attempt
     status: Literal[Status.COMPLETED, Status.FAILED]
     table_name: str | None
     format: str

@@ -1,5 +1,6 @@
 """Declares every setting and reads them, once, from the environment."""
 
+import os
 from collections.abc import Collection, Mapping
 from typing import Annotated, Literal
 
@@ -20,7 +21,9 @@ PRISMA_ONLY = {
 }
 SIGV4_MAX_HOURS = 7 * 24
 
-CONSUMER_NEEDS = ("DATABASE_URL", "CLICKHOUSE_URL", "KAFKA_BOOTSTRAP_SERVERS")
+STORAGE = "LANGFUSE_S3_BATCH_EXPORT_BUCKET"
+STORAGE_URL = "WAYBILL_STORAGE_URL"
+CONSUMER_NEEDS = ("DATABASE_URL", "CLICKHOUSE_URL", "KAFKA_BOOTSTRAP_SERVERS", STORAGE)
 NOTIFY_NEEDS = ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
 
 
@@ -121,6 +124,7 @@ class Settings(BaseSettings):
     topic_partitions: int = Field(8, alias="WAYBILL_TOPIC_PARTITIONS", ge=1)
     topic_replication: int = Field(1, alias="WAYBILL_TOPIC_REPLICATION", ge=1)
     topic_retention_hours: float = Field(7 * 24, alias="WAYBILL_TOPIC_RETENTION_HOURS", gt=0)
+    kafka_member_id: str | None = Field(None, alias="WAYBILL_KAFKA_MEMBER_ID")
     consumer_group: str = Field("waybill-consumer", alias="WAYBILL_CONSUMER_GROUP", min_length=1)
     notify_group: str = Field("waybill-notify", alias="WAYBILL_NOTIFY_GROUP", min_length=1)
 
@@ -167,7 +171,7 @@ class Settings(BaseSettings):
         if self.storage_url is not None:
             return self.storage_url
         if self.bucket is None:
-            raise Misconfigured(["LANGFUSE_S3_BATCH_EXPORT_BUCKET is missing (or set WAYBILL_STORAGE_URL)"])
+            raise Misconfigured([_missing(STORAGE)])
         return f"s3://{self.bucket}"
 
     @classmethod
@@ -188,22 +192,24 @@ def load(values: Mapping[str, str] | None = None, *, needs: Collection[str] = ()
 
     Raises Misconfigured with every wrong or missing variable, so that one start is enough to mend them all.
     """
-    problems: list[str] = []
-    settings: Settings | None = None
+    given = {**os.environ, **(values or {})}
+    problems = [
+        _missing(name) for name in needs if not given.get(name) and not (name == STORAGE and given.get(STORAGE_URL))
+    ]
+    if given.get("KAFKA_SECURITY_PROTOCOL", "").startswith("SASL") and not given.get("KAFKA_SASL_USERNAME"):
+        problems.append("KAFKA_SASL_USERNAME is missing, and KAFKA_SECURITY_PROTOCOL needs it")
     try:
         settings = Settings(**dict(values or {}))  # type: ignore[arg-type] # values are parsed by pydantic
     except ValidationError as error:
-        problems = [_problem(str(each["loc"][0]), each["msg"]) for each in error.errors(include_url=False)]
-    if settings is not None:
-        by_alias = {field.alias: name for name, field in Settings.model_fields.items()}
-        problems = [f"{name} is missing" for name in needs if getattr(settings, by_alias[name]) is None]
-        if "CLICKHOUSE_URL" in needs and settings.storage_url is None and settings.bucket is None:
-            problems.append("LANGFUSE_S3_BATCH_EXPORT_BUCKET is missing (or set WAYBILL_STORAGE_URL)")
-        if settings.kafka_security_protocol.startswith("SASL") and settings.kafka_sasl_username is None:
-            problems.append("KAFKA_SASL_USERNAME is missing, and KAFKA_SECURITY_PROTOCOL needs it")
-    if problems or settings is None:
+        wrong = [_problem(str(each["loc"][0]), each["msg"]) for each in error.errors(include_url=False)]
+        raise Misconfigured(wrong + problems) from error
+    if problems:
         raise Misconfigured(problems)
     return settings
+
+
+def _missing(name: str) -> str:
+    return f"{name} is missing" + (f" (or set {STORAGE_URL})" if name == STORAGE else "")
 
 
 def _problem(name: str, message: str) -> str:

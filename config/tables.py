@@ -217,6 +217,7 @@ runs = Table(
     Column("lease_until", Instant, nullable=False),
     Column("finished_at", Instant),
     Column("outcome", Text),
+    Column("failures", Integer, nullable=False, server_default="0"),  # failed attempts in a row before this one
     Column("error_class", Text),
     Column("error", Text),
     Column("rows", BigInteger, nullable=False, server_default="0"),
@@ -248,7 +249,9 @@ notices = Table(
     Column("event_id", Text, nullable=False),
     Column("channel", Text, nullable=False),
     Column("export_id", Text, nullable=False),
-    Column("event", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("payload", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("created_at", Instant, nullable=False),
@@ -257,5 +260,7 @@ notices = Table(
     Column("message_id", Text),
     Column("error", Text),
     PrimaryKeyConstraint("event_id", "channel"),
+    # The same ending, told by two events, is still one ending.
+    Index("waybill_notices_ending_idx", "export_id", "attempt", "status", "channel", unique=True),
     Index("waybill_notices_next_attempt_at_idx", "next_attempt_at"),
 )

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
@@ -70,9 +70,12 @@ def add_export(engine: Engine, **changes: Any) -> None:
         connection.execute(insert(batch_exports).values(row | changes))
 
 
+CUT = "cut"
+
+
 @dataclass
 class MailServer:
-    """A real SMTP server in a thread; each answer can be set, and `before_answer` can cut the connection."""
+    """A real SMTP server in a thread; each answer can be set, and what happens before the mail's is, too."""
 
     port: int = 0
     mail: str = "250 OK"
@@ -80,6 +83,7 @@ class MailServer:
     data: str = "250 OK"
     quit: str = "221 Bye"
     before_answer: Callable[[Any], None] | None = None
+    answer_data: Callable[[], Awaitable[None]] | None = None
     taken: list[bytes] = field(default_factory=list)
     recipients: list[str] = field(default_factory=list)
 
@@ -107,9 +111,13 @@ class MailServer:
             self.recipients.extend(envelope.rcpt_tos)
         if self.before_answer is not None:
             self.before_answer(server.transport)
+        if self.answer_data is not None:
+            await self.answer_data()
         return self.data
 
-    async def handle_QUIT(self, *_: Any) -> str:  # noqa: N802 (aiosmtpd names it)
+    async def handle_QUIT(self, server: Any, *_: Any) -> str:  # noqa: N802 (aiosmtpd names it)
+        if self.quit == CUT:
+            server.transport.abort()
         return self.quit
 
 

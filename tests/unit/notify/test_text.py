@@ -16,11 +16,11 @@ from notify import text
         ("  much \t space  ", "much space"),
         ("abc\u202edef", "abcdef"),
         ("👩\u200d💻 Zoë 日本", "👩\u200d💻 Zoë 日本"),
-        ("x" * 21, "x" * 19 + "…"),
+        ("x" * 41, "x" * 39 + "…"),
     ],
 )
 def test_a_text_becomes_one_line(given: str | None, expected: str) -> None:
-    assert text.one_line(given, limit=20) == expected
+    assert text.one_line(given, limit=40) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,9 @@ def test_spans_are_written_for_people(length: timedelta, expected: str) -> None:
 
 def test_an_instant_is_written_in_utc() -> None:
     assert text.instant(datetime(2026, 3, 1, 9, 5, tzinfo=UTC)) == "1 March 2026, 09:05 UTC"
-    assert text.instant(datetime(2026, 3, 1, 1, 5, tzinfo=timezone(timedelta(hours=2)))) == "28 February 2026, 23:05 UTC"
+    assert (
+        text.instant(datetime(2026, 3, 1, 1, 5, tzinfo=timezone(timedelta(hours=2)))) == "28 February 2026, 23:05 UTC"
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ def test_an_instant_is_written_in_utc() -> None:
         ("javascript:alert(1)", None),
         ("data:text/html,x", None),
         ("//a.example/x", None),
-        ("http://[", None),
+        ("https:a", None),
         ("", None),
         (None, None),
     ],

@@ -1,0 +1,208 @@
+"""Shows the main job working, with nothing installed: from an event on Kafka to a whole file and a mail."""
+
+import email
+import email.policy
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.markup import escape
+
+from cli import build
+from cli.exports import follow, request
+from cli.output import console, fail, print_fields, size
+from config.events import Status
+from config.migrations import migrate
+from config.settings import Settings, load
+from consumer.records import Job
+
+T = TypeVar("T")
+PATIENCE = 60.0
+PROJECT = "demo"
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """One of our daemons, run as a user runs it."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def url(self) -> str | None:
+        """Where it serves, once it said so."""
+        if self.process.poll() is not None:
+            fail(f"{self.name} ended with status {self.process.returncode}; its log is {self.log}")
+        for line in self.log.read_text(errors="replace").splitlines():
+            record = json.loads(line) if line.startswith("{") else {}
+            if record.get("message") == "listening":
+                return f"http://127.0.0.1:{record['port']}"
+        return None
+
+    def metrics(self) -> str:
+        """Its counters, as Prometheus reads them."""
+        with urllib.request.urlopen(f"{self.url()}/metrics") as answer:  # noqa: S310 (our own daemon)
+            text: str = answer.read().decode()
+            return text
+
+    def peak_memory(self) -> str:
+        """Its peak resident memory, where the system tells."""
+        with suppress(OSError):
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+            return f"{int(found[1]) / 1024:.0f} MiB" if found else "not told by this system"
+        return "not told by this system"
+
+
+def demo(
+    rows: Annotated[int, typer.Option(min=0, help="How many traces to make and export.")] = 50_000,
+    format_: Annotated[str, typer.Option("--format", help="CSV, JSON, JSONL or PARQUET.")] = "CSV",
+    compression: Annotated[str, typer.Option(help="none, gzip or zstd.")] = "none",
+    folder: Annotated[
+        Path | None, typer.Option(help="Where everything is kept; a new temporary folder without it.")
+    ] = None,
+) -> None:
+    """Run the whole path on embedded parts: make data, ask for an export, show the file, the mail, the counters."""
+    from cli.embedded.sample import fill
+    from cli.embedded.stack import started
+
+    kept = folder or Path(tempfile.mkdtemp(prefix="waybill-demo-"))
+    with ExitStack() as running:
+        _say("Starting a broker, ClickHouse, SQLite, a folder for files and a mail sink")
+        stack = running.enter_context(started(kept))
+        environment = stack.environment() | {"WAYBILL_HEARTBEAT_SECONDS": "0.5"}
+        settings = load(environment)
+        _say(f"Making {rows:,} traces, with their scores and comments")
+        _prepare(settings, lambda client, engine: fill(client, engine, rows=rows))
+        _say("Starting waybill consumer and waybill notify")
+        consumer = running.enter_context(_daemon("consumer", kept, environment))
+        notifier = running.enter_context(_daemon("notify", kept, environment))
+        _say("Asking for the export: a row, and an event on Kafka")
+        job = _export(settings, format_.upper(), compression)
+        if job.status != Status.COMPLETED:
+            fail(f"The export ended {job.status}: {job.log}; the logs are in {kept}")
+        mail = _eventually(lambda: next(stack.mails.glob("*.eml"), None), "a mail")
+        _show_file(job, stack.exports)
+        _show_mail(mail)
+        _show_counters(consumer, notifier)
+    _say(f"All of it is kept in {kept}")
+
+
+def _prepare(settings: Settings, make: Callable[..., None]) -> None:
+    from cli.embedded.schema import create_application_schema
+
+    engine = build.engine(settings)
+    with build.clickhouse_client(settings) as client:
+        create_application_schema(client, engine)
+        migrate(engine)
+        make(client, engine)
+
+
+def _export(settings: Settings, format_: str, compression: str) -> Job:
+    jobs = build.jobs(settings)
+    query: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None, "compression": compression}
+    user = _first_user(settings)
+    job = jobs.create(PROJECT, user, f"All traces as {format_}", query, format_, datetime.now(UTC))
+    request(settings, job.project_id, job.id)
+    return follow(jobs, job)
+
+
+def _first_user(settings: Settings) -> str:
+    from sqlalchemy import select
+
+    from config.tables import users
+
+    with build.engine(settings).connect() as connection:
+        return str(
+            connection.execute(select(users.c.id).where(users.c.email.is_not(None)).order_by(users.c.id)).scalar()
+        )
+
+
+@contextmanager
+def _daemon(name: str, folder: Path, environment: Mapping[str, str]) -> Iterator[Daemon]:
+    log = folder / f"{name}.log"
+    private = {"WAYBILL_HTTP_PORT": "0", "WAYBILL_HTTP_HOST": "127.0.0.1", "WAYBILL_LOG_FORMAT": "json"}
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli.main", name],
+            env={**os.environ, **environment, **private},
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+        )
+    daemon = Daemon(name, process, log)
+    try:
+        _eventually(daemon.url, f"{name} to listen")
+        yield daemon
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _eventually(look: Callable[[], T | None], what: str) -> T:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if (found := look()) is not None:
+            return found
+        time.sleep(0.1)
+    fail(f"waited {PATIENCE:.0f} s for {what} in vain")
+
+
+def _show_file(job: Job, exports: Path) -> None:
+    if job.run is None or job.run.object_key is None:
+        fail("the export has no file")
+    path = exports / job.run.object_key
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    agrees = "the manifest says the same" if digest == job.run.sha256 else f"BUT the manifest says {job.run.sha256}"
+    _heading("The file")
+    print_fields(
+        {
+            "path": path,
+            "rows": f"{job.run.rows:,}",
+            "bytes": f"{path.stat().st_size:,} ({size(path.stat().st_size)})",
+            "sha256": f"{digest} ({agrees})",
+            "manifest": f"{path}.manifest.json",
+            "link": job.url,
+        }
+    )
+
+
+def _show_mail(path: Path) -> None:
+    mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+    text = mail.get_body(("plain",))
+    _heading("The mail")
+    print_fields({name: mail[name] for name in ("From", "To", "Subject", "Message-ID")})
+    console().print()
+    console().print(escape(text.get_content().strip() if text else "(no text)"))
+
+
+def _show_counters(consumer: Daemon, notifier: Daemon) -> None:
+    _heading("The counters")
+    wanted = ("_total{", "_running", "_slots", "last_success")
+    for line in (consumer.metrics() + notifier.metrics()).splitlines():
+        if line.startswith("waybill_") and any(each in line for each in wanted):
+            console().print(escape(line))
+    _heading("Peak memory")
+    print_fields({"consumer": consumer.peak_memory(), "notify": notifier.peak_memory()})
+
+
+def _heading(text: str) -> None:
+    console().print(f"\n[bold]{text}[/]\n{'─' * min(len(text), shutil.get_terminal_size().columns)}")
+
+
+def _say(text: str) -> None:
+    console().print(f"[bold cyan]▸[/] {escape(text)}")

@@ -1,0 +1,245 @@
+"""Commands about exports: create, ring, list, show, watch, cancel, retry."""
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from cli import build
+from cli.output import FAILED, console, fail, print_fields, print_json, print_table, size
+from config.events import ExportRequested, Status
+from config.publisher import Outgoing
+from config.settings import Settings, load
+from consumer.jobs import Jobs
+from consumer.listing import list_jobs, list_runs
+from consumer.records import Job, Run
+from pipeline.errors import Rejected
+from pipeline.spec import read_spec
+
+Project = Annotated[str, typer.Argument(help="The project's id.", show_default=False)]
+Export = Annotated[str, typer.Argument(help="The export's id.", show_default=False)]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LOOK_SECONDS = 0.25
+LISTED = ("id", "project", "status", "table", "format", "attempt", "rows", "size", "created", "finished")
+
+
+def create(
+    project: Project,
+    table: Annotated[str, typer.Argument(help="The table to export, such as traces.")] = "traces",
+    format_: Annotated[str, typer.Option("--format", help="CSV, JSON, JSONL or PARQUET.")] = "CSV",
+    compression: Annotated[str, typer.Option(help="none, gzip or zstd.")] = "none",
+    name: Annotated[str | None, typer.Option(help="What the person sees in the mail.", show_default=False)] = None,
+    user: Annotated[str, typer.Option(help="The id of the user to tell.")] = "",
+    filters: Annotated[
+        str, typer.Option("--filter", help="A JSON list of filters, as the application stores them.")
+    ] = "[]",
+    search: Annotated[str | None, typer.Option(help="Text to search for.", show_default=False)] = None,
+    search_in: Annotated[
+        list[str] | None, typer.Option(help="Where to search: id, content, input or output.", show_default=False)
+    ] = None,
+    order_by: Annotated[
+        str | None, typer.Option(help="A column, with :ASC or :DESC.", show_default=False, metavar="COLUMN[:DESC]")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show the progress, until it has ended.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Insert an export and ring the doorbell."""
+    settings = load(needs=["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"])
+    query: dict[str, Any] = {"tableName": table, "filter": _filters(filters), "orderBy": _order(order_by)}
+    query |= {"searchQuery": search, "searchType": search_in or ["id"]} if search else {}
+    query |= {"compression": compression} if compression != "none" else {}
+    now = datetime.now(UTC)
+    try:
+        read_spec(project_id=project, export_id="new", attempt=1, created_at=now, query=query, format=format_)
+    except Rejected as refused:
+        fail(str(refused), status=2)
+    jobs = build.jobs(settings)
+    stamp = now.isoformat(timespec="seconds").replace("+00:00", "Z")
+    job = jobs.create(project, user, name or f"{stamp} - {table} as {format_.upper()}", query, format_.upper(), now)
+    request(settings, project, job.id)
+    if wait:
+        job = follow(jobs, job)
+    _print_job(jobs, job, as_json=as_json)
+    if wait and job.status != Status.COMPLETED:
+        raise typer.Exit(FAILED)
+
+
+def ring(project: Project, export: Export) -> None:
+    """Ring the doorbell for an export: publish its request again."""
+    request(load(needs=["KAFKA_BOOTSTRAP_SERVERS"]), project, export)
+    console().print(f"Rang for {export}.", markup=False)
+
+
+def list_(
+    project: Annotated[str | None, typer.Option(help="Only this project's.", show_default=False)] = None,
+    status: Annotated[Status | None, typer.Option(help="Only in this state.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    as_json: JsonFlag = False,
+) -> None:
+    """List exports, newest first."""
+    listed = list_jobs(build.engine(load(needs=["DATABASE_URL"])), project_id=project, status=status, limit=limit)
+    if as_json:
+        print_json([_fields(job) for job in listed])
+    else:
+        rows = [[_fields(job)[name] if name != "size" else _size(job) for name in LISTED] for job in listed]
+        print_table(LISTED, rows, empty="There are no exports.")
+
+
+def show(project: Project, export: Export, as_json: JsonFlag = False) -> None:
+    """Show one export with all its attempts."""
+    jobs = build.jobs(load(needs=["DATABASE_URL"]))
+    _print_job(jobs, _find(jobs, project, export), as_json=as_json)
+
+
+def watch(project: Project, export: Export, as_json: JsonFlag = False) -> None:
+    """Show an export's progress, until it has ended."""
+    jobs = build.jobs(load(needs=["DATABASE_URL"]))
+    job = follow(jobs, _find(jobs, project, export))
+    _print_job(jobs, job, as_json=as_json)
+    if job.status != Status.COMPLETED:
+        raise typer.Exit(FAILED)
+
+
+def cancel(project: Project, export: Export) -> None:
+    """Cancel an export; one that runs stops within a heartbeat and leaves nothing behind."""
+    jobs = build.jobs(load(needs=["DATABASE_URL"]))
+    try:
+        jobs.cancel(_find(jobs, project, export), datetime.now(UTC))
+    except Rejected as refused:
+        fail(str(refused))
+    console().print(f"Cancelled {export}.", markup=False)
+
+
+def retry(project: Project, export: Export) -> None:
+    """Put a failed or cancelled export back in the queue, and ring the doorbell."""
+    settings = load(needs=["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"])
+    jobs = build.jobs(settings)
+    try:
+        jobs.retry(_find(jobs, project, export), datetime.now(UTC))
+    except Rejected as refused:
+        fail(str(refused))
+    request(settings, project, export)
+    console().print(f"Queued {export} again.", markup=False)
+
+
+def follow(jobs: Jobs, job: Job) -> Job:
+    """Show the progress of an export on stderr until it has ended; give its last state."""
+    columns = (
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.fields[status]:<10}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[rows]:>12} rows  {task.fields[stored]:>9}  {task.fields[rate]:>12} rows/s"),
+        TimeElapsedColumn(),
+    )
+    from rich.console import Console
+
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=None, status=job.status, rows="0", stored="0 B", rate="-")
+        while True:
+            current = jobs.find(job.project_id, job.id)
+            if current is None:
+                fail(f"Export {job.id} is gone.")
+            progress.update(task, status=current.status, **_pace(current))
+            if current.status not in {Status.QUEUED, Status.PROCESSING}:
+                progress.update(task, total=1, completed=1)
+                return current
+            time.sleep(LOOK_SECONDS)
+
+
+def _pace(job: Job) -> dict[str, Any]:
+    run = job.run
+    if run is None:
+        return {}
+    seconds = ((run.finished_at or run.heartbeat_at) - run.claimed_at).total_seconds()
+    rate = f"{run.rows / seconds:,.0f}" if seconds > 0 else "-"
+    return {"rows": f"{run.rows:,}", "stored": size(run.bytes), "rate": rate}
+
+
+def _filters(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        fail(
+            f"--filter is not JSON ({error}); write a list such as "
+            '[{"type": "string", "column": "name", "operator": "=", "value": "chat"}]',
+            status=2,
+        )
+
+
+def _order(text: str | None) -> dict[str, str] | None:
+    if text is None:
+        return None
+    column, _, direction = text.partition(":")
+    return {"column": column, "order": direction.upper() or "ASC"}
+
+
+def request(settings: Settings, project: str, export: str) -> None:
+    """Publish the request for an export; what Kafka does not take, the sweeper finds."""
+    event = ExportRequested(project_id=project, batch_export_id=export)
+    (error,) = build.publisher(settings).publish([Outgoing(settings.requests_topic, export.encode(), event.encode())])
+    if error is not None:
+        fail(f"Kafka did not take the request for {export}: {error.str()}. The sweeper will find the row.")
+
+
+def _find(jobs: Jobs, project: str, export: str) -> Job:
+    job = jobs.find(project, export)
+    if job is None:
+        fail(f"There is no export {export} in project {project}; `waybill list --project {project}` shows what is.")
+    return job
+
+
+def _fields(job: Job) -> dict[str, Any]:
+    run = job.run
+    return {
+        "id": job.id,
+        "project": job.project_id,
+        "name": job.name,
+        "status": job.status,
+        "table": job.table,
+        "format": job.format,
+        "attempt": job.attempt,
+        "rows": run.rows if run else None,
+        "bytes": run.bytes if run else None,
+        "sha256": run.sha256 if run else None,
+        "truncated": run.truncated if run else False,
+        "key": run.object_key if run else None,
+        "url": job.url,
+        "created": job.created_at,
+        "finished": job.finished_at,
+        "expires": job.expires_at,
+        "log": job.log,
+    }
+
+
+def _run_fields(run: Run) -> dict[str, Any]:
+    return {
+        "attempt": run.attempt,
+        "outcome": run.outcome,
+        "worker": run.worker,
+        "claimed": run.claimed_at,
+        "heartbeat": run.heartbeat_at,
+        "finished": run.finished_at,
+        "rows": run.rows,
+        "bytes": run.bytes,
+        "error_class": run.error_class,
+        "error": run.error,
+        "next_attempt": run.next_attempt_at,
+    }
+
+
+def _size(job: Job) -> str | None:
+    return size(job.run.bytes) if job.run else None
+
+
+def _print_job(jobs: Jobs, job: Job, *, as_json: bool) -> None:
+    attempts = [_run_fields(run) for run in list_runs(jobs.engine, job)]
+    if as_json:
+        print_json({**_fields(job), "query": job.query, "attempts": attempts})
+        return
+    print_fields(_fields(job))
+    if len(attempts) > 1 or any(each["error"] for each in attempts):
+        names = ("attempt", "outcome", "claimed", "finished", "rows", "error")
+        print_table(names, [[each[name] for name in names] for each in attempts], empty="")

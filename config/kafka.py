@@ -1,0 +1,143 @@
+"""Declares how Waybill talks to Kafka: client settings, a Faust app for a consumer group, and a producer."""
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import faust
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+from faust.app.base import BootStrategy
+
+from config.settings import Misconfigured, Settings
+
+SESSION_SECONDS = 10.0
+"""A member that is silent for so long is dead, and its partitions move; heartbeats have a thread of their own."""
+
+STATIC_SESSION_SECONDS = 60.0
+"""The same for a member with a name of its own: longer than a restart takes, so that a restart moves nothing."""
+
+REBALANCE_SECONDS = 30.0
+"""How long the group waits for a member to join again; members do not finish work first, so they join at once."""
+
+POLL_SECONDS = 24 * 3600.0
+"""How long an event may wait for a slot before the group takes the member for stuck."""
+
+CHECK_SECONDS = 5.0
+MESSAGE_BYTES = 16 * 1024 * 1024
+"""The largest message that our producer sends; the topic's own limit may be lower."""
+
+
+class _ConsumerOnly(BootStrategy):
+    """Faust without its producer: what we send goes through our own, which tells when it is delivered."""
+
+    enable_kafka_producer = False
+
+
+def client_config(settings: Settings) -> dict[str, Any]:
+    """Give the settings that every confluent-kafka client of ours starts from: where the brokers are, who we are."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": _servers(settings),
+        "security.protocol": settings.kafka_security_protocol,
+        "client.id": "waybill",
+        "log_level": 3,
+    }
+    if settings.kafka_security_protocol.startswith("SASL"):
+        password = settings.kafka_sasl_password
+        config["sasl.mechanism"] = settings.kafka_sasl_mechanism
+        config["sasl.username"] = settings.kafka_sasl_username
+        config["sasl.password"] = password.get_secret_value() if password is not None else ""
+    if settings.kafka_ssl_ca_location is not None:
+        config["ssl.ca.location"] = settings.kafka_ssl_ca_location
+    return config
+
+
+def build_producer(settings: Settings) -> Producer:
+    """Build a producer that keeps order, never doubles a message by its own retries, and gives up after 10 s."""
+    return Producer(
+        client_config(settings)
+        | {
+            "acks": "all",
+            "enable.idempotence": True,
+            "message.max.bytes": MESSAGE_BYTES,
+            "delivery.timeout.ms": 10_000,
+            "linger.ms": 5,
+        }
+    )
+
+
+def check_topics(settings: Settings, *topics: str) -> None:
+    """Ask the brokers whether each topic is there; raises ConnectionError with what is wrong, in words."""
+    admin = AdminClient(client_config(settings))
+    for topic in topics:
+        try:
+            found = admin.list_topics(topic=topic, timeout=CHECK_SECONDS).topics[topic]
+        except KafkaException as error:
+            raise ConnectionError(f"Kafka does not answer: {error.args[0].str()}") from error
+        if found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise ConnectionError(f"topic {topic} is missing: run `waybill topics`")
+        if found.error is not None:
+            raise ConnectionError(f"topic {topic}: {found.error.str()}")
+
+
+def build_app(settings: Settings, *, group: str, datadir: Path) -> faust.App:
+    """Build a Faust app that consumes raw bytes as a member of `group`; it is started and stopped by its owner.
+
+    `datadir` is a folder that Faust may write to. Events that wait for hours are no trouble: rebalances do not wait
+    for them, and the poll interval is longer than any wait.
+    """
+    app = faust.App(
+        group,
+        broker=[f"kafka://{server}" for server in _servers(settings).split(",")],
+        broker_credentials=_credentials(settings),
+        broker_client_id="waybill",
+        broker_session_timeout=STATIC_SESSION_SECONDS if settings.kafka_member_id else SESSION_SECONDS,
+        broker_heartbeat_interval=3.0,
+        broker_rebalance_timeout=REBALANCE_SECONDS,
+        broker_max_poll_interval=POLL_SECONDS,
+        broker_commit_every=1,
+        broker_commit_interval=1.0,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=settings.kafka_member_id,
+        stream_wait_empty=False,
+        stream_processing_timeout=POLL_SECONDS,
+        broker_commit_livelock_soft_timeout=POLL_SECONDS,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        key_serializer="raw",
+        value_serializer="raw",
+        autodiscover=False,
+        web_enabled=False,
+        datadir=str(datadir),
+        loghandlers=[],
+        logging_config=None,
+        table_standby_replicas=0,
+    )
+    app.boot_strategy = _ConsumerOnly(app)
+    return app
+
+
+def raw_topic(app: faust.App, name: str) -> Any:
+    """Name a topic of `app` whose keys and values are bytes as they came, so that no message can fail to decode."""
+    return app.topic(name, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
+
+
+def _servers(settings: Settings) -> str:
+    if settings.kafka_bootstrap_servers is None:
+        raise Misconfigured(["KAFKA_BOOTSTRAP_SERVERS is missing"])
+    return ",".join(each.strip() for each in settings.kafka_bootstrap_servers.split(","))
+
+
+def _credentials(settings: Settings) -> Any:
+    context = None
+    if settings.kafka_security_protocol.endswith("SSL"):
+        context = ssl.create_default_context(cafile=settings.kafka_ssl_ca_location)
+    if settings.kafka_security_protocol.startswith("SASL"):
+        password = settings.kafka_sasl_password
+        return faust.SASLCredentials(
+            username=settings.kafka_sasl_username,
+            password=password.get_secret_value() if password is not None else "",
+            mechanism=settings.kafka_sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context is not None else None

@@ -1,0 +1,66 @@
+"""Publishes messages and waits for Kafka's word on each."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+FLUSH_SECONDS = 15.0
+"""Longer than the producer's own delivery timeout, so that every message has been given its answer."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One message to be published, as bytes."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+class Publisher:
+    """A producer that says what became of each message; used from any thread.
+
+    `build` makes the producer, when it is first needed and again after an error that it can't recover from.
+    """
+
+    def __init__(self, build: Callable[[], Producer]) -> None:
+        self._build = build
+        self._producer: Producer | None = None
+        self._lock = threading.Lock()
+
+    def publish(self, messages: Sequence[Outgoing]) -> list[KafkaError | None]:
+        """Publish in order and wait: for each message None when all replicas have it, else the error."""
+        unanswered = KafkaError(KafkaError._TIMED_OUT)  # noqa: SLF001 (the library's public spelling)
+        answers: list[KafkaError | None] = [unanswered] * len(messages)
+        producer = self._open()
+        for number, message in enumerate(messages):
+
+            def answer(error: KafkaError | None, _: Message, number: int = number) -> None:
+                answers[number] = error
+
+            try:
+                producer.produce(
+                    message.topic, message.value, message.key, headers=list(message.headers), on_delivery=answer
+                )
+            except KafkaException as error:
+                answers[number] = error.args[0]
+            except BufferError:
+                producer.poll(0.1)
+        producer.flush(FLUSH_SECONDS)
+        if any(error is not None and error.fatal() for error in answers):
+            self._drop(producer)
+        return answers
+
+    def _open(self) -> Producer:
+        with self._lock:
+            if self._producer is None:
+                self._producer = self._build()
+            return self._producer
+
+    def _drop(self, producer: Producer) -> None:
+        with self._lock:
+            if self._producer is producer:
+                self._producer = None

@@ -1,0 +1,132 @@
+"""Makes one attempt at one notice, and records how it ended."""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from urllib.parse import quote
+
+from sqlalchemy import Engine
+
+from config.events import ExportFinished, read_finished
+from config.settings import Settings
+from notify import mail, recipient, smtp, text
+from notify.errors import Unavailable, Undeliverable
+from notify.notices import Notice, Notices
+
+logger = logging.getLogger(__name__)
+
+LEVELS = {"sent": logging.INFO, "skipped": logging.WARNING, "failed": logging.ERROR, "retried": logging.WARNING}
+
+
+class Outcome(StrEnum):
+    """What became of a completion or of an attempt to tell it: the label of `waybill_notices_total`."""
+
+    SENT = "sent"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    RETRIED = "retried"
+    DUPLICATE = "duplicate"
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True)
+class Post:
+    """How mail leaves: through which server, and from whom."""
+
+    server: smtp.Server
+    sender: str
+
+
+@dataclass(frozen=True)
+class Desk:
+    """All that an attempt needs; without `post` nobody is told, and every notice is skipped."""
+
+    engine: Engine
+    notices: Notices
+    post: Post | None
+    nextauth_url: str | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How one attempt ended: `detail` is the Message-ID of a mail that was sent, else the reason."""
+
+    outcome: Outcome
+    detail: str
+
+
+def read_post(settings: Settings) -> Post | None:
+    """Read the mail settings, None if a necessary one is not set; raises Misconfigured if one is wrong."""
+    if settings.email_from_address is None or settings.smtp_connection_url is None:
+        return None
+    mail.sender_address(settings.email_from_address)
+    return Post(smtp.parse_server(settings.smtp_connection_url), settings.email_from_address)
+
+
+def attempt(desk: Desk, notice: Notice, now: datetime) -> Attempt:
+    """Tell the person, if there is one to tell; every trouble is an outcome, a bug is one to be retried."""
+    try:
+        return _tell(desk, read_finished(notice.payload), now)
+    except Undeliverable as error:
+        return Attempt(Outcome.FAILED, str(error))
+    except Unavailable as error:
+        return Attempt(Outcome.RETRIED, str(error))
+    except Exception as error:
+        logger.exception("a notice could not be made: this is a bug", extra=_extra(notice))
+        return Attempt(Outcome.RETRIED, f"internal error ({type(error).__name__})")
+
+
+def settle(notices: Notices, notice: Notice, ended: Attempt, now: datetime) -> Outcome | None:
+    """Record how an attempt ended; gives the outcome to count, or None if another notifier has the notice by now."""
+    outcome = ended.outcome
+    if outcome is Outcome.RETRIED and notices.is_last(notice):
+        outcome = Outcome.FAILED
+    if outcome is Outcome.SENT:
+        recorded = notices.sent(notice, ended.detail, now)
+    elif outcome is Outcome.SKIPPED:
+        recorded = notices.skip(notice, ended.detail)
+    elif outcome is Outcome.FAILED:
+        recorded = notices.fail(notice, ended.detail)
+    else:
+        recorded = notices.postpone(notice, ended.detail, now)
+    if not recorded:
+        logger.warning("a notice was taken over meanwhile", extra=_extra(notice))
+        return None
+    logger.log(LEVELS[outcome], "notice %s: %s", outcome, ended.detail, extra=_extra(notice) | {"outcome": outcome})
+    return outcome
+
+
+def _tell(desk: Desk, event: ExportFinished, now: datetime) -> Attempt:
+    if desk.post is None:
+        return Attempt(Outcome.SKIPPED, "EMAIL_FROM_ADDRESS or SMTP_CONNECTION_URL is not set")
+    found = recipient.find(desk.engine, event)
+    if found is None:
+        return Attempt(Outcome.SKIPPED, "there is no such export")
+    letter = mail.Letter(
+        recipient=found.address or "",
+        user_name=found.user_name,
+        export_name=found.export_name,
+        url=text.link(found.url),
+        page=_page(desk.nextauth_url, event.project_id),
+        expires_at=found.expires_at,
+    )
+    if why := recipient.why_not(event, found, letter.url or letter.page, now):
+        return Attempt(Outcome.SKIPPED, why)
+    message = mail.compose(event, letter, sender=desk.post.sender, now=now)
+    smtp.send(desk.post.server, message)
+    return Attempt(Outcome.SENT, str(message["Message-ID"]))
+
+
+def _page(nextauth_url: str | None, project_id: str) -> str | None:
+    """Give the application's page of exports."""
+    return text.link(f"{nextauth_url}/project/{quote(project_id, safe='')}/settings/exports") if nextauth_url else None
+
+
+def _extra(notice: Notice) -> dict[str, object]:
+    return {
+        "event_id": notice.event_id,
+        "export_id": notice.export_id,
+        "channel": notice.channel,
+        "attempt": notice.attempts,
+    }

@@ -1,0 +1,173 @@
+"""Keeps one row for each completion and channel, so that a person is told once, whatever is redelivered or dies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Engine, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from config.database import reading, writing
+from config.events import ExportFinished
+from config.tables import notices
+
+MAIL = "mail"
+LONGEST_PAUSE = timedelta(hours=1)
+REASON_LIMIT = 500
+
+
+class State(StrEnum):
+    """The states of a notice; a `sending` one that nobody finishes is due again when its lease is over."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    SENT = "sent"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+OPEN = (State.PENDING, State.SENDING)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A notice that is due; `attempts` counts the claims on it so far, and `payload` is its completion event."""
+
+    event_id: str
+    channel: str
+    export_id: str
+    attempts: int
+    payload: bytes
+
+
+class Notices:
+    """The table `waybill_notices`: the only thing that changes the state of a notice, one statement a verb.
+
+    The number of the attempt is the fencing token: a notifier whose lease was taken over changes nothing, but for
+    the one fact that stays true, that the mail was sent.
+    """
+
+    def __init__(self, engine: Engine, *, max_attempts: int, first_pause: timedelta, lease: timedelta) -> None:
+        self._engine = engine
+        self._max_attempts = max_attempts
+        self._first_pause = first_pause
+        self._lease = lease
+
+    def record(self, event: ExportFinished, now: datetime) -> bool:
+        """Make the notice for a completion; False if this ending of the export has one already."""
+        row = {
+            "event_id": event.event_id,
+            "channel": MAIL,
+            "export_id": event.batch_export_id,
+            "attempt": event.attempt,
+            "status": event.status,
+            "payload": event.encode().decode(),
+            "state": State.PENDING,
+            "created_at": now,
+            "next_attempt_at": now,
+        }
+        insert = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
+        with writing(self._engine) as connection:
+            made = insert(notices).values(row).on_conflict_do_nothing().returning(notices.c.event_id)
+            return connection.execute(made).first() is not None
+
+    def due(self, now: datetime, *, limit: int) -> list[Notice]:
+        """Name the notices to send now, the longest due first: new ones, retries, and those whose notifier died."""
+        wanted = (
+            select(notices.c.event_id, notices.c.channel, notices.c.export_id, notices.c.attempts, notices.c.payload)
+            .where(notices.c.state.in_(OPEN), notices.c.next_attempt_at <= now)
+            .order_by(notices.c.next_attempt_at)
+            .limit(limit)
+        )
+        with reading(self._engine) as connection:
+            return [
+                Notice(row.event_id, row.channel, row.export_id, row.attempts, row.payload.encode())
+                for row in connection.execute(wanted)
+            ]
+
+    def next_due(self) -> datetime | None:
+        """Say when the next notice is due, or None if none is open."""
+        first = select(notices.c.next_attempt_at).where(notices.c.state.in_(OPEN)).order_by(notices.c.next_attempt_at)
+        with reading(self._engine) as connection:
+            due: datetime | None = connection.scalar(first.limit(1))
+            return due
+
+    def claim(self, notice: Notice, now: datetime) -> Notice | None:
+        """Take a due notice for one attempt, under a lease; None if another notifier was quicker."""
+        taken = {
+            "state": State.SENDING,
+            "attempts": notice.attempts + 1,
+            "next_attempt_at": now + self._lease,
+        }
+        if not self._change(notice, taken, notices.c.next_attempt_at <= now, notices.c.attempts < self._max_attempts):
+            return None
+        return Notice(notice.event_id, notice.channel, notice.export_id, notice.attempts + 1, notice.payload)
+
+    def abandon(self, notice: Notice, now: datetime) -> bool:
+        """Fail a due notice whose every attempt died with its notifier; False if it is not such a one."""
+        ended = {
+            "state": State.FAILED,
+            "next_attempt_at": None,
+            "error": "the notifier died in the last attempt: the mail may have been sent or not",
+        }
+        return self._change(notice, ended, notices.c.next_attempt_at <= now, notices.c.attempts >= self._max_attempts)
+
+    def beat(self, notice: Notice, now: datetime) -> bool:
+        """Extend the lease of a claimed notice; False if it is another's now."""
+        return self._change(notice, {"next_attempt_at": now + self._lease}, notices.c.state == State.SENDING)
+
+    def sent(self, notice: Notice, message_id: str, now: datetime) -> bool:
+        """Record that the mail is out: true whoever holds the lease; False if that was known."""
+        with writing(self._engine) as connection:
+            done = (
+                update(notices)
+                .where(
+                    notices.c.event_id == notice.event_id,
+                    notices.c.channel == notice.channel,
+                    notices.c.state != State.SENT,
+                )
+                .values(state=State.SENT, sent_at=now, message_id=message_id, next_attempt_at=None, error=None)
+            )
+            return connection.execute(done).rowcount == 1
+
+    def skip(self, notice: Notice, why: str) -> bool:
+        """Record that there is nobody to tell, or nothing; False if the lease was lost."""
+        return self._end(notice, State.SKIPPED, why)
+
+    def fail(self, notice: Notice, why: str) -> bool:
+        """Record that the mail can't be delivered; False if the lease was lost."""
+        return self._end(notice, State.FAILED, why)
+
+    def postpone(self, notice: Notice, why: str, now: datetime) -> bool:
+        """Put a claimed notice off, twice as long each time; False if the lease was lost."""
+        later = {
+            "state": State.PENDING,
+            "next_attempt_at": now + min(self._first_pause * 2 ** (notice.attempts - 1), LONGEST_PAUSE),
+            "error": why[:REASON_LIMIT],
+        }
+        return self._change(notice, later, notices.c.state == State.SENDING)
+
+    def is_last(self, notice: Notice) -> bool:
+        """Say whether the attempt that claimed this notice is the last that it gets."""
+        return notice.attempts >= self._max_attempts
+
+    def _end(self, notice: Notice, state: State, why: str) -> bool:
+        ended = {"state": state, "next_attempt_at": None, "error": why[:REASON_LIMIT]}
+        return self._change(notice, ended, notices.c.state == State.SENDING)
+
+    def _change(self, notice: Notice, values: Mapping[str, Any], *also: Any) -> bool:
+        changed = (
+            update(notices)
+            .where(
+                notices.c.event_id == notice.event_id,
+                notices.c.channel == notice.channel,
+                notices.c.attempts == notice.attempts,
+                notices.c.state.in_(OPEN),
+                *also,
+            )
+            .values(values)
+        )
+        with writing(self._engine) as connection:
+            return connection.execute(changed).rowcount == 1

@@ -1,0 +1,194 @@
+"""The notifier as its users run it: a completion on Kafka in, a mail out, once."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from sqlalchemy import Engine, Row, insert, select
+
+from config.database import open_database
+from config.events import ExportFinished, Status
+from config.migrations import migrate
+from config.settings import load
+from config.tables import application, batch_exports, notices, users
+from tests.e2e.daemons import Daemon, daemon, eventually
+from tests.services.mail import Mail
+from tests.services.stacks import Stack
+
+QUICK = {"WAYBILL_RETRY_BASE_SECONDS": "0.2", "WAYBILL_SWEEP_SECONDS": "1", "WAYBILL_MAX_ATTEMPTS": "3"}
+
+
+@pytest.fixture
+def engine(stack: Stack) -> Iterator[Engine]:
+    opened = open_database(load(stack.environment()).database)
+    application.create_all(opened, tables=[users, batch_exports])
+    migrate(opened)
+    yield opened
+    opened.dispose()
+
+
+def told(engine: Engine, **changes: Any) -> ExportFinished:
+    """Add a user, named after the export, and an export that has ended; give the completion that announces it."""
+    name, now = uuid.uuid4().hex[:12], datetime.now(UTC)
+    export = {
+        "id": f"export-{name}",
+        "project_id": "project-1",
+        "user_id": f"user-{name}",
+        "name": "traces",
+        "status": "COMPLETED",
+        "query": {},
+        "format": "CSV",
+        "url": "https://files.example.com/traces.csv",
+        "expires_at": now + timedelta(hours=24),
+    }
+    with engine.begin() as connection:
+        connection.execute(insert(users).values(id=f"user-{name}", name="Ada", email=f"ada@{name}.test"))
+        connection.execute(insert(batch_exports).values(export | changes))
+    return ExportFinished(
+        event_id=f"event-{name}",
+        project_id="project-1",
+        batch_export_id=f"export-{name}",
+        attempt=1,
+        status=Status(changes.get("status", "COMPLETED")),
+        table_name="traces",
+        format="CSV",
+        rows=3,
+        bytes=300,
+        sha256="0" * 64,
+        truncated=False,
+        started_at=now,
+        finished_at=now,
+        expires_at=now + timedelta(hours=24),
+        error=changes.get("log"),
+    )
+
+
+def publish(stack: Stack, *values: bytes) -> None:
+    environment = stack.environment()
+    producer = Producer({"bootstrap.servers": environment["KAFKA_BOOTSTRAP_SERVERS"]})
+    for value in values:
+        producer.produce(environment["WAYBILL_COMPLETIONS_TOPIC"], value, key=b"key")
+    assert producer.flush(20) == 0
+
+
+def row(engine: Engine, event: ExportFinished) -> Row[Any] | None:
+    with engine.connect() as connection:
+        return connection.execute(select(notices).where(notices.c.event_id == event.event_id)).one_or_none()
+
+
+def ended(engine: Engine, event: ExportFinished) -> Row[Any]:
+    """Wait until nothing more will happen to the notice."""
+
+    def look() -> Row[Any] | None:
+        found = row(engine, event)
+        return found if found is not None and found.state in {"sent", "skipped", "failed"} else None
+
+    return eventually(look, what=f"the notice of {event.event_id} ends")
+
+
+def mails(stack: Stack, event: ExportFinished) -> list[Mail]:
+    """The mails about this export: the one who asked is named after it."""
+    return [each for each in stack.mails() if event.batch_export_id.removeprefix("export-") in each.recipient]
+
+
+@contextmanager
+def notifier(stack: Stack, folder: Path, **changes: str) -> Iterator[Daemon]:
+    with daemon("notify", folder, stack.environment() | QUICK | changes) as running:
+        yield running
+
+
+def test_a_completion_published_five_times_is_one_mail(stack: Stack, engine: Engine, tmp_path: Path) -> None:
+    event = told(engine)
+    again = event.model_copy(update={"event_id": f"{event.event_id}-again"})
+    with notifier(stack, tmp_path) as running:
+        publish(stack, *[event.encode()] * 4, again.encode())
+
+        assert ended(engine, event).state == "sent"
+        eventually(lambda: running.metric("waybill_notices_total", outcome="duplicate") == 4)
+        assert running.metric("waybill_notices_total", outcome="sent") == 1
+
+    (mail,) = mails(stack, event)
+    assert mail.message["Subject"] == "Your data export is ready"
+    assert row(engine, again) is None
+
+
+def test_a_failure_is_told_with_its_reason(stack: Stack, engine: Engine, tmp_path: Path) -> None:
+    event = told(engine, status="FAILED", log="Column latncy is not known", url=None)
+    with notifier(stack, tmp_path):
+        publish(stack, event.encode())
+        assert ended(engine, event).state == "sent"
+
+    (mail,) = mails(stack, event)
+    body = mail.message.get_body(("plain",))
+    assert body is not None
+    assert "Column latncy is not known" in body.get_content()
+
+
+def test_malformed_completions_do_not_hold_up_the_next(stack: Stack, engine: Engine, tmp_path: Path) -> None:
+    event = told(engine)
+    with notifier(stack, tmp_path) as running:
+        publish(stack, b"not json", b"{}", b"\x00\xff" * 1000, b"", event.encode())
+
+        assert ended(engine, event).state == "sent"
+        eventually(lambda: running.metric("waybill_notices_total", outcome="malformed") == 4)
+        assert running.ready()
+
+
+def test_a_completion_that_came_while_nobody_listened_is_told_later(
+    stack: Stack, engine: Engine, tmp_path: Path
+) -> None:
+    event = told(engine)
+    publish(stack, event.encode())
+    with notifier(stack, tmp_path):
+        assert ended(engine, event).state == "sent"
+
+    with notifier(stack, tmp_path):
+        other = told(engine)
+        publish(stack, other.encode())
+        assert ended(engine, other).state == "sent"
+
+    assert len(mails(stack, event)) == 1
+
+
+def test_a_mail_server_that_is_away_ends_as_failed_and_leaves_the_export_alone(
+    stack: Stack, engine: Engine, tmp_path: Path
+) -> None:
+    event = told(engine)
+    with notifier(stack, tmp_path, SMTP_CONNECTION_URL="smtp://127.0.0.1:9") as running:
+        publish(stack, event.encode())
+
+        kept = ended(engine, event)
+        assert (kept.state, kept.attempts) == ("failed", 3)
+        eventually(lambda: running.metric("waybill_notices_total", outcome="retried") == 2)
+        assert running.metric("waybill_notices_total", outcome="failed") == 1
+
+    with engine.connect() as connection:
+        status = connection.scalar(select(batch_exports.c.status).where(batch_exports.c.id == event.batch_export_id))
+    assert status == "COMPLETED"
+    assert mails(stack, event) == []
+
+
+@pytest.mark.parametrize("missing", ["EMAIL_FROM_ADDRESS", "SMTP_CONNECTION_URL"])
+def test_without_mail_settings_it_is_logged_and_skipped(
+    stack: Stack, engine: Engine, tmp_path: Path, missing: str
+) -> None:
+    event = told(engine)
+    with notifier(stack, tmp_path, **{missing: ""}) as running:
+        publish(stack, event.encode())
+
+        assert ended(engine, event).state == "skipped"
+        eventually(lambda: [each for each in running.lines() if each.get("outcome") == "skipped"])
+
+    assert mails(stack, event) == []
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_signal_ends_it_with_status_zero(stack: Stack, tmp_path: Path) -> None:
+    with notifier(stack, tmp_path) as running:
+        running.process.terminate()
+        assert running.process.wait(30) == 0

@@ -1,0 +1,235 @@
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from email.message import EmailMessage
+from email.policy import SMTP
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from aiosmtpd.smtp import AuthResult
+
+from config.settings import Misconfigured
+from notify import smtp
+from notify.errors import Unavailable, Undeliverable
+from notify.smtp import Encryption, Server, parse_server
+from tests.unit.notify.scenes import CUT, MailServer, closed_port, mail_server
+
+ADDRESS = "ada.secret@example.com"
+
+
+@pytest.fixture
+def server() -> Iterator[MailServer]:
+    with mail_server(enable_SMTPUTF8=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path, "-out", path.with_suffix(".crt")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
+    return path
+
+
+def tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+def message(recipient: str = ADDRESS) -> EmailMessage:
+    made = EmailMessage(policy=SMTP)
+    made["From"], made["To"], made["Subject"] = "exports@example.com", recipient, "Ready"
+    made.set_content("text", cte="quoted-printable")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("smtp://mail.example", Server("mail.example", 587, Encryption.OFFERED)),
+        ("smtp://mail.example:25/", Server("mail.example", 25, Encryption.OFFERED)),
+        ("smtps://mail.example", Server("mail.example", 465, Encryption.IMPLICIT)),
+        ("smtp://mail.example:465/?secure=true", Server("mail.example", 465, Encryption.IMPLICIT)),
+        ("smtp://mail.example?requireTLS=true", Server("mail.example", 587, Encryption.REQUIRED)),
+        ("smtp://mail.example?requireTls=false", Server("mail.example", 587, Encryption.OFFERED)),
+        ("smtp://mail.example?ignoreTLS=true&pool=true", Server("mail.example", 587, Encryption.NONE)),
+        (
+            "smtps://ada%40example.com:p%40ss%2Fw%3Ard@mail.example:2465?tls.rejectUnauthorized=false&name=me.example",
+            Server(
+                "mail.example",
+                2465,
+                Encryption.IMPLICIT,
+                "ada@example.com",
+                "p@ss/w:rd",
+                verify=False,
+                ehlo="me.example",
+            ),
+        ),
+        ("smtp://[::1]:2525", Server("::1", 2525, Encryption.OFFERED)),
+    ],
+)
+def test_the_url_says_how_to_connect(url: str, expected: Server) -> None:
+    assert parse_server(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url", ["smtp://", "smtp://user:hunter2/@mail.example", "smtp://mail.example:port", "smtp://[::1", "http://x"]
+)
+def test_a_wrong_url_is_refused_without_being_quoted(url: str) -> None:
+    with pytest.raises(Misconfigured, match="SMTP_CONNECTION_URL: ") as raised:
+        parse_server(url)
+
+    assert "hunter2" not in str(raised.value)
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
+
+
+def test_the_password_is_not_in_the_repr() -> None:
+    assert "hunter2" not in repr(parse_server("smtp://ada:hunter2@mail.example"))
+
+
+def test_a_mail_is_handed_over(server: MailServer) -> None:
+    smtp.send(parse_server(server.url), message())
+
+    assert [each["Subject"] for each in server.messages] == ["Ready"]
+    assert server.recipients == [ADDRESS]
+
+
+@pytest.mark.parametrize("answer", ["421 later", "554 no", CUT])
+def test_a_mail_that_was_taken_stays_taken_whatever_the_farewell(server: MailServer, answer: str) -> None:
+    server.quit = answer
+
+    smtp.send(parse_server(server.url), message())
+
+    assert len(server.taken) == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "answer", "raised", "words"),
+    [
+        ("rcpt", "550 5.1.1 <ada.secret@example.com> unknown", Undeliverable, "refuses the recipient (550 5.1.1)"),
+        ("rcpt", "450 4.2.0 greylisted, ada.secret", Unavailable, "refuses the recipient (450 4.2.0)"),
+        ("rcpt", "421 go away", Unavailable, "refuses the recipient (421)"),
+        ("data", "554 5.7.1 spam from ada.secret", Undeliverable, "refuses the message (554 5.7.1)"),
+        ("data", "451 4.3.0 try later", Unavailable, "refuses the message (451 4.3.0)"),
+        ("mail", "550 5.7.0 not you", Unavailable, "refuses EMAIL_FROM_ADDRESS (550 5.7.0)"),
+        ("mail", "451 busy", Unavailable, "refuses EMAIL_FROM_ADDRESS (451)"),
+    ],
+)
+def test_refusals_are_sorted_and_told_without_addresses(
+    server: MailServer, step: str, answer: str, raised: type[Exception], words: str
+) -> None:
+    setattr(server, step, answer)
+
+    with pytest.raises(raised) as caught:
+        smtp.send(parse_server(server.url), message())
+
+    assert words in str(caught.value)
+    assert "ada.secret" not in str(caught.value)
+    assert server.taken == []
+
+
+def test_a_connection_that_dies_before_the_answer_is_for_later(server: MailServer) -> None:
+    server.before_answer = lambda transport: transport.abort()
+
+    with pytest.raises(Unavailable, match="does not answer"):
+        smtp.send(parse_server(server.url), message())
+
+    assert len(server.taken) == 1
+
+
+def test_no_server_is_for_later() -> None:
+    with pytest.raises(Unavailable, match="Connection refused"):
+        smtp.send(parse_server(f"smtp://127.0.0.1:{closed_port()}"), message())
+
+
+def test_a_server_that_says_nothing_is_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smtp, "SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(Unavailable, match="does not answer"):
+        smtp.send(parse_server(f"smtp://127.0.0.1:{silent.getsockname()[1]}"), message())
+
+
+def test_a_name_beyond_ascii_goes_to_a_server_that_takes_it(server: MailServer) -> None:
+    smtp.send(parse_server(server.url), message("zoë@example.com"))
+
+    assert server.recipients == ["zoë@example.com"]
+    assert [each["To"] for each in server.messages] == ["zoë@example.com"]
+
+
+def test_a_name_beyond_ascii_fails_for_good_where_the_server_lacks_smtputf8() -> None:
+    with mail_server() as plain, pytest.raises(Undeliverable, match="not ASCII, and the mail server lacks SMTPUTF8"):
+        smtp.send(parse_server(plain.url), message("zoë@example.com"))
+
+
+@pytest.mark.parametrize(("password", "taken"), [("right p@ss", 1), ("wrong", 0)])
+def test_a_login_uses_the_url_and_a_wrong_one_is_for_later(password: str, taken: int) -> None:
+    logins: list[tuple[bytes, bytes]] = []
+
+    def authenticate(_: object, __: object, ___: object, ____: str, login: Any) -> AuthResult:
+        logins.append((login.login, login.password))
+        return AuthResult(success=login.password == b"right p@ss", handled=False)
+
+    with mail_server(authenticator=authenticate, auth_require_tls=False) as running:
+        named = parse_server(f"smtp://ada:{quote(password)}@127.0.0.1:{running.port}")
+        if taken:
+            smtp.send(named, message())
+        else:
+            with pytest.raises(Unavailable, match=r"refuses our login \(535 5.7.8\)"):
+                smtp.send(named, message())
+
+    assert (b"ada", password.encode()) in logins
+    assert len(running.taken) == taken
+
+
+def test_a_login_that_the_server_does_not_offer_is_for_later(server: MailServer) -> None:
+    with pytest.raises(Unavailable, match="SMTP AUTH extension not supported"):
+        smtp.check(parse_server(f"smtp://ada:pass@127.0.0.1:{server.port}"))
+
+
+def test_a_login_beyond_ascii_is_for_later() -> None:
+    with (
+        mail_server(authenticator=lambda *_: AuthResult(success=True), auth_require_tls=False) as running,
+        pytest.raises(Unavailable, match="can't carry"),
+    ):
+        smtp.check(parse_server(f"smtp://ada:p%C3%A4ss@127.0.0.1:{running.port}"))
+
+
+def test_encryption_that_is_required_and_not_offered_is_for_later(server: MailServer) -> None:
+    with pytest.raises(Unavailable, match="STARTTLS"):
+        smtp.send(parse_server(f"{server.url}?requireTLS=true"), message())
+
+    assert server.taken == []
+
+
+def test_starttls_is_used_where_offered_and_the_certificate_is_checked(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server takes mail on encrypted connections alone.
+    with mail_server(tls_context=tls(certificate), require_starttls=True) as running:
+        with pytest.raises(Unavailable, match="certificate is not trusted"):
+            smtp.send(parse_server(running.url), message())
+        smtp.send(parse_server(f"{running.url}?tls.rejectUnauthorized=false"), message())
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_suffix(".crt")))
+        smtp.send(parse_server(running.url), message())
+        with pytest.raises(Unavailable, match="530"):
+            smtp.send(parse_server(f"{running.url}?ignoreTLS=true"), message())
+
+    assert len(running.taken) == 2
+
+
+def test_the_check_logs_in_and_sends_nothing(server: MailServer) -> None:
+    smtp.check(parse_server(server.url))
+
+    assert server.taken == []
+    with pytest.raises(Unavailable):
+        smtp.check(parse_server(f"smtp://127.0.0.1:{closed_port()}"))
