@@ -18,6 +18,8 @@ LOOP_SECONDS = 30.0
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 STOP_SECONDS = 20.0
+JOIN_SECONDS = 30.0
+"""Longer than any rebalance takes."""
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -94,15 +96,12 @@ async def supervise(build: Callable[[], faust.App], *, health: Health, stop: asy
 
 
 async def _run_once(app: faust.App, health: Health, stop: asyncio.Event) -> None:
-    async def joined(_: object, assigned: set[Any], **__: Any) -> None:
-        health.partitions = len(assigned)
-        logger.info("partitions assigned", extra={"partitions": len(assigned)})
-
-    app.on_partitions_assigned.connect(joined)  # type: ignore[arg-type] # mode's own example has this shape
+    membership = _Membership(app, health)
     try:
         await _first(app.start(), stop.wait())
         while not stop.is_set() and not app.should_stop:
             health.beat("start", within=LOOP_SECONDS)
+            membership.check()
             await until(stop, FIRST_PAUSE)
     except Exception as error:  # noqa: BLE001 (Faust and its clients raise anything; all of it means: build anew)
         logger.warning("the Kafka consumer failed: %s", error, extra={"error": type(error).__name__})
@@ -112,6 +111,34 @@ async def _run_once(app: faust.App, health: Health, stop: asyncio.Event) -> None
             await asyncio.wait_for(app.stop(), STOP_SECONDS)
         except Exception as error:  # noqa: BLE001 (it is being thrown away)
             logger.warning("the Kafka consumer did not stop cleanly: %s", str(error) or type(error).__name__)
+
+
+class _Membership:
+    """Follows whether an app is a member of its group, and finds it stuck when it is not for too long.
+
+    After an error of the coordinator that it does not know, aiokafka waits to be asked for messages before it tells,
+    and Faust waits for partitions before it asks: neither ever moves again.
+    """
+
+    def __init__(self, app: faust.App, health: Health) -> None:
+        self._health = health
+        self._since: float | None = time.monotonic()
+        app.on_partitions_assigned.connect(self._joined)  # type: ignore[arg-type] # mode's own example has this shape
+        app.on_partitions_revoked.connect(self._left)  # type: ignore[arg-type] # the same
+
+    def check(self) -> None:
+        """Raise ConnectionError when the app has been outside of its group for too long."""
+        if self._since is not None and time.monotonic() - self._since > JOIN_SECONDS:
+            raise ConnectionError(f"not a member of its group for {JOIN_SECONDS:g} s")
+
+    async def _joined(self, _: object, assigned: set[Any], **__: Any) -> None:
+        self._since = None
+        self._health.partitions = len(assigned)
+        logger.info("partitions assigned", extra={"partitions": len(assigned)})
+
+    async def _left(self, _: object, __: set[Any], **___: Any) -> None:
+        self._since = time.monotonic()
+        self._health.partitions = None
 
 
 async def _first(*waits: Coroutine[Any, Any, Any]) -> None:

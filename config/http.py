@@ -32,6 +32,7 @@ class Health:
         self._checks = dict(checks)
         self._running: dict[str, asyncio.Future[str | None]] = {}
         self._seen: tuple[float, dict[str, str | None]] | None = None
+        self._asking = asyncio.Lock()
         self._due: dict[str, float] = {}
 
     def beat(self, loop: str, *, within: float) -> None:
@@ -45,8 +46,12 @@ class Health:
 
     async def ask(self) -> dict[str, str | None]:
         """Try every dependency at once: None for one that answers, else why not; kept for two seconds."""
-        if self._seen is not None and time.monotonic() - self._seen[0] < KEEP_SECONDS:
+        async with self._asking:
+            if self._seen is None or time.monotonic() - self._seen[0] > KEEP_SECONDS:
+                self._seen = time.monotonic(), await self._ask()
             return self._seen[1]
+
+    async def _ask(self) -> dict[str, str | None]:
         for name, check in self._checks.items():
             if name not in self._running:
                 self._running[name] = start_in_thread(_try, check)
@@ -58,7 +63,6 @@ class Health:
             answers[name] = task.result() if task.done() else f"no answer within {CHECK_SECONDS:g} s"
             if task.done():
                 del self._running[name]
-        self._seen = time.monotonic(), answers
         return answers
 
 

@@ -17,7 +17,7 @@ SESSION_SECONDS = 10.0
 STATIC_SESSION_SECONDS = 60.0
 """The same for a member with a name of its own: longer than a restart takes, so that a restart moves nothing."""
 
-REBALANCE_SECONDS = 30.0
+REBALANCE_SECONDS = 15.0
 """How long the group waits for a member to join again; members do not finish work first, so they join at once."""
 
 POLL_SECONDS = 24 * 3600.0
