@@ -17,6 +17,8 @@ def start_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[R] = loop.create_future()
+    # Whoever waited may be gone when the answer comes: an error is then nobody's, and no complaint.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def settle(result: R | None, error: BaseException | None) -> None:
         if future.cancelled():

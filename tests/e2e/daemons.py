@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,14 +78,24 @@ def command(*arguments: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def daemon(name: str, folder: Path, environment: Mapping[str, str], *, wait: bool = True) -> Iterator[Daemon]:
-    """Run `waybill consumer` or `waybill notify` while the block runs, entered once it is ready (or serves)."""
+def daemon(
+    name: str,
+    folder: Path,
+    environment: Mapping[str, str],
+    *,
+    wait: bool = True,
+    launcher: Sequence[str] | None = None,
+) -> Iterator[Daemon]:
+    """Run `waybill consumer` or `waybill notify` while the block runs, entered once it is ready (or serves).
+
+    A `launcher` is run in place of the command, and has to serve the same.
+    """
     number = len(list(folder.glob(f"{name}-*.log")))
     log = folder / f"{name}-{number}.log"
     settings = {"WAYBILL_HTTP_PORT": "0", "WAYBILL_HTTP_HOST": "127.0.0.1", "WAYBILL_LOG_FORMAT": "json"}
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            command(name),
+            launcher or command(name),
             env={**os.environ, **settings, **environment},
             stdin=subprocess.DEVNULL,
             stdout=stream,

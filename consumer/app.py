@@ -1,0 +1,227 @@
+"""Listens for export requests on Kafka and runs them in slots, until it is told to stop."""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import faust
+from aiohttp import web
+
+from config.daemon import every, stop_on_signals, supervise, wait_for_dependencies
+from config.events import ExportRequested
+from config.http import Check, Health, serve
+from config.kafka import build_app, raw_topic
+from config.metrics import Metrics
+from config.publisher import Outgoing, Publisher
+from config.settings import Settings
+from config.threads import in_thread
+from consumer.admission import Admission
+from consumer.clock import DatabaseClock
+from consumer.dead_letters import Received
+from consumer.guards import Policy
+from consumer.jobs import Jobs
+from consumer.reception import Closed, Reception
+from consumer.records import Claim, Hold
+from consumer.relay import relay
+from consumer.run import Bench, Export, Rules, run_claim
+from consumer.slots import Rhythm, Slots
+from consumer.sweeper import Sweeper
+from pipeline.errors import Unavailable
+from pipeline.sources import Sources
+from pipeline.storage import Storage
+from pipeline.types import Progress
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PORT = 6066
+GRACE_SECONDS = 10.0
+"""How long an export that is stopped may take to be put back in the queue."""
+
+UNSEEN_SWEEPS = 2
+"""After so many sweeps a QUEUED row is taken up without its event."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the consumer is joined from; `checks` are its dependencies by name."""
+
+    jobs: Jobs
+    sources: Sources
+    storage: Storage
+    publisher: Publisher
+    metrics: Metrics
+    export: Export
+    checks: Mapping[str, Check]
+    routes: tuple[web.RouteDef, ...] = ()
+
+
+async def run(settings: Settings, parts: Parts) -> None:
+    """Consume until SIGTERM or SIGINT, then end within `WAYBILL_DRAIN_SECONDS` and a little.
+
+    On the signal nothing more is claimed and the group is left; running exports may finish, and what is left of them
+    goes back to the queue, with an event for whoever is free.
+    """
+    stop = stop_on_signals()
+    health = Health(parts.checks)
+    worker = _Worker(settings, parts, stop)
+    port = DEFAULT_PORT if settings.http_port is None else settings.http_port
+    with TemporaryDirectory(prefix="waybill-consumer-", ignore_cleanup_errors=True) as folder:
+        async with serve(settings.http_host, port, registry=parts.metrics.registry, health=health, routes=parts.routes):
+            if not await wait_for_dependencies(health, stop):
+                return
+            timers = asyncio.gather(worker.sweep(health), worker.relay(health))
+            build = partial(_listen, settings, worker.reception, Path(folder))
+            await supervise(build, health=health, stop=stop)
+            await worker.end()
+            await timers
+
+
+class _Worker:
+    """The loops of one consumer process, joined: slots that run, a reception that fills them, a sweeper, a relay."""
+
+    def __init__(self, settings: Settings, parts: Parts, stop: asyncio.Event) -> None:
+        clock = DatabaseClock(parts.jobs.engine)
+        policy = Policy(
+            enabled=settings.enabled == "true",
+            stale_after=timedelta(days=settings.stale_days),
+            max_attempts=settings.max_attempts,
+        )
+        bench = Bench(
+            jobs=parts.jobs,
+            sources=parts.sources,
+            storage=parts.storage,
+            metrics=parts.metrics,
+            rules=_rules(settings),
+            export=parts.export,
+            now=clock.now,
+        )
+        admission = Admission(
+            jobs=parts.jobs, policy=policy, worker=_worker_name(), metrics=parts.metrics, now=clock.now
+        )
+        self._slots = Slots(
+            settings.slots,
+            work=lambda claim, progress: run_claim(claim, bench, progress),
+            beat=lambda claim, progress: _beat(bench, claim, progress),
+            on_end=self._on_end,
+            rhythm=Rhythm(heartbeat=settings.heartbeat_seconds, lease=settings.lease_seconds),
+            metrics=parts.metrics,
+        )
+        self.reception = Reception(
+            admission=admission,
+            slots=self._slots,
+            publisher=parts.publisher,
+            dead_letter_topic=settings.dead_letter_topic,
+            metrics=parts.metrics,
+            closed=stop,
+        )
+        self._sweeper = Sweeper(
+            bench=bench,
+            reception=self.reception,
+            clock=clock,
+            policy=policy,
+            project_slots=settings.project_slots,
+            unseen_for=timedelta(seconds=UNSEEN_SWEEPS * settings.sweep_seconds),
+        )
+        self._settings = settings
+        self._parts = parts
+        self._now = clock.now
+        self._stop = stop
+        self._sweep_now = asyncio.Event()
+        self._relay_now = asyncio.Event()
+
+    async def sweep(self, health: Health) -> None:
+        """Sweep every `WAYBILL_SWEEP_SECONDS`, and when a slot is free and the last sweep left work behind."""
+        seconds, work = self._settings.sweep_seconds, self._sweeper.sweep
+        await every(seconds, work, name="sweeper", health=health, stop=self._stop, wake=self._sweep_now)
+
+    async def relay(self, health: Health) -> None:
+        """Publish endings as soon as they are written, and every `WAYBILL_SWEEP_SECONDS` what is left."""
+        seconds, work = self._settings.sweep_seconds, self._publish
+        await every(seconds, work, name="relay", health=health, stop=self._stop, wake=self._relay_now)
+
+    async def end(self) -> None:
+        """Bring what runs to an end; what does not come to one goes back to the queue."""
+        await self.reception.settle(GRACE_SECONDS)
+        stopped = await self._slots.drain(self._settings.drain_seconds, GRACE_SECONDS)
+        for claim in stopped:
+            await self._give_back(claim)
+        await self._publish()
+
+    async def _give_back(self, claim: Claim) -> None:
+        event = ExportRequested(project_id=claim.job.project_id, batch_export_id=claim.job.id)
+        bell = Outgoing(self._settings.requests_topic, claim.job.id.encode(), event.encode())
+        try:
+            # The run has done this itself, unless its thread hangs.
+            await in_thread(self._parts.jobs.release, claim, self._now())
+            await in_thread(self._parts.publisher.publish, [bell])
+        except Unavailable as error:
+            logger.warning("a stopped export is left to the sweepers: %s", error, extra=claim.log_context())
+
+    async def _publish(self) -> None:
+        try:
+            await in_thread(relay, self._parts.jobs.engine, self._parts.publisher, self._now)
+        except Unavailable as error:
+            logger.warning("events wait in the outbox: %s", error)
+
+    def _on_end(self) -> None:
+        self._relay_now.set()
+        if self._sweeper.more:
+            self._sweep_now.set()
+
+
+def _listen(settings: Settings, reception: Reception, datadir: Path) -> faust.App:
+    app = build_app(settings, group=settings.consumer_group, datadir=datadir)
+
+    @app.agent(raw_topic(app, settings.requests_topic), name="requests")
+    async def requests(stream: Any) -> None:
+        # Left to itself, Faust acknowledges what an agent has in hand when it is cancelled or raises.
+        async for event in stream.noack().events():
+            try:
+                await reception.answer(_received(event))
+            except Closed:
+                return
+            event.ack()
+
+    return app
+
+
+def _received(event: Any) -> Received:
+    message = event.message
+    headers = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
+    return Received(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        key=message.key,
+        value=event.value,
+        headers=tuple((name, value) for name, value in headers),
+    )
+
+
+def _beat(bench: Bench, claim: Claim, progress: Progress) -> Hold:
+    return bench.jobs.beat(claim, rows=progress.rows, bytes_=progress.bytes, now=bench.now())
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(
+        prefix=settings.prefix,
+        row_limit=settings.row_limit,
+        csv_neutralise=settings.csv_neutralise,
+        link_lifetime=timedelta(hours=settings.link_hours),
+        max_attempts=settings.max_attempts,
+        retry_base=timedelta(seconds=settings.retry_base_seconds),
+        lease=timedelta(seconds=settings.lease_seconds),
+    )
+
+
+def _worker_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

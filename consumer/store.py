@@ -1,0 +1,64 @@
+"""Opens the job store's transactions and reads its rows into records; errors of the database end here."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, Select, and_, func, select
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
+
+from config.database import reading, writing
+from config.tables import batch_exports, runs
+from consumer.records import Job, Outcome, Run
+from pipeline.errors import Unavailable
+
+_OURS = (DataError, IntegrityError, ProgrammingError)
+
+
+@contextmanager
+def changing(engine: Engine) -> Iterator[Connection]:
+    """Give a transaction that writes; raises Unavailable when the database fails, and nothing was written."""
+    with _translated(), writing(engine) as connection:
+        yield connection
+
+
+@contextmanager
+def looking(engine: Engine) -> Iterator[Connection]:
+    """Give a transaction that reads; raises Unavailable when the database fails."""
+    with _translated(), reading(engine) as connection:
+        yield connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except _OURS:
+        raise
+    except (DBAPIError, PoolExhausted) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise Unavailable(f"the database failed: {str(cause).strip().splitlines()[0]}") from error
+
+
+def select_jobs() -> Select[Any]:
+    """Select exports, each with its latest run; read the rows with `to_job`."""
+    other = runs.alias("other")
+    newest = select(func.max(other.c.attempt)).where(other.c.export_id == batch_exports.c.id).scalar_subquery()
+    latest = and_(runs.c.export_id == batch_exports.c.id, runs.c.attempt == newest)
+    names = [column.label(f"run_{column.name}") for column in runs.c]
+    return select(*batch_exports.c, *names).select_from(batch_exports.outerjoin(runs, latest))
+
+
+def to_job(row: RowMapping) -> Job:
+    """Read one row of `select_jobs`."""
+    fields = {column.name: row[column.name] for column in batch_exports.c}
+    run = None if row["run_attempt"] is None else to_run(row, "run_")
+    return Job(run=run, **fields)
+
+
+def to_run(row: RowMapping, prefix: str = "") -> Run:
+    """Read one row of `waybill_runs`."""
+    fields = {column.name: row[prefix + column.name] for column in runs.c}
+    outcome = fields.pop("outcome")
+    return Run(outcome=None if outcome is None else Outcome(outcome), **fields)

@@ -1,0 +1,85 @@
+"""Launches the consumer with a pipeline that does what an export's id says: `sleep-5-x`, `reject-x`, `fail-2-x`, …"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable
+
+from cli import build
+from config import logs
+from config.metrics import Metrics
+from config.settings import CONSUMER_NEEDS, load
+from consumer.app import Parts, run
+from pipeline.errors import Cancelled, Rejected, Unavailable
+from pipeline.manifest import manifest_key
+from pipeline.sources import Sources
+from pipeline.spec import ExportSpec
+from pipeline.storage import Storage
+from pipeline.types import ExportResult, Progress
+
+
+def scripted(
+    spec: ExportSpec,
+    sources: Sources,  # noqa: ARG001 (the pipeline's signature)
+    storage: Storage,
+    progress: Progress,
+    metrics: Metrics,  # noqa: ARG001 (the pipeline's signature)
+    *,
+    fence: Callable[[], None],
+) -> ExportResult:
+    """Store the attempt's number as the file, after what the id asks for has happened."""
+    verb, _dash, rest = spec.export_id.partition("-")
+    if verb == "reject":
+        raise Rejected("The column 'x' is unknown.")
+    if verb == "bug":
+        raise LookupError("a bug")
+    if verb == "fail" and spec.attempt <= int(rest.partition("-")[0]):
+        raise Unavailable("the source is away")
+    data = f"attempt {spec.attempt}".encode()
+    with storage.open(spec.key, "text/csv", spec.attempt) as upload:
+        upload.write(data)
+        progress.rows, progress.bytes = 1, len(data)
+        if verb == "sleep":
+            _rest(float(rest.partition("-")[0]), progress)
+        fence()
+        upload.finish()
+    storage.put(manifest_key(spec.key), b"{}", "application/json")
+    return ExportResult(
+        key=spec.key,
+        rows=1,
+        raw_bytes=len(data),
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        truncated=False,
+        columns=("attempt",),
+        cutoff=spec.created_at,
+    )
+
+
+def _rest(seconds: float, progress: Progress) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if progress.stopped:
+            raise Cancelled
+        time.sleep(0.02)
+
+
+def main() -> None:
+    settings = load(needs=CONSUMER_NEEDS)
+    logs.set_up(settings.log_format, settings.log_level)
+    jobs = build.jobs(settings)
+    checks = build.checks(settings, jobs.engine)
+    parts = Parts(
+        jobs=jobs,
+        sources=build.sources(settings, jobs.engine),
+        storage=build.storage(settings),
+        publisher=build.publisher(settings),
+        metrics=build.metrics(),
+        export=scripted,
+        checks={name: checks[name] for name in ("database", "storage", "kafka")},
+    )
+    asyncio.run(run(settings, parts))
+
+
+if __name__ == "__main__":
+    main()

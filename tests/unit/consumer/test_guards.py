@@ -1,0 +1,138 @@
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from consumer.guards import GUARDS, INTERNAL_TEXT, STALE_TEXT, Policy, Reaction, Verdict, judge
+from consumer.records import Job, Outcome, Run
+from tests.unit.consumer.scenes import NOW, QUERY, after
+
+POLICY = Policy(enabled=True, stale_after=timedelta(days=30), max_attempts=3)
+
+
+def a_run(**changes: Any) -> Run:
+    values: dict[str, Any] = {
+        "export_id": "export-1",
+        "attempt": 1,
+        "project_id": "project-1",
+        "worker": "worker-a",
+        "claimed_at": NOW,
+        "heartbeat_at": NOW,
+        "lease_until": after(60),
+        "finished_at": None,
+        "outcome": None,
+        "failures": 0,
+        "error_class": None,
+        "error": None,
+        "rows": 0,
+        "bytes": 0,
+        "object_key": None,
+        "sha256": None,
+        "truncated": False,
+        "next_attempt_at": None,
+    }
+    return Run(**values | changes)
+
+
+def a_job(status: str = "QUEUED", run: Run | None = None, **changes: Any) -> Job:
+    values: dict[str, Any] = {
+        "id": "export-1",
+        "project_id": "project-1",
+        "user_id": "user-1",
+        "name": "n",
+        "format": "CSV",
+        "query": QUERY,
+        "created_at": NOW,
+        "updated_at": NOW,
+        "finished_at": None,
+        "expires_at": None,
+        "url": None,
+        "log": None,
+    }
+    return Job(status=status, run=run, **values | changes)
+
+
+def failed(attempt: int, failures: int, seconds: float = 0) -> Run:
+    outcome = {"outcome": Outcome.RETRY, "finished_at": NOW, "next_attempt_at": after(seconds)}
+    return a_run(attempt=attempt, failures=failures, **outcome)
+
+
+@pytest.mark.parametrize(
+    ("job", "verdict", "reaction"),
+    [
+        (None, Verdict.MISSING, Reaction.LOOK_AGAIN),
+        (a_job("CANCELLED"), Verdict.CANCELLED, Reaction.SKIP),
+        (a_job("COMPLETED"), Verdict.FINISHED, Reaction.WARN),
+        (a_job("FAILED"), Verdict.FINISHED, Reaction.WARN),
+        (a_job(created_at=NOW - timedelta(days=31)), Verdict.STALE, Reaction.FAIL),
+        (a_job("PROCESSING", a_run()), Verdict.RUNNING, Reaction.SKIP),
+        (a_job("PROCESSING", a_run(failures=2, lease_until=NOW)), Verdict.EXHAUSTED, Reaction.FAIL),
+        (a_job("QUEUED", failed(1, 0, 5)), Verdict.WAITING, Reaction.SKIP),
+    ],
+)
+def test_each_guard_says_why_not(job: Job | None, verdict: Verdict, reaction: Reaction) -> None:
+    refusal = judge(job, POLICY, NOW)
+
+    assert refusal is not None
+    assert (refusal.verdict, refusal.reaction) == (verdict, reaction)
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        a_job(),
+        a_job(created_at=NOW - timedelta(days=30)),
+        a_job("PROCESSING"),
+        a_job("PROCESSING", a_run(lease_until=NOW)),
+        a_job("QUEUED", failed(2, 1)),
+        a_job("QUEUED", a_run(outcome=Outcome.RELEASED, failures=2, finished_at=NOW, next_attempt_at=NOW)),
+    ],
+)
+def test_what_nothing_speaks_against_may_start(job: Job) -> None:
+    assert judge(job, POLICY, NOW) is None
+
+
+def test_a_disabled_consumer_refuses_before_it_looks() -> None:
+    refusal = judge(None, replace(POLICY, enabled=False), NOW)
+
+    assert refusal is not None
+    assert (refusal.verdict, refusal.reaction) == (Verdict.DISABLED, Reaction.DEAD_LETTER)
+
+
+def test_a_cancelled_export_stays_cancelled_however_old_it_is() -> None:
+    refusal = judge(a_job("CANCELLED", created_at=NOW - timedelta(days=99)), POLICY, NOW)
+
+    assert refusal is not None
+    assert refusal.verdict is Verdict.CANCELLED
+
+
+def test_an_old_export_that_runs_is_left_to_run() -> None:
+    refusal = judge(a_job("PROCESSING", a_run(), created_at=NOW - timedelta(days=99)), POLICY, NOW)
+
+    assert refusal is not None
+    assert refusal.verdict is Verdict.RUNNING
+
+
+def test_the_words_for_the_user_say_what_to_do() -> None:
+    stale = judge(a_job(created_at=NOW - timedelta(days=31)), POLICY, NOW)
+    exhausted = judge(a_job("PROCESSING", a_run(failures=2, lease_until=NOW)), POLICY, NOW)
+
+    assert stale is not None
+    assert exhausted is not None
+    assert stale.text == STALE_TEXT
+    assert "start it again" in STALE_TEXT
+    assert exhausted.text == INTERNAL_TEXT == "An internal error occurred"
+
+
+def test_the_guards_are_asked_in_the_published_order() -> None:
+    assert [guard.__name__ for guard in GUARDS] == [
+        "enabled",
+        "exists",
+        "not_cancelled",
+        "not_finished",
+        "fresh",
+        "not_running",
+        "not_exhausted",
+        "due",
+    ]

@@ -1,0 +1,293 @@
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Engine, make_url
+
+from config.database import open_database
+from config.metrics import Metrics
+from config.migrations import migrate
+from config.tables import application
+from consumer.jobs import Jobs
+from consumer.records import Claim, Outcome
+from consumer.run import UNAVAILABLE_TEXT, Bench, Rules, run_claim
+from pipeline.errors import Cancelled, Rejected, Unavailable
+from pipeline.manifest import manifest_key
+from pipeline.sources import ClickHouse, Sources
+from pipeline.spec import ExportSpec
+from pipeline.storage import Storage
+from pipeline.storage.folder import FolderStorage
+from pipeline.types import ExportResult, Progress
+from tests.unit.consumer.scenes import LEASE, NOW, TERMS, claimed, job_of, letters, queue, result_of, row_of, runs_of
+
+RULES = Rules(
+    prefix="exports/",
+    row_limit=None,
+    csv_neutralise=True,
+    link_lifetime=timedelta(hours=24),
+    max_attempts=3,
+    retry_base=timedelta(seconds=5),
+    lease=LEASE,
+)
+
+
+class Stage:
+    """A job store with one queued export, a folder, and a pipeline that does what the test says."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.engine = engine
+        self.jobs = Jobs(engine, TERMS)
+        self.storage = FolderStorage(folder)
+        self.folder = folder
+        self.metrics = Metrics(CollectorRegistry())
+        self.rules = RULES
+        self.fenced = False
+        self.time = NOW
+        self.before: Callable[[], None] = lambda: None
+        self.raises: Exception | None = None
+
+    def export(  # the pipeline's signature
+        self,
+        spec: ExportSpec,
+        sources: Sources,  # noqa: ARG002
+        storage: Storage,
+        progress: Progress,  # noqa: ARG002
+        metrics: Metrics,  # noqa: ARG002
+        *,
+        fence: Callable[[], None],
+    ) -> ExportResult:
+        self.before()
+        if self.raises is not None:
+            raise self.raises
+        if self.fenced:
+            fence()
+        storage.put(spec.key, b"data", "text/csv")
+        storage.put(manifest_key(spec.key), b"{}", "application/json")
+        return result_of(spec.key)
+
+    def now(self) -> datetime:
+        return self.time
+
+    @property
+    def bench(self) -> Bench:
+        sources = Sources(clickhouse=ClickHouse("http://localhost"), database=self.engine)
+        return Bench(
+            jobs=self.jobs,
+            sources=sources,
+            storage=self.storage,
+            metrics=self.metrics,
+            rules=self.rules,
+            export=self.export,
+            now=self.now,
+        )
+
+    def run(self, claim: Claim) -> Outcome | None:
+        return run_claim(claim, self.bench, Progress())
+
+    def files(self) -> list[str]:
+        return sorted(path.name for path in self.folder.rglob("*") if path.is_file())
+
+    def counted(self, outcome: str) -> float:
+        value = self.metrics.registry.get_sample_value(
+            "waybill_exports_total", {"outcome": outcome, "table": "traces", "format": "CSV"}
+        )
+        return value or 0
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    engine = open_database(make_url(f"sqlite:///{tmp_path}/jobs.db"))
+    application.create_all(engine)
+    migrate(engine)
+    queue(engine)
+    yield Stage(engine, tmp_path / "files")
+    engine.dispose()
+
+
+def test_a_finished_export_is_completed_with_its_link(stage: Stage) -> None:
+    assert stage.run(claimed(stage.jobs)) is Outcome.COMPLETED
+
+    row = row_of(stage.engine)
+    assert row["status"] == "COMPLETED"
+    assert row["url"].startswith("file://")
+    assert row["expires_at"] == NOW + timedelta(hours=24)
+    assert len(stage.files()) == 2
+    assert stage.counted("completed") == 1
+    assert stage.metrics.registry.get_sample_value("waybill_rows_total", {"table": "traces", "format": "CSV"}) == 3
+    stored = stage.metrics.registry.get_sample_value("waybill_bytes_total", {"kind": "stored", "format": "CSV"})
+    assert stored == 100
+
+
+def test_a_query_that_can_not_be_read_is_rejected_at_once(stage: Stage) -> None:
+    queue(stage.engine, "bad", query={"tableName": "passwords"})
+
+    assert stage.run(claimed(stage.jobs, export_id="bad")) is Outcome.REJECTED
+
+    assert row_of(stage.engine, "bad")["status"] == "FAILED"
+    assert row_of(stage.engine, "bad")["log"].startswith("The query can't be read: tableName")
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "kept", "kind"),
+    [
+        (Unavailable("the store is away"), UNAVAILABLE_TEXT, "the store is away", "unavailable"),
+        (KeyError("x"), "An internal error occurred", "KeyError: 'x'", "bug"),
+    ],
+)
+def test_failures_are_tried_again_with_growing_pauses_and_end(
+    stage: Stage, error: Exception, words: str, kept: str, kind: str
+) -> None:
+    stage.raises = error
+
+    assert stage.run(claimed(stage.jobs)) is Outcome.RETRY
+    assert (row_of(stage.engine)["status"], row_of(stage.engine)["log"]) == ("QUEUED", None)
+    assert runs_of(stage.engine)[0]["next_attempt_at"] == NOW + timedelta(seconds=5)
+    assert stage.run(claimed(stage.jobs)) is Outcome.RETRY
+    assert runs_of(stage.engine)[1]["next_attempt_at"] == NOW + timedelta(seconds=10)
+    assert letters(stage.engine) == []
+    assert stage.run(claimed(stage.jobs)) is Outcome.FAILED
+
+    assert (row_of(stage.engine)["status"], row_of(stage.engine)["log"]) == ("FAILED", words)
+    assert [(run["error"], run["error_class"]) for run in runs_of(stage.engine)] == [(kept, kind)] * 3
+    assert len(letters(stage.engine)) == 1
+    assert (stage.counted("retry"), stage.counted("failed")) == (2, 1)
+
+
+def test_a_rejection_in_the_pipeline_ends_it_with_its_words(stage: Stage) -> None:
+    stage.raises = Rejected("The column 'x' is unknown.")
+
+    assert stage.run(claimed(stage.jobs)) is Outcome.REJECTED
+    assert row_of(stage.engine)["log"] == "The column 'x' is unknown."
+
+
+def test_a_cancel_that_comes_before_completion_wins_and_takes_the_file_away(stage: Stage) -> None:
+    stage.before = lambda: stage.jobs.cancel(job_of(stage.jobs), NOW)
+
+    assert stage.run(claimed(stage.jobs)) is Outcome.CANCELLED
+
+    assert row_of(stage.engine)["status"] == "CANCELLED"
+    assert (stage.files(), letters(stage.engine)) == ([], [])
+    assert runs_of(stage.engine)[0]["outcome"] == "cancelled"
+
+
+def test_a_file_that_can_not_be_taken_away_yet_is_left_to_the_sweeper(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.before = lambda: stage.jobs.cancel(job_of(stage.jobs), NOW)
+
+    def away(_: str) -> None:
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(stage.storage, "delete", away)
+    monkeypatch.setattr("consumer.run.FIRST_PAUSE", 0.01)
+    stage.rules = replace(RULES, lease=timedelta(seconds=0.05))
+
+    assert stage.run(claimed(stage.jobs)) is None
+
+    assert runs_of(stage.engine)[0]["finished_at"] is None
+
+
+def test_a_worker_that_stops_gives_the_export_back(stage: Stage) -> None:
+    stage.raises = Cancelled()
+
+    assert stage.run(claimed(stage.jobs)) is Outcome.RELEASED
+
+    assert row_of(stage.engine)["status"] == "QUEUED"
+    assert runs_of(stage.engine)[0]["next_attempt_at"] == NOW
+
+
+def overtake(stage: Stage) -> None:
+    stage.time = NOW + LEASE
+    claimed(stage.jobs, stage.time, worker="worker-b")
+
+
+def test_a_zombie_leaves_the_file_to_the_attempt_that_runs_now(stage: Stage) -> None:
+    stage.before = lambda: overtake(stage)
+
+    assert stage.run(claimed(stage.jobs)) is None
+
+    assert row_of(stage.engine)["status"] == "PROCESSING"
+    assert len(stage.files()) == 2
+    assert letters(stage.engine) == []
+
+
+def test_a_zombie_is_stopped_right_before_its_file_would_be_seen(stage: Stage) -> None:
+    stage.fenced = True
+    stage.before = lambda: overtake(stage)
+
+    assert stage.run(claimed(stage.jobs)) is None
+
+    assert stage.files() == []
+
+
+def test_a_zombie_takes_its_file_away_when_the_export_has_failed(stage: Stage) -> None:
+    def overtake_and_fail() -> None:
+        stage.time = NOW + LEASE
+        stage.jobs.reject(claimed(stage.jobs, stage.time, worker="worker-b"), "no", stage.time)
+
+    stage.before = overtake_and_fail
+
+    assert stage.run(claimed(stage.jobs)) is None
+
+    assert row_of(stage.engine)["status"] == "FAILED"
+    assert stage.files() == []
+
+
+def test_what_a_dead_attempt_left_is_gone_when_the_export_fails(stage: Stage) -> None:
+    dead = claimed(stage.jobs)
+    bench = stage.bench
+    bench.export(
+        bench.spec_of(dead.job, 1), bench.sources, stage.storage, Progress(), stage.metrics, fence=lambda: None
+    )
+    assert len(stage.files()) == 2
+    stage.time = NOW + LEASE
+    stage.raises = Rejected("no")
+
+    assert stage.run(claimed(stage.jobs, stage.time)) is Outcome.REJECTED
+
+    assert stage.files() == []
+
+
+def test_an_ending_waits_for_a_database_that_is_away(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete, tries = stage.jobs.complete, []
+
+    def flaky(*args: Any, **kwargs: Any) -> Any:
+        tries.append(1)
+        if len(tries) < 3:
+            raise Unavailable("the database is away")
+        return complete(*args, **kwargs)
+
+    monkeypatch.setattr(stage.jobs, "complete", flaky)
+    monkeypatch.setattr("consumer.run.FIRST_PAUSE", 0.01)
+
+    assert stage.run(claimed(stage.jobs)) is Outcome.COMPLETED
+    assert (len(tries), stage.counted("completed")) == (3, 1)
+
+
+def test_an_ending_that_meets_a_bug_is_a_log_line_and_not_an_error(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(stage.jobs, "complete", broken)
+
+    assert stage.run(claimed(stage.jobs)) is None
+
+    assert "could not be written" in caplog.text
+    assert row_of(stage.engine)["status"] == "PROCESSING"
+
+
+def test_an_ending_is_given_up_when_the_lease_must_be_over(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise Unavailable("the database is away")
+
+    monkeypatch.setattr(stage.jobs, "complete", away)
+    monkeypatch.setattr("consumer.run.FIRST_PAUSE", 0.01)
+    stage.rules = replace(RULES, lease=timedelta(seconds=0.05))
+
+    assert stage.run(claimed(stage.jobs)) is None

@@ -1,0 +1,147 @@
+import asyncio
+import threading
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+
+from config.metrics import Metrics
+from consumer.records import Claim, Hold, Outcome
+from consumer.slots import Rhythm, Slots
+from pipeline.errors import Unavailable
+from pipeline.types import Progress
+from tests.unit.consumer.scenes import NOW
+from tests.unit.consumer.test_guards import a_job
+
+QUICK = Rhythm(heartbeat=0.01, lease=0.1)
+CLAIM = Claim(job=a_job(), attempt=1, worker="worker-a", claimed_at=NOW, failures=0)
+
+
+def slots_of(
+    work: Callable[[Claim, Progress], Outcome | None],
+    beat: Callable[[Claim, Progress], Hold] = lambda _, __: Hold.KEPT,
+    size: int = 1,
+) -> tuple[Slots, list[str], Metrics]:
+    ended: list[str] = []
+    metrics = Metrics(CollectorRegistry())
+    made = Slots(size, work=work, beat=beat, on_end=lambda: ended.append("end"), rhythm=QUICK, metrics=metrics)
+    return made, ended, metrics
+
+
+def stopped(_: Claim, progress: Progress) -> Outcome | None:
+    """Work until told to stop."""
+    told = threading.Event()
+    progress.on_stop(told.set)
+    assert told.wait(30)
+    return None
+
+
+def test_a_slot_is_taken_while_its_export_runs_and_free_afterwards() -> None:
+    go = threading.Event()
+
+    def work(_: Claim, __: Progress) -> Outcome:
+        assert go.wait(30)
+        return Outcome.COMPLETED
+
+    async def scene() -> None:
+        slots, ended, metrics = slots_of(work)
+        await slots.take()
+        slots.start(CLAIM)
+        waiting = asyncio.create_task(slots.take())
+        await asyncio.sleep(0)
+        assert (slots.free, waiting.done(), ended) == (0, False, [])
+        assert metrics.registry.get_sample_value("waybill_exports_running") == 1
+        go.set()
+        await asyncio.wait_for(waiting, 30)
+        assert ended == ["end"]
+        assert metrics.registry.get_sample_value("waybill_exports_running") == 0
+        slots.give_back()
+        assert slots.free == 1
+
+    asyncio.run(scene())
+
+
+def test_an_export_is_stopped_when_its_claim_no_longer_holds() -> None:
+    for hold in (Hold.CANCELLED, Hold.LOST):
+        asyncio.run(_stops(lambda _, __, hold=hold: hold))  # type: ignore[misc] # a default binds the loop's value
+
+
+def test_an_export_is_stopped_when_no_beat_comes_through_for_a_lease() -> None:
+    def away(_: Claim, __: Progress) -> Hold:
+        raise Unavailable("the database is away")
+
+    asyncio.run(_stops(away))
+
+
+def test_an_export_is_stopped_when_a_beat_hangs_for_a_lease() -> None:
+    hang = threading.Event()
+
+    def hangs(_: Claim, __: Progress) -> Hold:
+        hang.wait(30)
+        return Hold.KEPT
+
+    asyncio.run(_stops(hangs))
+    hang.set()
+
+
+async def _stops(beat: Callable[[Claim, Progress], Hold]) -> None:
+    slots, ended, _ = slots_of(stopped, beat)
+    await slots.take()
+    slots.start(CLAIM)
+    await asyncio.wait_for(slots.take(), 30)
+    assert ended == ["end"]
+
+
+def test_a_few_failed_beats_stop_nothing() -> None:
+    beats: list[int] = []
+    enough = threading.Event()
+
+    def flaky(_: Claim, progress: Progress) -> Hold:
+        beats.append(1)
+        if len(beats) > 6:
+            assert not progress.stopped
+            enough.set()
+        if len(beats) % 2:
+            raise Unavailable("a hiccup")
+        return Hold.KEPT
+
+    def work(_: Claim, __: Progress) -> Outcome:
+        assert enough.wait(30)
+        return Outcome.COMPLETED
+
+    async def scene() -> None:
+        slots, _, __ = slots_of(work, flaky)
+        await slots.take()
+        slots.start(CLAIM)
+        await asyncio.wait_for(slots.take(), 30)
+
+    asyncio.run(scene())
+
+
+def test_draining_waits_and_then_stops_what_is_left() -> None:
+    async def scene() -> None:
+        slots, ended, _ = slots_of(stopped, size=2)
+        for _ in range(2):
+            await slots.take()
+            slots.start(CLAIM)
+        assert await slots.drain(0.05, 30) == [CLAIM, CLAIM]
+        await asyncio.sleep(0)
+        assert ended == ["end", "end"]
+        assert await slots.drain(0.05, 30) == []
+
+    asyncio.run(scene())
+
+
+def test_a_thread_that_hangs_does_not_keep_the_worker_from_ending() -> None:
+    hang = threading.Event()
+
+    def hangs(_: Claim, __: Progress) -> None:
+        hang.wait(30)
+
+    async def scene() -> None:
+        slots, _, __ = slots_of(hangs)
+        await slots.take()
+        slots.start(CLAIM)
+        assert await slots.drain(0.01, 0.01) == [CLAIM]
+        hang.set()
+
+    asyncio.run(scene())
