@@ -1,0 +1,116 @@
+"""Runs one export: rows in, one finished object and its manifest out."""
+
+from collections.abc import Callable
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+
+from config.metrics import Metrics
+from pipeline.ahead import ahead
+from pipeline.compress import CODECS, Codec
+from pipeline.encode import FORMATS
+from pipeline.encode.options import EncodeOptions
+from pipeline.errors import Unavailable
+from pipeline.manifest import CONTENT_TYPE, manifest, manifest_key
+from pipeline.read import Table, open_table
+from pipeline.sources import Sources
+from pipeline.spec import ExportSpec
+from pipeline.stages import Checksum, Stages, Tally
+from pipeline.storage.types import Storage
+from pipeline.types import ExportResult, Progress
+from pipeline.watch import watch
+
+# What packs itself packs unless it is asked not to.
+_PACKED_BY_DEFAULT = "zstd"
+
+
+def utc_now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+def export(  # noqa: PLR0913 (where rows come from and go to, who watches, and the clock)
+    spec: ExportSpec,
+    sources: Sources,
+    storage: Storage,
+    progress: Progress,
+    metrics: Metrics,
+    *,
+    fence: Callable[[], None],
+    clock: Callable[[], datetime] = utc_now,
+) -> ExportResult:
+    """Export what `spec` asks for, and return what was stored under its key; the manifest is beside it.
+
+    `fence` is called right before the object becomes visible, and raises Cancelled if it must not. Raises Rejected,
+    Unavailable or Cancelled (also after `progress.stop`), and then leaves nothing behind.
+    """
+    with open_table(spec, sources, progress) as table:
+        return deliver(spec, table, storage, progress, metrics, fence=fence, clock=clock)
+
+
+def deliver(  # noqa: PLR0913 (as `export`)
+    spec: ExportSpec,
+    table: Table,
+    storage: Storage,
+    progress: Progress,
+    metrics: Metrics,
+    *,
+    fence: Callable[[], None],
+    clock: Callable[[], datetime] = utc_now,
+) -> ExportResult:
+    """Do as `export` does with a table that is open already."""
+    form, codec, options = FORMATS[spec.format], _codec(spec), _options(spec)
+    stages, raw, stored, checksum = Stages(metrics), Tally(), Tally(), Checksum()
+    with (
+        closing(ahead(table.batches)) as batches,
+        storage.open(spec.key, content_type_of(spec), spec.attempt) as upload,
+    ):
+        progress.on_stop(upload.interrupt)
+        watched = watch(stages.timed("read", batches), progress, spec.export_id)
+        enriched = stages.timed("enrich", table.enrich(watched))
+        encoded = stages.timed("encode", form.encode(table.columns, enriched, options))
+        compressed = stages.timed("compress", codec.compress(raw.counted(encoded)))
+        for chunk in stages.timed("checksum", checksum.summed(stored.counted(compressed))):
+            with stages.spent("upload"):
+                upload.write(chunk)
+            progress.bytes = stored.bytes
+        fence()
+        with stages.spent("upload"):
+            upload.finish()
+    result = ExportResult(
+        key=spec.key,
+        rows=progress.rows,
+        raw_bytes=raw.bytes,
+        bytes=stored.bytes,
+        sha256=checksum.hex,
+        truncated=table.truncated,
+        columns=tuple(column.name for column in table.columns),
+        cutoff=spec.created_at,
+    )
+    _describe(manifest(spec, result, options.compression, clock()), spec.key, storage)
+    return result
+
+
+def content_type_of(spec: ExportSpec) -> str:
+    """Return the media type of the export's file, as stored and as links serve it."""
+    return _codec(spec).content_type or FORMATS[spec.format].content_type
+
+
+def _codec(spec: ExportSpec) -> Codec:
+    return CODECS["none" if FORMATS[spec.format].packs_itself else spec.query.compression]
+
+
+def _options(spec: ExportSpec) -> EncodeOptions:
+    unasked = "compression" not in spec.query.model_fields_set
+    if unasked and FORMATS[spec.format].packs_itself:
+        return EncodeOptions(_PACKED_BY_DEFAULT, spec.csv_neutralise)
+    return EncodeOptions(spec.query.compression, spec.csv_neutralise)
+
+
+def _describe(content: bytes, key: str, storage: Storage) -> None:
+    """Store the manifest; a file that can't have one is taken back."""
+    try:
+        storage.put(manifest_key(key), content, CONTENT_TYPE)
+    except Unavailable:
+        with suppress(Unavailable):
+            storage.delete(key)
+        raise

@@ -1,0 +1,154 @@
+"""Keeps files in a folder of this machine: written beside the target, then renamed over it."""
+
+import contextlib
+import glob
+import logging
+import os
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from pipeline.errors import Cancelled, Unavailable
+from pipeline.storage.keys import joined
+
+logger = logging.getLogger(__name__)
+
+_PARTIAL = ".partial"
+_NAME_MAX = 200
+
+
+class FolderUpload:
+    """A file that has a hidden name until it is whole; implements Upload."""
+
+    def __init__(self, target: Path, attempt: int) -> None:
+        self._target = target
+        # The names of other attempts differ, so a zombie and its successor can't write to one file.
+        self._partial = target.with_name(f".{target.name[:_NAME_MAX]}.{attempt}{_PARTIAL}")
+        self._interrupted = False
+        self._size = 0
+        with _translated("create", self._partial):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] | None = self._partial.open("wb", buffering=0)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append to the hidden file."""
+        self._go_on()
+        view = memoryview(data)
+        with _translated("write", self._partial):
+            while view:  # a raw file may take less than it is given
+                view = view[self._opened().write(view) :]
+        self._size += len(data)
+
+    def finish(self) -> int:
+        """Flush to disk, then rename over the target."""
+        self._go_on()
+        with _translated("finish", self._target):
+            os.fsync(self._opened().fileno())
+            self._opened().close()
+            self._partial.replace(self._target)
+            self._file = None
+            _flush_folder(self._target.parent)
+        return self._size
+
+    def abort(self) -> None:
+        """Remove the hidden file."""
+        if self._file is None:
+            return
+        try:
+            self._file.close()
+            self._partial.unlink(missing_ok=True)
+        except OSError:
+            logger.warning("could not remove a partial file", extra={"path": str(self._partial)}, exc_info=True)
+        self._file = None
+
+    def interrupt(self) -> None:
+        """Make the next call raise Cancelled; none of them blocks for long."""
+        self._interrupted = True
+
+    def _go_on(self) -> None:
+        if self._interrupted:
+            raise Cancelled("the upload was interrupted")
+
+    def _opened(self) -> IO[bytes]:
+        if self._file is None:
+            raise ValueError("the upload has ended")
+        return self._file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+
+class FolderStorage:
+    """Files in a folder, which is made when it is first needed; implements Storage."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    def open(self, key: str, content_type: str, attempt: int) -> FolderUpload:  # noqa: ARG002 (files have no media type)
+        """Start a file beside its target."""
+        return FolderUpload(self._path(key), attempt)
+
+    def put(self, key: str, data: bytes, content_type: str) -> None:
+        """Write a small file the same way."""
+        with self.open(key, content_type, 0) as upload:
+            upload.write(data)
+            upload.finish()
+
+    def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:  # noqa: ARG002 (whoever can read the folder can read the file)
+        """Return the file's own URL: it has no end."""
+        return self._path(key).as_uri()
+
+    def size(self, key: str) -> int | None:
+        """Return the file's size."""
+        path = self._path(key)
+        with _translated("read", path):
+            return path.stat().st_size if path.is_file() else None
+
+    def delete(self, key: str) -> None:
+        """Remove the file."""
+        path = self._path(key)
+        with _translated("remove", path):
+            path.unlink(missing_ok=True)
+
+    def abort_uploads(self, prefix: str, older_than: datetime) -> int:
+        """Remove partial files that were last written to before `older_than`."""
+        removed = 0
+        folder, _, start = prefix.rpartition("/")
+        with _translated("clean", self._root):
+            for path in (self._root / folder).glob(f"**/.{glob.escape(start)}*{_PARTIAL}"):
+                if path.stat().st_mtime < older_than.timestamp():
+                    path.unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
+    def check(self) -> None:
+        """Write a file and remove it."""
+        with FolderUpload(self._root / ".check", 0) as upload:
+            upload.write(b".")
+
+    def _path(self, key: str) -> Path:
+        return self._root / joined("", key)
+
+
+@contextlib.contextmanager
+def _translated(doing: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"could not {doing} {path}: {error.strerror or error}") from error
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,141 @@
+"""Keeps files in S3 and what speaks it, through s3fs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from s3fs import S3FileSystem
+
+from pipeline.storage.keys import attachment, joined
+from pipeline.storage.s3_calls import Calls, Refused
+from pipeline.storage.s3_upload import S3Upload, Target, abort_upload
+from pipeline.storage.types import MAX_LIFETIME
+
+_MISSING = {"404", "NoSuchKey"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Options:
+    """How to reach a bucket; None leaves the choice to the AWS client's own environment and defaults.
+
+    `external_endpoint` is the one that links are made for. `part_size` (bytes) is that of an upload's first parts.
+    `pauses` are the seconds, give or take a half, before each further try of a call that failed in passing.
+    """
+
+    endpoint: str | None = None
+    external_endpoint: str | None = None
+    region: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    force_path_style: bool = False
+    sse: str | None = None
+    sse_kms_key_id: str | None = None
+    part_size: int = 10 << 20
+    parts_in_flight: int = 4
+    pauses: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+class S3Storage:
+    """Objects of one bucket, under a root that may be empty; implements Storage."""
+
+    def __init__(self, bucket: str, root: str, options: S3Options, on_part: Callable[[str], None]) -> None:
+        self._bucket = bucket
+        self._root = root
+        self._options = options
+        self._on_part = on_part
+        self._calls = Calls(_filesystem(options, options.endpoint), options.pauses)
+        self._outside = Calls(_filesystem(options, options.external_endpoint or options.endpoint), options.pauses)
+
+    def open(self, key: str, content_type: str, attempt: int) -> S3Upload:
+        """Start an object; nothing is sent before the first part is full."""
+        name = joined(self._root, key)
+        headers = {
+            "ContentType": content_type,
+            "ContentDisposition": attachment(key),
+            **_encryption(self._options),
+        }
+        target = Target(self._bucket, name, attempt, headers, self._options.part_size, self._options.parts_in_flight)
+        return S3Upload(self._calls, target, self._on_part)
+
+    def put(self, key: str, data: bytes, content_type: str) -> None:
+        """Store a small object by one request."""
+        headers = {"ContentType": content_type, **_encryption(self._options)}
+        self._calls.run("put_object", Bucket=self._bucket, Key=joined(self._root, key), Body=data, **headers)
+
+    def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:
+        """Sign a download with the external endpoint; lives no longer than the credentials that sign it."""
+        if not timedelta() < lifetime <= MAX_LIFETIME:
+            raise ValueError(f"a link lives for up to {MAX_LIFETIME}, not {lifetime}")
+        params = {
+            "Bucket": self._bucket,
+            "Key": joined(self._root, key),
+            "ResponseContentDisposition": attachment(filename),
+            "ResponseContentType": content_type,
+        }
+        return self._outside.presign(params, int(lifetime.total_seconds()))
+
+    def size(self, key: str) -> int | None:
+        """Ask for the object's head."""
+        try:
+            return int(self._calls.run("head_object", **self._object(key))["ContentLength"])
+        except Refused as refused:
+            if refused.code in _MISSING:
+                return None
+            raise
+
+    def delete(self, key: str) -> None:
+        """Delete the object."""
+        self._calls.run("delete_object", **self._object(key))
+
+    def abort_uploads(self, prefix: str, older_than: datetime) -> int:
+        """Abort multipart uploads; parts that nobody completes are stored and billed for ever."""
+        start = f"{self._root}/{prefix}" if self._root else prefix
+        aborted = 0
+        marker: dict[str, str] = {}
+        while True:
+            page = self._calls.run("list_multipart_uploads", Bucket=self._bucket, Prefix=start, **marker)
+            for upload in page.get("Uploads", []):
+                if upload["Initiated"] < older_than:
+                    aborted += abort_upload(self._calls, self._bucket, upload)
+            if not page.get("IsTruncated"):
+                return aborted
+            marker = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    def check(self) -> None:
+        """Begin a multipart upload and abort it: that needs the right to write, and leaves nothing to see."""
+        target = {"Bucket": self._bucket, "Key": joined(self._root, ".waybill-check")}
+        begun = self._calls.run("create_multipart_upload", **target, **_encryption(self._options))
+        self._calls.run("abort_multipart_upload", **target, UploadId=begun["UploadId"])
+
+    def _object(self, key: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": joined(self._root, key)}
+
+
+def _filesystem(options: S3Options, endpoint: str | None) -> S3FileSystem:
+    return S3FileSystem(
+        key=options.access_key_id,
+        secret=options.secret_access_key,
+        endpoint_url=endpoint,
+        client_kwargs={"region_name": options.region} if options.region else {},
+        config_kwargs={
+            "signature_version": "s3v4",
+            "s3": {"addressing_style": "path" if options.force_path_style else "auto"},
+            # Others than AWS do not know the checksums that its clients send by default.
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+            "retries": {"total_max_attempts": 1},
+            "connect_timeout": 10,
+            "read_timeout": 60,
+            "max_pool_connections": 64,
+        },
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+
+
+def _encryption(options: S3Options) -> dict[str, Any]:
+    if options.sse is None:
+        return {}
+    kms = {"SSEKMSKeyId": options.sse_kms_key_id} if options.sse == "aws:kms" and options.sse_kms_key_id else {}
+    return {"ServerSideEncryption": options.sse, **kms}

@@ -1,0 +1,120 @@
+"""Calls S3 from export threads: each call retried on its own, and its errors translated."""
+
+import asyncio
+import io
+import random
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import aiohttp
+from botocore.exceptions import (  # type: ignore[import-untyped]  # it ships no types
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    ParamValidationError,
+)
+from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]  # nor does this
+from s3fs import S3FileSystem
+
+from pipeline.errors import Unavailable
+
+_SERVER_ERROR = 500
+_TOO_MANY = 429
+_PASSING_CODES = {
+    "BadDigest",
+    "IncompleteBody",
+    "InternalError",
+    "OperationAborted",
+    "RequestTimeout",
+    "RequestTimeTooSkewed",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "XAmzContentSHA256Mismatch",
+}
+_PASSING = (HTTPClientError, ResponseParserError, aiohttp.ClientError, OSError, TimeoutError)
+
+
+class Refused(Unavailable):
+    """S3 answered with an error; `code` is its name for it."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Calls:
+    """The way to one S3 endpoint: runs calls on s3fs's own loop, so any thread but that may wait for them."""
+
+    def __init__(self, fs: S3FileSystem, pauses: tuple[float, ...]) -> None:
+        fs.retries = 1  # retried here, where what is worth it is known
+        self._fs = fs
+        self._pauses = pauses
+
+    def start(self, method: str, on_retry: Callable[[], None] = lambda: None, **params: Any) -> Future[dict[str, Any]]:
+        """Begin a call, and return at once; the future raises Unavailable, or Refused."""
+        return asyncio.run_coroutine_threadsafe(self._tried(method, on_retry, params), self._fs.loop)
+
+    def run(self, method: str, **params: Any) -> dict[str, Any]:
+        """Make a call and wait for its answer."""
+        return self.start(method, **params).result()
+
+    def presign(self, params: dict[str, Any], seconds: int) -> str:
+        """Sign a download; nothing is sent."""
+        return asyncio.run_coroutine_threadsafe(self._signed(params, seconds), self._fs.loop).result()
+
+    async def _tried(self, method: str, on_retry: Callable[[], None], params: dict[str, Any]) -> dict[str, Any]:
+        for pause in self._pauses:
+            try:
+                return await self._called(method, params)
+            except Exception as error:
+                if not _passes(error):
+                    raise _translated(method, error) from error
+            on_retry()
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 (spreads retries, hides nothing)
+        try:
+            return await self._called(method, params)
+        except Exception as error:
+            raise _translated(method, error) from error
+
+    async def _called(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        # A file is sent piece by piece, where bytes would hold up the loop; and every try reads it from its start.
+        body = {"Body": io.BytesIO(params["Body"])} if "Body" in params else {}
+        try:
+            answer: dict[str, Any] = await self._fs._call_s3(method, **(params | body))  # noqa: SLF001 (s3fs has no public way to one call)
+        except OSError as error:
+            if isinstance(error.__cause__, ClientError):  # s3fs hides it behind an errno
+                raise error.__cause__ from None
+            raise
+        return answer
+
+    async def _signed(self, params: dict[str, Any], seconds: int) -> str:
+        try:
+            client = await self._fs.set_session()
+            url: str = await client.generate_presigned_url("get_object", Params=params, ExpiresIn=seconds)
+        except BotoCoreError as error:
+            raise _translated("sign", error) from error
+        return url
+
+
+def _passes(error: Exception) -> bool:
+    """Say whether the same call may well succeed a moment later."""
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status >= _SERVER_ERROR or status == _TOO_MANY or _code(error) in _PASSING_CODES
+    return isinstance(error, _PASSING)
+
+
+def _translated(method: str, error: Exception) -> Exception:
+    if isinstance(error, ClientError):
+        reason = error.response.get("Error", {}).get("Message", "")
+        return Refused(f"S3 refused {method}: {_code(error)}: {reason}", _code(error))
+    if isinstance(error, (*_PASSING, BotoCoreError)) and not isinstance(error, ParamValidationError):
+        return Unavailable(f"S3 could not be reached for {method}: {error or type(error).__name__}")
+    return error
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))

@@ -1,0 +1,54 @@
+import io
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.encode.options import EncodeOptions
+from pipeline.types import Column, Kind
+from tests.unit.pipeline.encode.rows import batch, encoded, every_kind, sliced
+
+
+def parsed(data: bytes) -> pq.ParquetFile:
+    return pq.ParquetFile(io.BytesIO(data))
+
+
+def test_every_kind_comes_back_typed() -> None:
+    columns, values = every_kind(200)
+    table = parsed(encoded("PARQUET", columns, list(sliced(batch(columns, **values), [0, 1, 50])))).read()
+    assert table.schema.names == [column.name for column in columns]
+    assert table.to_pydict() == values
+    assert table.schema.field("instant").type == pa.timestamp("ms", tz="UTC")
+    assert table.schema.field("decimal").type == pa.decimal128(38, 12)
+    assert pa.types.is_list(table.schema.field("list").type)
+
+
+def test_json_cells_are_unescaped_text_and_their_flags_stay_out() -> None:
+    columns = (Column("c", Kind.MAYBE_JSON), Column("j", Kind.JSON))
+    cells: list[Any] = [(r'"\u00e9"', True), (r'"\u00e9"', False), None]
+    data = encoded("PARQUET", columns, [batch(columns, c=cells, j=[r'["\u00e9"]', None, "1"])])
+    assert parsed(data).read().to_pydict() == {"c": ['"é"', r'"\u00e9"', None], "j": ['["é"]', None, "1"]}
+
+
+def test_without_rows_the_file_is_valid() -> None:
+    columns, values = every_kind(0)
+    for batches in ([], [batch(columns, **values)]):
+        table = parsed(encoded("PARQUET", columns, batches)).read()
+        assert table.num_rows == 0
+        assert table.schema.names == [column.name for column in columns]
+
+
+@pytest.mark.parametrize(("setting", "found"), [("none", "UNCOMPRESSED"), ("gzip", "GZIP"), ("zstd", "ZSTD")])
+def test_pages_are_compressed_as_asked(setting: str, found: str) -> None:
+    columns = (Column("c", Kind.TEXT),)
+    data = encoded("PARQUET", columns, [batch(columns, c=["x" * 1000])], EncodeOptions(compression=setting))
+    assert parsed(data).metadata.row_group(0).column(0).compression == found
+
+
+def test_row_groups_are_bounded_by_bytes() -> None:
+    columns = (Column("c", Kind.TEXT),)
+    rows = batch(columns, c=["x" * (1 << 20)] * 70)
+    metadata = parsed(encoded("PARQUET", columns, [rows])).metadata
+    assert metadata.num_rows == 70
+    assert metadata.num_row_groups > 2

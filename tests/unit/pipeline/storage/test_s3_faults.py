@@ -1,0 +1,187 @@
+import socket
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.errors import Unavailable
+from pipeline.storage import S3Options, Storage, open_storage
+from pipeline.storage.s3_upload import MAX_PARTS, part_size
+from tests import moto_server
+from tests.moto_server import Fault, Moto
+
+PART = 5 << 20
+KEY = "a/b.csv"
+DATA = bytes(range(256)) * ((3 * PART + 7) // 256 + 1)
+
+
+@pytest.fixture
+def moto() -> Iterator[Moto]:
+    with moto_server.running() as running:
+        yield running
+
+
+@pytest.fixture
+def outcomes() -> Counter[str]:
+    return Counter()
+
+
+@pytest.fixture
+def storage(moto: Moto, outcomes: Counter[str]) -> Storage:
+    options = S3Options(
+        endpoint=moto.bucket.endpoint,
+        region="us-east-1",
+        access_key_id="a",
+        secret_access_key="b",
+        force_path_style=True,
+        part_size=PART,
+        pauses=(0.01,) * 4,
+    )
+    return open_storage(f"s3://{moto.bucket.name}", options, lambda outcome: outcomes.update([outcome]))
+
+
+def store(storage: Storage, data: bytes = DATA, attempt: int = 1) -> int:
+    with storage.open(KEY, "text/csv", attempt) as upload:
+        for start in range(0, len(data), 1_000_000):
+            upload.write(data[start : start + 1_000_000])
+        return upload.finish()
+
+
+def assert_nothing_is_left(moto: Moto) -> None:
+    moto.door.faults.clear()
+    assert (moto.bucket.objects(), moto.bucket.uploads()) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("503 Slow Down", b"SlowDown"),
+        ("500 Internal Server Error", b"InternalError"),
+        ("400 Bad Request", b"RequestTimeout"),
+        ("429 Too Many Requests", b"TooManyRequests"),
+    ],
+)
+def test_a_part_that_fails_in_passing_is_sent_again(
+    moto: Moto, storage: Storage, outcomes: Counter[str], status: str, code: bytes
+) -> None:
+    moto.door.faults.append(Fault("PUT", "partNumber=2", status, code, times=4))
+    assert store(storage) == len(DATA)
+    assert moto.bucket.read(KEY) == DATA
+    assert outcomes == {"stored": 4, "retried": 4}
+
+
+def test_a_storm_passes(moto: Moto, storage: Storage) -> None:
+    moto.door.faults += [Fault(method, "", times=4) for method in ("POST", "PUT", "HEAD")]
+    store(storage)
+    assert moto.bucket.read(KEY) == DATA
+
+
+@pytest.mark.parametrize("part", [1, 2, 3, 4])
+def test_a_part_that_fails_for_ever_fails_the_upload(
+    moto: Moto, storage: Storage, outcomes: Counter[str], part: int
+) -> None:
+    moto.door.faults.append(Fault("PUT", f"partNumber={part}", times=1000))
+    with pytest.raises(Unavailable, match="SlowDown"):
+        store(storage)
+    assert outcomes["failed"] == 1
+    assert_nothing_is_left(moto)
+
+
+@pytest.mark.parametrize(("method", "marker"), [("POST", "uploads"), ("POST", "uploadId"), ("PUT", "partNumber")])
+def test_a_refusal_is_not_tried_again(moto: Moto, storage: Storage, method: str, marker: str) -> None:
+    moto.door.faults.append(Fault(method, marker, "403 Forbidden", b"AccessDenied", times=1000))
+    with pytest.raises(Unavailable, match="AccessDenied: made up by the test"):
+        store(storage)
+    queries = Counter(query for verb, query in moto.door.seen if verb == method and marker in query)
+    assert set(queries.values()) == {1}
+    assert_nothing_is_left(moto)
+
+
+def test_an_upload_that_completes_but_says_it_did_not_is_whole(moto: Moto, storage: Storage) -> None:
+    moto.door.faults += [
+        Fault("POST", "uploadId", "500 Internal Server Error", b"InternalError", after=True),
+        Fault("POST", "uploadId", "404 Not Found", b"NoSuchUpload", skip=1),
+    ]
+    assert store(storage, attempt=3) == len(DATA)
+    moto.door.faults.clear()
+    assert moto.bucket.read(KEY) == DATA
+    assert moto.bucket.uploads() == []
+
+
+def test_an_upload_that_says_it_completed_but_did_not_fails(moto: Moto, storage: Storage) -> None:
+    done = b"<CompleteMultipartUploadResult/>"
+    moto.door.faults.append(Fault("POST", "uploadId", "200 OK", body=done))
+    with pytest.raises(Unavailable, match="404"):
+        store(storage)
+
+
+def test_another_attempts_object_does_not_pass_for_ours(moto: Moto, storage: Storage) -> None:
+    store(storage, attempt=1)
+    moto.door.faults.append(Fault("POST", "uploadId", "500 Internal Server Error", b"InternalError", times=1000))
+    with pytest.raises(Unavailable, match="InternalError"):
+        store(storage, attempt=2)
+
+
+def test_a_small_object_that_cant_be_put_is_not_there(moto: Moto, storage: Storage) -> None:
+    moto.door.faults.append(Fault("PUT", "", times=1000))
+    with pytest.raises(Unavailable, match="SlowDown"):
+        store(storage, b"small")
+    assert_nothing_is_left(moto)
+
+
+def test_an_upload_that_cant_be_aborted_is_left_to_the_sweeper(
+    moto: Moto, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    moto.door.faults += [
+        Fault("PUT", "partNumber=2", "403 Forbidden", b"AccessDenied"),
+        Fault("DELETE", "uploadId", times=1000),
+    ]
+    with pytest.raises(Unavailable, match="AccessDenied"):
+        store(storage)
+    assert "could not abort an upload" in caplog.messages
+    assert moto.bucket.uploads() == [KEY]
+
+
+def test_a_server_that_is_not_there_is_unavailable() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        options = S3Options(
+            endpoint=f"http://127.0.0.1:{taken.getsockname()[1]}",
+            region="us-east-1",
+            access_key_id="a",
+            secret_access_key="b",
+            pauses=(0.01,),
+        )
+        with pytest.raises(Unavailable, match="could not be reached"):
+            open_storage("s3://bucket", options).check()
+
+
+def test_encryption_is_asked_for_on_every_object(moto: Moto) -> None:
+    options = S3Options(
+        endpoint=moto.bucket.endpoint,
+        region="us-east-1",
+        access_key_id="a",
+        secret_access_key="b",
+        force_path_style=True,
+        part_size=PART,
+        sse="aws:kms",
+        sse_kms_key_id="key-1",
+    )
+    storage = open_storage(f"s3://{moto.bucket.name}", options)
+    for data in (b"small", DATA):
+        store(storage, data)
+        head = moto.bucket.client.head_object(Bucket=moto.bucket.name, Key=KEY)
+        assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", "key-1")
+
+
+@pytest.mark.parametrize("first", [5 << 20, 10 << 20, 100 << 20])
+def test_ten_thousand_parts_hold_five_terabytes(first: int) -> None:
+    sizes = [part_size(number, first) for number in range(1, MAX_PARTS + 1)]
+    assert sum(sizes) >= 5 << 40
+    assert max(sizes) <= 5 << 30
+    assert min(sizes) >= 5 << 20
+    assert sizes[:1000] == [first] * 1000
+
+
+def test_secrets_stay_out_of_what_is_printed() -> None:
+    assert "hunter2" not in repr(S3Options(secret_access_key="hunter2"))
