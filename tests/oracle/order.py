@@ -1,0 +1,30 @@
+"""Sorts rows. The rules, which are the product's as well:
+
+1. Every column that has one scalar value in a row can be sorted by, by id or display name; so not the comments' texts.
+2. First the values, then NaN, then rows without a value, in both directions.
+3. Text sorts by code point (that is, by its UTF-8 bytes), false before true, an observation's level as text.
+4. Rows with the same value are in the order of their ids, ascending, in both directions.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tests.oracle.columns import column_named
+from tests.oracle.values import Item, Refused
+
+
+def ordered(table: str, items: Sequence[Item], name: str, direction: str) -> list[Item]:
+    """The items sorted by a column; raises Refused."""
+    column = column_named(table, name)
+    if not column.sortable:
+        raise Refused(f"{table} can't be sorted by {column.id}")
+    by_id = sorted(items, key=lambda item: item.identity)
+
+    def value(item: Item) -> Any:
+        return item.facts[column.id]
+
+    missing = [item for item in by_id if value(item) is None]
+    nans = [item for item in by_id if value(item) is not None and value(item) != value(item)]
+    values = [item for item in by_id if value(item) is not None and value(item) == value(item)]
+    # A stable sort keeps equal values by id, reversed or not.
+    return sorted(values, key=value, reverse=direction == "DESC") + nans + missing
