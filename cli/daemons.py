@@ -10,6 +10,7 @@ from config.logs import set_up
 from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, load
 from notify.deliver import Desk, read_post
 from notify.notices import Notices
+from pipeline.memory import keep_small
 from pipeline.run import export
 
 
@@ -21,6 +22,7 @@ def run_consumer() -> None:
     storage = build.storage(settings, lambda outcome: metrics.upload_parts.labels(outcome).inc())
     jobs = build.jobs(settings)
     checks = build.checks(settings, jobs.engine) | {"storage": storage.check}
+    keep_small()
     parts = consumer.app.Parts(
         jobs=jobs,
         sources=build.sources(settings, jobs.engine),

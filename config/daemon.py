@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 LOOP_SECONDS = 30.0
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
+START_SECONDS = 25.0
 STOP_SECONDS = 20.0
 JOIN_SECONDS = 30.0
 """Longer than any rebalance takes."""
@@ -98,7 +99,7 @@ async def supervise(build: Callable[[], faust.App], *, health: Health, stop: asy
 async def _run_once(app: faust.App, health: Health, stop: asyncio.Event) -> None:
     membership = _Membership(app, health)
     try:
-        await _first(app.start(), stop.wait())
+        await _first(app.start(), stop.wait(), seconds=START_SECONDS)
         while not stop.is_set() and not app.should_stop:
             health.beat("start", within=LOOP_SECONDS)
             membership.check()
@@ -107,6 +108,7 @@ async def _run_once(app: faust.App, health: Health, stop: asyncio.Event) -> None
         logger.warning("the Kafka consumer failed: %s", error, extra={"error": type(error).__name__})
     finally:
         health.partitions = None
+        health.beat("start", within=LOOP_SECONDS)
         try:
             await asyncio.wait_for(app.stop(), STOP_SECONDS)
         except Exception as error:  # noqa: BLE001 (it is being thrown away)
@@ -141,11 +143,13 @@ class _Membership:
         self._health.partitions = None
 
 
-async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
+async def _first(*waits: Coroutine[Any, Any, Any], seconds: float) -> None:
     tasks = [asyncio.ensure_future(each) for each in waits]
-    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    done, pending = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for each in pending:
         each.cancel()
     await asyncio.gather(*pending, return_exceptions=True)
+    if not done:
+        raise TimeoutError(f"it did not start within {seconds:g} s")
     for each in done:
         each.result()

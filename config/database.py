@@ -7,6 +7,9 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 BUSY_SECONDS = 10
+SILENT_SECONDS = 60
+"""A connection whose other end says nothing for so long is dead."""
+
 _WRITES = "waybill_writes"
 
 
@@ -25,14 +28,27 @@ def open_database(url: URL) -> Engine:
         pool_pre_ping=True,
         pool_size=10,
         max_overflow=20,
-        connect_args={"connect_timeout": BUSY_SECONDS, "application_name": "waybill"},
+        connect_args={
+            "application_name": "waybill",
+            "connect_timeout": BUSY_SECONDS,
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": SILENT_SECONDS * 1000,
+            "prepare_threshold": None,  # a pooler in between may give every transaction another connection
+        },
     )
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """Give a connection in a transaction that may write, committed at the end; on SQLite it is the only one."""
+    """Give a connection in a transaction that may write, committed at the end; on SQLite it is the only one.
+
+    It waits for rows that others hold for 10 s at most, then fails as when the database is away.
+    """
     with engine.execution_options(**{_WRITES: True}).begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_SECONDS}s'")
         yield connection
 
 

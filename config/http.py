@@ -39,6 +39,10 @@ class Health:
         """Note that `loop` has turned, and promise that it will again within so many seconds."""
         self._due[loop] = time.monotonic() + within
 
+    def rest(self) -> None:
+        """Expect no loop to turn any more, because the daemon is ending."""
+        self._due.clear()
+
     def stuck(self) -> list[str]:
         """Name the loops that have not turned when they promised to."""
         now = time.monotonic()

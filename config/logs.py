@@ -5,6 +5,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+LIBRARIES = ("aiokafka", "faust", "mode", "botocore", "aiobotocore", "urllib3", "alembic")
+SAME_SECONDS = 60.0
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -42,6 +44,24 @@ class TextFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class Sparse(logging.Filter):
+    """Lets a library say the same thing once a minute: an outage of a broker would fill the disk with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Pass our own records, and those of libraries that are new, or were said a minute ago or longer."""
+        if record.name.partition(".")[0] not in LIBRARIES:
+            return True
+        said, now = (record.name, str(record.msg)), record.created
+        if now - self._said.get(said, 0) < SAME_SECONDS:
+            return False
+        self._said[said] = now
+        return True
+
+
 def _plain(value: object) -> str:
     return str(value).encode("unicode_escape").decode() if not str(value).isprintable() else str(value)
 
@@ -51,8 +71,9 @@ def set_up(style: str | None, level: str) -> None:
     style = style or ("text" if sys.stderr.isatty() else "json")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(TextFormatter() if style == "text" else JsonFormatter())
+    handler.addFilter(Sparse())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("aiokafka", "faust", "mode", "botocore", "aiobotocore", "urllib3", "alembic"):
+    for noisy in LIBRARIES:
         logging.getLogger(noisy).setLevel("WARNING" if level != "DEBUG" else "INFO")

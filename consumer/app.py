@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -27,7 +28,7 @@ from config.threads import in_thread
 from consumer.admission import Admission
 from consumer.clock import DatabaseClock
 from consumer.dead_letters import Received
-from consumer.guards import Policy
+from consumer.guards import Policy, Verdict
 from consumer.jobs import Jobs
 from consumer.reception import Closed, Reception
 from consumer.records import Claim, Hold
@@ -81,8 +82,10 @@ async def run(settings: Settings, parts: Parts) -> None:
             timers = asyncio.gather(worker.sweep(health), worker.relay(health))
             build = partial(_listen, settings, worker.reception, Path(folder))
             await supervise(build, health=health, stop=stop)
+            health.rest()
             await worker.end()
-            await timers
+            with suppress(TimeoutError):
+                await asyncio.wait_for(timers, GRACE_SECONDS)
 
 
 class _Worker:
@@ -131,6 +134,8 @@ class _Worker:
             project_slots=settings.project_slots,
             unseen_for=timedelta(seconds=UNSEEN_SWEEPS * settings.sweep_seconds),
         )
+        for verdict in Verdict:
+            parts.metrics.requests.labels(verdict)
         self._settings = settings
         self._parts = parts
         self._now = clock.now
@@ -152,6 +157,12 @@ class _Worker:
         """Bring what runs to an end; what does not come to one goes back to the queue."""
         await self.reception.settle(GRACE_SECONDS)
         stopped = await self._slots.drain(self._settings.drain_seconds, GRACE_SECONDS)
+        try:
+            await asyncio.wait_for(self._hand_over(stopped), GRACE_SECONDS)
+        except TimeoutError:
+            logger.warning("what is left is left to the sweepers")
+
+    async def _hand_over(self, stopped: list[Claim]) -> None:
         for claim in stopped:
             await self._give_back(claim)
         await self._publish()

@@ -55,7 +55,12 @@ class Sweeper:
         for job in due[:room]:
             if not self.reception.slots.free:
                 return
-            await self.reception.take_up(job)
+            try:
+                await self.reception.take_up(job)
+            except (Closed, Unavailable):
+                raise
+            except Exception:
+                logger.exception("an export could not be taken up", extra=job.log_context())
 
     def _list_due(self, limit: int) -> list[Job]:
         now = self.bench.now()
@@ -72,8 +77,12 @@ class Sweeper:
         """Clear what the dead left of exports that were ended meanwhile, then close their runs."""
         now = self.bench.now()
         for job in list_orphans(self.bench.jobs.engine, now=now, limit=BATCH):
-            if job.ended_without_file:
-                self._clear(job)
+            try:
+                if job.ended_without_file:
+                    self._clear(job)
+            except Unavailable as error:
+                logger.warning("leftovers stay for now: %s", error, extra=job.log_context())
+                continue
             if self.bench.jobs.close_orphan(job, now):
                 logger.warning("closed the run of a dead worker", extra=job.log_context())
                 self.bench.metrics.exports.labels(Outcome.CANCELLED, *labels_of(job)).inc()

@@ -1,82 +1,25 @@
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
-from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, make_url
 
 from config.database import open_database
 from config.events import ExportRequested
-from config.metrics import Metrics
 from config.migrations import migrate
-from config.publisher import Outgoing
 from config.tables import application
-from consumer.admission import Admission
 from consumer.dead_letters import Received
 from consumer.guards import Policy
-from consumer.jobs import Jobs
-from consumer.reception import Closed, Reception
-from consumer.records import Claim, Hold, Outcome
-from consumer.slots import Rhythm, Slots
+from consumer.reception import Closed
 from pipeline.errors import Unavailable
-from pipeline.types import Progress
-from tests.unit.consumer.scenes import NOW, TERMS, claimed, letters, queue, row_of, runs_of, set_status
+from tests.unit.consumer.desk import Desk
+from tests.unit.consumer.scenes import NOW, claimed, letters, queue, row_of, runs_of, set_status
 
-POLICY = Policy(enabled=True, stale_after=timedelta(days=30), max_attempts=3)
 TOO_LARGE = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
-
-
-@dataclass
-class Post:
-    """Takes what is published and answers as Kafka would."""
-
-    sent: list[Outgoing] = field(default_factory=list)
-    answers: list[KafkaError | None] = field(default_factory=list)
-
-    def publish(self, messages: list[Outgoing]) -> list[KafkaError | None]:
-        self.sent += messages
-        return [self.answers.pop(0) if self.answers else None for _ in messages]
-
-
-class Desk:
-    """A reception over a real job store, with slots whose exports end at once."""
-
-    def __init__(self, engine: Engine, policy: Policy = POLICY) -> None:
-        self.engine = engine
-        self.jobs = Jobs(engine, TERMS)
-        self.post = Post()
-        self.metrics = Metrics(CollectorRegistry())
-        self.closed = asyncio.Event()
-        self.ran: list[Claim] = []
-        self.slots = Slots(
-            1,
-            work=self._work,
-            beat=lambda _, __: Hold.KEPT,
-            on_end=lambda: None,
-            rhythm=Rhythm(heartbeat=60, lease=60),
-            metrics=self.metrics,
-        )
-        admission = Admission(jobs=self.jobs, policy=policy, worker="w", metrics=self.metrics, now=lambda: NOW)
-        self.reception = Reception(
-            admission=admission,
-            slots=self.slots,
-            publisher=self.post,  # type: ignore[arg-type] # stands in for Kafka
-            dead_letter_topic="dlq",
-            metrics=self.metrics,
-            closed=self.closed,
-        )
-
-    def _work(self, claim: Claim, _: Progress) -> Outcome:
-        self.ran.append(claim)
-        return Outcome.COMPLETED
-
-    def count(self, verdict: str) -> float:
-        return self.metrics.registry.get_sample_value("waybill_requests_total", {"verdict": verdict}) or 0
 
 
 @pytest.fixture

@@ -1,101 +1,21 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
-from sqlalchemy import Engine, make_url
+from sqlalchemy import make_url
 
 from config.database import open_database
-from config.metrics import Metrics
 from config.migrations import migrate
 from config.tables import application
-from consumer.jobs import Jobs
-from consumer.records import Claim, Outcome
-from consumer.run import UNAVAILABLE_TEXT, Bench, Rules, run_claim
+from consumer.records import Outcome
+from consumer.run import UNAVAILABLE_TEXT
 from pipeline.errors import Cancelled, Rejected, Unavailable
-from pipeline.manifest import manifest_key
-from pipeline.sources import ClickHouse, Sources
-from pipeline.spec import ExportSpec
-from pipeline.storage import Storage
-from pipeline.storage.folder import FolderStorage
-from pipeline.types import ExportResult, Progress
-from tests.unit.consumer.scenes import LEASE, NOW, TERMS, claimed, job_of, letters, queue, result_of, row_of, runs_of
-
-RULES = Rules(
-    prefix="exports/",
-    row_limit=None,
-    csv_neutralise=True,
-    link_lifetime=timedelta(hours=24),
-    max_attempts=3,
-    retry_base=timedelta(seconds=5),
-    lease=LEASE,
-)
-
-
-class Stage:
-    """A job store with one queued export, a folder, and a pipeline that does what the test says."""
-
-    def __init__(self, engine: Engine, folder: Path) -> None:
-        self.engine = engine
-        self.jobs = Jobs(engine, TERMS)
-        self.storage = FolderStorage(folder)
-        self.folder = folder
-        self.metrics = Metrics(CollectorRegistry())
-        self.rules = RULES
-        self.fenced = False
-        self.time = NOW
-        self.before: Callable[[], None] = lambda: None
-        self.raises: Exception | None = None
-
-    def export(  # the pipeline's signature
-        self,
-        spec: ExportSpec,
-        sources: Sources,  # noqa: ARG002
-        storage: Storage,
-        progress: Progress,  # noqa: ARG002
-        metrics: Metrics,  # noqa: ARG002
-        *,
-        fence: Callable[[], None],
-    ) -> ExportResult:
-        self.before()
-        if self.raises is not None:
-            raise self.raises
-        if self.fenced:
-            fence()
-        storage.put(spec.key, b"data", "text/csv")
-        storage.put(manifest_key(spec.key), b"{}", "application/json")
-        return result_of(spec.key)
-
-    def now(self) -> datetime:
-        return self.time
-
-    @property
-    def bench(self) -> Bench:
-        sources = Sources(clickhouse=ClickHouse("http://localhost"), database=self.engine)
-        return Bench(
-            jobs=self.jobs,
-            sources=sources,
-            storage=self.storage,
-            metrics=self.metrics,
-            rules=self.rules,
-            export=self.export,
-            now=self.now,
-        )
-
-    def run(self, claim: Claim) -> Outcome | None:
-        return run_claim(claim, self.bench, Progress())
-
-    def files(self) -> list[str]:
-        return sorted(path.name for path in self.folder.rglob("*") if path.is_file())
-
-    def counted(self, outcome: str) -> float:
-        value = self.metrics.registry.get_sample_value(
-            "waybill_exports_total", {"outcome": outcome, "table": "traces", "format": "CSV"}
-        )
-        return value or 0
+from pipeline.types import Progress
+from tests.unit.consumer.scenes import LEASE, NOW, claimed, job_of, letters, queue, row_of, runs_of
+from tests.unit.consumer.stage import RULES, Stage
 
 
 @pytest.fixture

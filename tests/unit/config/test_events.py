@@ -1,0 +1,67 @@
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from config.events import ExportFinished, ExportRequested, Malformed, Status, read_finished, read_request
+
+
+def test_a_request_is_read_whatever_else_it_says() -> None:
+    value = b'{"projectId": "p", "batchExportId": "e", "id": 7, "name": "batch-export-job"}'
+
+    assert read_request(value) == ExportRequested(project_id="p", batch_export_id="e")
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (None, "the message is empty"),
+        (b"", "the message is empty"),
+        (b"nonsense", "Invalid JSON"),
+        (b"\xff\xfe", "Invalid JSON"),
+        (b"[]", "object"),
+        (b'{"projectId": "p"}', "batchExportId: Field required"),
+        (b'{"projectId": 1, "batchExportId": "e"}', "projectId: Input should be a valid string"),
+        (b'{"projectId": "", "batchExportId": "e"}', "projectId: String should have at least 1 character"),
+        (json.dumps({"projectId": "p", "batchExportId": "e" * 513}).encode(), "batchExportId: String should have at"),
+    ],
+)
+def test_what_is_no_request_is_said_in_words(value: bytes | None, why: str) -> None:
+    with pytest.raises(Malformed, match=why):
+        read_request(value)
+
+
+def test_a_completion_is_written_in_camel_case_and_read_back() -> None:
+    event = ExportFinished(
+        event_id="x",
+        project_id="p",
+        batch_export_id="e",
+        attempt=2,
+        status=Status.FAILED,
+        table_name=None,
+        format="CSV",
+        rows=0,
+        bytes=0,
+        sha256=None,
+        truncated=False,
+        started_at=None,
+        finished_at=datetime(2026, 11, 21, 12, tzinfo=UTC),
+        expires_at=None,
+        error="no",
+    )
+
+    written = json.loads(event.encode())
+
+    assert (written["batchExportId"], written["finishedAt"], written["tableName"]) == (
+        "e",
+        "2026-11-21T12:00:00Z",
+        None,
+    )
+    assert read_finished(event.encode()) == event
+
+
+def test_a_completion_must_have_ended() -> None:
+    with pytest.raises(Malformed, match="status"):
+        read_finished(
+            b'{"status": "QUEUED"}'.replace(b"{", b'{"eventId":"x","projectId":"p","batchExportId":"e","attempt":1,')
+        )

@@ -1,0 +1,78 @@
+import os
+
+import pytest
+
+from config.settings import CONSUMER_NEEDS, Misconfigured, load
+
+COMPLETE = {
+    "DATABASE_URL": "postgresql://u:p@db/app",
+    "CLICKHOUSE_URL": "http://clickhouse:8123",
+    "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",
+    "LANGFUSE_S3_BATCH_EXPORT_BUCKET": "exports",
+}
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("WAYBILL_", "LANGFUSE_", "BATCH_EXPORT_", "KAFKA_", "CLICKHOUSE_", "DATABASE_", "SMTP_")):
+            monkeypatch.delenv(name)
+
+
+def test_defaults_are_those_that_are_published() -> None:
+    settings = load(COMPLETE, needs=CONSUMER_NEEDS)
+
+    assert settings.enabled == "false"
+    assert (settings.requests_topic, settings.completions_topic) == ("export-requests", "export-completions")
+    assert settings.dead_letter_topic == "export-requests-dlq"
+    assert (settings.slots, settings.project_slots, settings.max_attempts) == (2, 0, 8)
+    assert (settings.lease_seconds, settings.heartbeat_seconds, settings.sweep_seconds) == (60, 10, 15)
+    assert (settings.retry_base_seconds, settings.stale_days, settings.drain_seconds) == (5, 30, 30)
+    assert (settings.link_hours, settings.row_limit, settings.part_size_mib) == (24, None, 10)
+    assert settings.destination == "s3://exports"
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    wrong = {"WAYBILL_SLOTS": "none", "CLICKHOUSE_URL": "clickhouse:8123", "WAYBILL_LEASE_SECONDS": "-1"}
+
+    with pytest.raises(Misconfigured) as caught:
+        load(COMPLETE | wrong)
+
+    assert sorted(problem.partition(":")[0] for problem in caught.value.problems) == sorted(wrong)
+    assert "CLICKHOUSE_URL: must start with http:// or https://" in caught.value.problems
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(Misconfigured) as caught:
+        load({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, needs=CONSUMER_NEEDS)
+
+    assert caught.value.problems == [
+        "DATABASE_URL is missing",
+        "CLICKHOUSE_URL is missing",
+        "KAFKA_BOOTSTRAP_SERVERS is missing",
+        "LANGFUSE_S3_BATCH_EXPORT_BUCKET is missing (or set WAYBILL_STORAGE_URL)",
+        "KAFKA_SASL_USERNAME is missing, and KAFKA_SECURITY_PROTOCOL needs it",
+    ]
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WAYBILL_SLOTS", "")
+    monkeypatch.setenv("BATCH_EXPORT_ROW_LIMIT", "")
+    monkeypatch.setenv("WAYBILL_STALE_DAYS", "7")
+
+    assert (load(COMPLETE).slots, load(COMPLETE).row_limit, load(COMPLETE).stale_days) == (2, None, 7)
+
+
+def test_prismas_own_parameters_do_not_reach_the_driver() -> None:
+    url = "postgresql://u:p%40x@db:5433/app?schema=lang&connection_limit=5&pgbouncer=true&sslmode=require"
+
+    database = load(COMPLETE | {"DATABASE_URL": url}).database
+
+    assert (database.drivername, database.password, database.port) == ("postgresql+psycopg", "p@x", 5433)
+    assert dict(database.query) == {"sslmode": "require", "options": "-csearch_path=lang"}
+
+
+def test_secrets_do_not_show() -> None:
+    secrets = {"DATABASE_URL": "postgresql://u:hush@db/app", "CLICKHOUSE_PASSWORD": "hush"}
+
+    assert "hush" not in repr(load(COMPLETE | secrets))

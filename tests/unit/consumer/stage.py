@@ -1,0 +1,93 @@
+"""A job store, a folder, and a pipeline that does what the test says."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Engine
+
+from config.metrics import Metrics
+from consumer.jobs import Jobs
+from consumer.records import Claim, Outcome
+from consumer.run import Bench, Rules, run_claim
+from pipeline.manifest import manifest_key
+from pipeline.sources import ClickHouse, Sources
+from pipeline.spec import ExportSpec
+from pipeline.storage import Storage
+from pipeline.storage.folder import FolderStorage
+from pipeline.types import ExportResult, Progress
+from tests.unit.consumer.scenes import LEASE, NOW, TERMS, result_of
+
+RULES = Rules(
+    prefix="exports/",
+    row_limit=None,
+    csv_neutralise=True,
+    link_lifetime=timedelta(hours=24),
+    max_attempts=3,
+    retry_base=timedelta(seconds=5),
+    lease=LEASE,
+)
+
+
+class Stage:
+    """A job store with one queued export, a folder, and a pipeline that does what the test says."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.engine = engine
+        self.jobs = Jobs(engine, TERMS)
+        self.storage = FolderStorage(folder)
+        self.folder = folder
+        self.metrics = Metrics(CollectorRegistry())
+        self.rules = RULES
+        self.fenced = False
+        self.time = NOW
+        self.before: Callable[[], None] = lambda: None
+        self.raises: Exception | None = None
+
+    def export(  # the pipeline's signature
+        self,
+        spec: ExportSpec,
+        sources: Sources,  # noqa: ARG002
+        storage: Storage,
+        progress: Progress,  # noqa: ARG002
+        metrics: Metrics,  # noqa: ARG002
+        *,
+        fence: Callable[[], None],
+    ) -> ExportResult:
+        self.before()
+        if self.raises is not None:
+            raise self.raises
+        if self.fenced:
+            fence()
+        storage.put(spec.key, b"data", "text/csv")
+        storage.put(manifest_key(spec.key), b"{}", "application/json")
+        return result_of(spec.key)
+
+    def now(self) -> datetime:
+        return self.time
+
+    @property
+    def bench(self) -> Bench:
+        sources = Sources(clickhouse=ClickHouse("http://localhost"), database=self.engine)
+        return Bench(
+            jobs=self.jobs,
+            sources=sources,
+            storage=self.storage,
+            metrics=self.metrics,
+            rules=self.rules,
+            export=self.export,
+            now=self.now,
+        )
+
+    def run(self, claim: Claim) -> Outcome | None:
+        return run_claim(claim, self.bench, Progress())
+
+    def files(self) -> list[str]:
+        return sorted(path.name for path in self.folder.rglob("*") if path.is_file())
+
+    def counted(self, outcome: str) -> float:
+        value = self.metrics.registry.get_sample_value(
+            "waybill_exports_total", {"outcome": outcome, "table": "traces", "format": "CSV"}
+        )
+        return value or 0
