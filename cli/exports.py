@@ -1,6 +1,5 @@
 """Commands about exports: create, ring, list, show, watch, cancel, retry."""
 
-import json
 import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cli import build
+from cli.filters import check, read_filters
 from cli.output import FAILED, console, fail, print_fields, print_json, print_table, size
 from config.events import ExportRequested, Status
 from config.publisher import Outgoing
@@ -34,8 +34,13 @@ def create(
     name: Annotated[str | None, typer.Option(help="What the person sees in the mail.", show_default=False)] = None,
     user: Annotated[str, typer.Option(help="The id of the user to tell.")] = "",
     filters: Annotated[
-        str, typer.Option("--filter", help="A JSON list of filters, as the application stores them.")
-    ] = "[]",
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            help="level=ERROR, 'latency>2.5', 'tags any-of a,b', 'scores.accuracy>=0.8' or JSON; all must be met.",
+            show_default=False,
+        ),
+    ] = None,
     search: Annotated[str | None, typer.Option(help="Text to search for.", show_default=False)] = None,
     search_in: Annotated[
         list[str] | None, typer.Option(help="Where to search: id, content, input or output.", show_default=False)
@@ -48,12 +53,14 @@ def create(
 ) -> None:
     """Insert an export and ring the doorbell."""
     settings = load(needs=["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"])
-    query: dict[str, Any] = {"tableName": table, "filter": _filters(filters), "orderBy": _order(order_by)}
-    query |= {"searchQuery": search, "searchType": search_in or ["id"]} if search else {}
-    query |= {"compression": compression} if compression != "none" else {}
     now = datetime.now(UTC)
     try:
-        read_spec(project_id=project, export_id="new", attempt=1, created_at=now, query=query, format=format_)
+        query: dict[str, Any] = {"tableName": table, "filter": read_filters(table, filters or ())}
+        query |= {"orderBy": _order(order_by)}
+        query |= {"searchQuery": search, "searchType": search_in or ["id"]} if search else {}
+        query |= {"compression": compression} if compression != "none" else {}
+        spec = read_spec(project_id=project, export_id="new", attempt=1, created_at=now, query=query, format=format_)
+        check(spec.query)
     except Rejected as refused:
         fail(str(refused), status=2)
     jobs = build.jobs(settings)
@@ -91,13 +98,13 @@ def list_(
 def show(project: Project, export: Export, as_json: JsonFlag = False) -> None:
     """Show one export with all its attempts."""
     jobs = build.jobs(load(needs=["DATABASE_URL"]))
-    _print_job(jobs, _find(jobs, project, export), as_json=as_json)
+    _print_job(jobs, find(jobs, project, export), as_json=as_json)
 
 
 def watch(project: Project, export: Export, as_json: JsonFlag = False) -> None:
     """Show an export's progress, until it has ended."""
     jobs = build.jobs(load(needs=["DATABASE_URL"]))
-    job = follow(jobs, _find(jobs, project, export))
+    job = follow(jobs, find(jobs, project, export))
     _print_job(jobs, job, as_json=as_json)
     if job.status != Status.COMPLETED:
         raise typer.Exit(FAILED)
@@ -107,7 +114,7 @@ def cancel(project: Project, export: Export) -> None:
     """Cancel an export; one that runs stops within a heartbeat and leaves nothing behind."""
     jobs = build.jobs(load(needs=["DATABASE_URL"]))
     try:
-        jobs.cancel(_find(jobs, project, export), datetime.now(UTC))
+        jobs.cancel(find(jobs, project, export), datetime.now(UTC))
     except Rejected as refused:
         fail(str(refused))
     console().print(f"Cancelled {export}.", markup=False)
@@ -118,7 +125,7 @@ def retry(project: Project, export: Export) -> None:
     settings = load(needs=["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"])
     jobs = build.jobs(settings)
     try:
-        jobs.retry(_find(jobs, project, export), datetime.now(UTC))
+        jobs.retry(find(jobs, project, export), datetime.now(UTC))
     except Rejected as refused:
         fail(str(refused))
     request(settings, project, export)
@@ -158,17 +165,6 @@ def _pace(job: Job) -> dict[str, Any]:
     return {"rows": f"{run.rows:,}", "stored": size(run.bytes), "rate": rate}
 
 
-def _filters(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        fail(
-            f"--filter is not JSON ({error}); write a list such as "
-            '[{"type": "string", "column": "name", "operator": "=", "value": "chat"}]',
-            status=2,
-        )
-
-
 def _order(text: str | None) -> dict[str, str] | None:
     if text is None:
         return None
@@ -184,7 +180,8 @@ def request(settings: Settings, project: str, export: str) -> None:
         fail(f"Kafka did not take the request for {export}: {error.str()}. The sweeper will find the row.")
 
 
-def _find(jobs: Jobs, project: str, export: str) -> Job:
+def find(jobs: Jobs, project: str, export: str) -> Job:
+    """Find an export, or end the command with where to look."""
     job = jobs.find(project, export)
     if job is None:
         fail(f"There is no export {export} in project {project}; `waybill list --project {project}` shows what is.")

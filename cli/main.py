@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import daemons, demo, exports, letters, setup
+from cli import daemons, demo, explain, exports, letters, setup, tables
 from cli.output import BAD_USAGE, FAILED, explain_failure
 from config.settings import Misconfigured
 from pipeline.errors import Rejected, Unavailable
@@ -24,6 +24,8 @@ for _name in ("migrate", "topics", "doctor", "config"):
 for _name in ("create", "ring", "show", "watch", "cancel", "retry"):
     app.command(_name, rich_help_panel="Exports")(getattr(exports, _name))
 app.command("list", rich_help_panel="Exports")(exports.list_)
+for _command in (tables.tables, explain.explain):
+    app.command(rich_help_panel="Exports")(_command)
 app.add_typer(letters.app, name="dead-letters", rich_help_panel="Exports")
 
 

@@ -60,14 +60,14 @@ def deliver(  # noqa: PLR0913 (as `export`)
     """Do as `export` does with a table that is open already."""
     form, codec, options = FORMATS[spec.format], _codec(spec), _options(spec)
     stages, raw, stored, checksum = Stages(metrics), Tally(), Tally(), Checksum()
+    batches = watch(stages.timed("read", table.batches), progress, spec.export_id)
+    enriched = stages.timed("enrich", table.enrich(batches))
     with (
-        closing(ahead(table.batches)) as batches,
+        closing(ahead(enriched)) as ready,
         storage.open(spec.key, content_type_of(spec), spec.attempt) as upload,
     ):
         progress.on_stop(upload.interrupt)
-        watched = watch(stages.timed("read", batches), progress, spec.export_id)
-        enriched = stages.timed("enrich", table.enrich(watched))
-        encoded = stages.timed("encode", form.encode(table.columns, enriched, options))
+        encoded = stages.timed("encode", form.encode(table.columns, stages.timed("wait", ready), options))
         compressed = stages.timed("compress", codec.compress(raw.counted(encoded)))
         for chunk in stages.timed("checksum", checksum.summed(stored.counted(compressed))):
             with stages.spent("upload"):

@@ -11,7 +11,7 @@ from pipeline.encode.options import Chunk, EncodeOptions
 from pipeline.encode.slices import sized
 from pipeline.types import Column, Kind
 
-_SLICE = 8 << 20
+_SLICE = 5 << 20
 _RUNS = r"^[=+\-@\t\r]"
 _NUMBER = r"^[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 

@@ -12,7 +12,7 @@ from pipeline.encode.options import Chunk, EncodeOptions
 from pipeline.encode.slices import sized
 from pipeline.types import Column, Kind
 
-_SLICE = 8 << 20
+_SLICE = 5 << 20
 _SPLICED = {Kind.JSON, Kind.MAYBE_JSON, Kind.DECIMAL}
 
 

@@ -11,7 +11,7 @@ from pipeline.encode.slices import sized
 from pipeline.pieces import Pieces
 from pipeline.types import Column, Kind
 
-_ROW_GROUP = 12 << 20
+_ROW_GROUP = 10 << 20
 _CODECS = {"none": "none", "gzip": "gzip", "zstd": "zstd"}
 _TYPES: dict[Kind, pa.DataType] = {
     Kind.TEXT: pa.string(),

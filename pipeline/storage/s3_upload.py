@@ -146,7 +146,8 @@ class S3Upload:
             self._upload_id = begun["UploadId"]
         number = len(self._sizes) + 1
         # Large parts, of very large files, go one by one: what is in flight is memory.
-        at_most = max(1, min(self._target.parts_in_flight, 4 * self._target.part_size // len(body)))
+        at_most = max(1, self._target.parts_in_flight * self._target.part_size // len(body))
+        at_most = min(at_most, self._target.parts_in_flight)
         while len(self._in_flight) >= at_most:
             self._collect()
         future = self._calls.start(

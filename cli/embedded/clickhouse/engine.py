@@ -31,6 +31,16 @@ NAMED_PROCESSES = f"(SELECT * REPLACE ({ID_COLUMN} AS query_id) FROM system.proc
 
 
 @dataclass(frozen=True)
+class Sent:
+    """A table that comes with a statement: `structure` is its columns, `data` its rows in `format`."""
+
+    name: str
+    structure: str
+    format: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Statement:
     """One statement with all that a client may say about how it runs."""
 
@@ -40,6 +50,7 @@ class Statement:
     default_format: str = "TabSeparated"
     params: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    sent: tuple[Sent, ...] = ()
 
     @property
     def format(self) -> str:
@@ -123,6 +134,12 @@ def _prepare(connection: Any, statement: Statement) -> None:
             )
     settings = {**statement.settings, "log_comment": statement.query_id}
     connection.query("SET " + ", ".join(f"{name} = {_quoted(value)}" for name, value in settings.items()))
+    for table in statement.sent:
+        name = f"`{table.name}`"
+        connection.query(f"CREATE TEMPORARY TABLE {name} ({table.structure})")
+        with connection.send_insert(f"INSERT INTO {name}", table.format) as inserter:
+            inserter.append(table.data)
+            inserter.finish()
 
 
 def _pieces(connection: Any, statement: Statement) -> Iterator[memoryview | bytes]:

@@ -30,7 +30,7 @@ class Server(ThreadingHTTPServer):
     """Serves one engine on a loopback port, each connection in a thread.
 
     Any user and password will do. Sessions and compressed answers are not offered: asking for them changes
-    nothing. External data is refused.
+    nothing.
     """
 
     daemon_threads = True

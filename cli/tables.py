@@ -1,0 +1,136 @@
+"""The command that says what can be exported, filtered by, sorted by and searched."""
+
+from typing import Annotated, Any, get_args
+
+import typer
+
+from cli.filters import ALL_TABLES
+from cli.output import console, fail, print_json, print_table
+from pipeline.enrich.comments import COMMENTS
+from pipeline.query import stored
+from pipeline.query.filters import TAKES
+from pipeline.tables.declaration import Askable, Declaration, Filterable, Listed
+from pipeline.tables.relational import Relational
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+KINDS = {
+    "TEXT": "text",
+    "BOOL": "true or false",
+    "INTEGER": "whole number",
+    "NUMBER": "number",
+    "DECIMAL": "exact number",
+    "INSTANT": "instant",
+    "JSON": "JSON",
+    "MAYBE_JSON": "text, JSON where it is",
+    "LIST": "list",
+}
+MATCHES = "matches"
+ONE_A_SCORE = "one column a score name"
+
+
+def tables(
+    table: Annotated[str | None, typer.Argument(help="The table to describe.", show_default=False)] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the tables, or one table's columns, filters, sorts and searches."""
+    if table is not None and table not in ALL_TABLES:
+        fail(f"There is no table {table}; there are {', '.join(sorted(ALL_TABLES))}.", status=2)
+    if table is not None:
+        described = _described(ALL_TABLES[table])
+        print_json(described) if as_json else _print_table(described)
+        return
+    every = [_described(ALL_TABLES[name]) for name in sorted(ALL_TABLES)]
+    if as_json:
+        print_json(every)
+        return
+    counted = [(each["table"], each["source"], len(each["columns"]), len(each["filters"])) for each in every]
+    print_table(("table", "source", "columns", "filters"), counted, empty="There are no tables.")
+
+
+def _described(table: Listed[Askable]) -> dict[str, Any]:
+    return {
+        "table": table.name,
+        "source": "ClickHouse" if isinstance(table, Declaration) else "database",
+        "columns": _columns(table),
+        "filters": [_filter(each) for each in table.filterables],
+        "searchIn": list(table.searched),
+    }
+
+
+def _columns(table: Listed[Askable]) -> list[dict[str, str]]:
+    columns = []
+    if isinstance(table, Relational):
+        columns = [field.column for field in table.fields]
+    if isinstance(table, Declaration):
+        columns = [output.column for output in table.outputs]
+    listed = [{"name": column.name, "kind": column.kind.name} for column in columns]
+    if isinstance(table, Declaration) and table.comments_on:
+        listed.append({"name": COMMENTS, "kind": "JSON"})
+    if isinstance(table, Declaration) and table.scores:
+        listed.append({"name": "…", "kind": ONE_A_SCORE})
+    return listed
+
+
+def _filter(column: Askable) -> dict[str, Any]:
+    return {
+        "column": column.id,
+        "names": list(column.names),
+        "type": column.type,
+        "takes": {kind: _operators(column, kind) for kind in sorted(TAKES[column.type])},
+        "sortable": column.sortable,
+    }
+
+
+def _operators(column: Askable, kind: str) -> list[str]:
+    full_text = isinstance(column, Filterable) and column.full_text
+    return [operator for operator in OPERATORS[kind] if operator != MATCHES or full_text]
+
+
+def _operators_by_type() -> dict[str, tuple[str, ...]]:
+    """Read the types of filters, and the operators of each, off the models of the stored query."""
+    models = get_args(get_args(stored.Filter)[0])
+    return {
+        get_args(model.model_fields["type"].annotation)[0]: _literals(model.model_fields["operator"].annotation)
+        for model in models
+    }
+
+
+def _literals(annotation: Any) -> tuple[str, ...]:
+    """List the texts of a Literal, or of a union of some."""
+    return tuple(
+        text for each in get_args(annotation) for text in ((each,) if isinstance(each, str) else _literals(each))
+    )
+
+
+OPERATORS = _operators_by_type()
+
+
+def _print_table(described: dict[str, Any]) -> None:
+    out = console()
+    out.print(f"[bold]{described['table']}[/], read from {described['source']}\n")
+    columns = [(each["name"], KINDS.get(each["kind"], each["kind"])) for each in described["columns"]]
+    print_table(("column", "holds"), columns, empty="")
+    out.print()
+    rows = [
+        (each["column"], ", ".join(each["names"]), _type(each), "yes" if each["sortable"] else "no")
+        for each in described["filters"]
+    ]
+    print_table(("filter by", "also known as", "type", "sort by"), rows, empty="Nothing to filter by.")
+    out.print()
+    taken = {each["type"]: each["takes"] for each in described["filters"]}
+    operators = [(name, *each) for name in sorted(taken) for each in _spelt(taken[name])]
+    print_table(("type", "takes filters of type", "with operators"), operators, empty="")
+    out.print(f"\nsearch in: {', '.join(described['searchIn']) or 'nothing'}")
+
+
+def _type(described: dict[str, Any]) -> str:
+    full_text = any(MATCHES in operators for operators in described["takes"].values())
+    return f"{described['type']}, and {MATCHES}" if full_text else str(described["type"])
+
+
+def _spelt(takes: dict[str, list[str]]) -> list[tuple[str, str]]:
+    """Write operators as the short form of filters has them."""
+    return [
+        (kind, " ".join(operator.replace(" ", "-") for operator in operators if operator != MATCHES))
+        for kind, operators in takes.items()
+    ]

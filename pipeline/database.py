@@ -1,0 +1,43 @@
+"""Reads the application's relational database: faults named by what to do about them, long lists bound as one value."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import ColumnElement, Connection, Engine, Text, any_, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from pipeline.errors import Unavailable
+
+# Postgres takes it in no text, and so has no row with such an id.
+NUL = "\x00"
+
+
+@contextmanager
+def connected(database: Engine) -> Iterator[Connection]:
+    """Give a connection for the block; raises Unavailable when the database fails in it."""
+    with faults(), database.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """Raise Unavailable when the database fails in the block; what it says of our own statements stays a bug."""
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise Unavailable(f"the database failed: {type(error.orig).__name__}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable("the connection to the database was lost") from error
+        raise
+
+
+def among(column: ColumnElement[str], values: Iterable[str], database: Engine) -> ColumnElement[bool]:
+    """Ask whether a column is one of some values, however many, bound as one."""
+    wanted = [value for value in values if NUL not in value]
+    if database.dialect.name == "postgresql":
+        return column == any_(bindparam(None, wanted, type_=ARRAY(Text), unique=True))
+    listed = func.json_each(json.dumps(wanted)).table_valued("value")
+    return column.in_(select(listed.c.value))

@@ -1,0 +1,1 @@
+"""Completes batches with what other tables know: one look-up a batch, no row at a time."""

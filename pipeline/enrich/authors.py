@@ -1,0 +1,36 @@
+"""Looks up the names of those who gave a batch's scores."""
+
+import pyarrow as pa
+from sqlalchemy import Engine, select
+
+from config.tables import users
+from pipeline.database import among, connected
+from pipeline.enrich.lookup import distinct, texts
+
+AUTHOR = "authorUserName"
+AUTHOR_ID = "#authorUserId"
+"""The column that the authors' ids come in."""
+
+
+def authors(database: Engine, _project_id: str) -> "Authors":
+    """Make the enricher; users are the same in all projects."""
+    return Authors(database)
+
+
+class Authors:
+    """Adds the column `authorUserName`, null for nobody known; raises Unavailable when the database fails."""
+
+    def __init__(self, database: Engine) -> None:
+        self._database = database
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the batch with the column at its end."""
+        ids = batch.column(AUTHOR_ID)
+        return batch.append_column(AUTHOR, texts(ids, self._names(distinct(ids)), default=None))
+
+    def _names(self, ids: list[str]) -> dict[str, str | None]:
+        if not ids:
+            return {}
+        statement = select(users.c.id, users.c.name).where(among(users.c.id, ids, self._database))
+        with connected(self._database) as connection:
+            return {row.id: row.name for row in connection.execute(statement)}

@@ -1,0 +1,56 @@
+"""Looks up the comments on a batch's rows."""
+
+import json
+from collections import defaultdict
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import Engine, Select, and_, literal_column, select
+
+from config.tables import comments, users
+from pipeline.database import among, connected
+from pipeline.enrich.lookup import texts
+
+COMMENTS = "comments"
+NONE = "[]"
+
+
+class Comments:
+    """Adds the column `comments`: a JSON array of `{id, content, author_email, created_at}`, the oldest first.
+
+    `on` is the kind of object that the rows are, a value of the application's enum. Raises Unavailable when the
+    database fails.
+    """
+
+    def __init__(self, database: Engine, project_id: str, on: str) -> None:
+        self._database = database
+        self._object = and_(comments.c.project_id == project_id, comments.c.object_type == literal_column(f"'{on}'"))
+        with connected(database) as connection:
+            self._any = connection.scalar(select(select(1).where(self._object).exists()))
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the batch with the column at its end."""
+        found = self._found(batch.column("id")) if self._any else {}
+        return batch.append_column(COMMENTS, texts(batch.column("id"), found, default=NONE))
+
+    def _found(self, ids: pa.Array) -> dict[str, str]:
+        by_object: defaultdict[str, list[dict[str, object]]] = defaultdict(list)
+        with connected(self._database) as connection:
+            for row in connection.execute(self._statement(ids.to_pylist())):
+                by_object[row.object_id].append(
+                    {
+                        "id": row.id,
+                        "content": row.content,
+                        "author_email": row.email,
+                        "created_at": row.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                    }
+                )
+        return {owner: json.dumps(each, ensure_ascii=False) for owner, each in by_object.items()}
+
+    def _statement(self, ids: list[str]) -> Select[Any]:
+        return (
+            select(comments.c.object_id, comments.c.id, comments.c.content, users.c.email, comments.c.created_at)
+            .select_from(comments.outerjoin(users, users.c.id == comments.c.author_user_id))
+            .where(self._object, among(comments.c.object_id, ids, self._database))
+            .order_by(comments.c.created_at, comments.c.id)
+        )

@@ -1,0 +1,1 @@
+"""Turns a stored query into statements."""

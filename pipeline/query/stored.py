@@ -1,0 +1,222 @@
+"""Declares the stored query: the JSON in `batch_exports.query`, as the application writes it."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictBool,
+    StringConstraints,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
+from pydantic import model_validator as checked
+from pydantic.alias_generators import to_camel
+
+TableName = Literal[
+    "scores", "sessions", "traces", "observations", "events", "dataset_run_items", "dataset_items", "audit_logs"
+]
+SearchType = Literal["id", "content", "input", "output"]
+TextOperator = Literal["=", "contains", "does not contain", "starts with", "ends with", "matches"]
+OrderOperator = Literal[">", "<", ">=", "<="]
+NumberOperator = Literal["=", ">", "<", ">=", "<="]
+
+# ClickHouse takes at most 128 KiB for one bound value; a character is at most 4 bytes, escaped at most 2 each.
+Text = Annotated[str, StringConstraints(max_length=16_384)]
+
+
+def _as_written(value: Any, read: ValidatorFunctionWrapHandler) -> float:
+    """Check a number, and keep an integer with all its digits."""
+    number: float = read(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else number
+
+
+Number = Annotated[FiniteFloat, WrapValidator(_as_written)]
+# DateTime64 holds these years.
+FIRST_YEAR, LAST_YEAR = 1900, 2299
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class _OnColumn(_Strict):
+    column: Text
+
+
+class DatetimeFilter(_OnColumn):
+    """Compares an instant; one without a zone is UTC."""
+
+    type: Literal["datetime"]
+    operator: OrderOperator
+    value: datetime
+
+    @field_validator("value")
+    @classmethod
+    def _in_utc(cls, value: datetime) -> datetime:
+        if not FIRST_YEAR < value.year < LAST_YEAR:
+            raise ValueError(f"should be a date after {FIRST_YEAR} and before {LAST_YEAR}")
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class StringFilter(_OnColumn):
+    """Compares a text, case-sensitive."""
+
+    type: Literal["string"]
+    operator: TextOperator
+    value: Text
+
+
+class NumberFilter(_OnColumn):
+    """Compares a number."""
+
+    type: Literal["number"]
+    operator: NumberOperator
+    value: Number
+
+
+class StringOptionsFilter(_OnColumn):
+    """Asks whether a text is one of some."""
+
+    type: Literal["stringOptions"]
+    operator: Literal["any of", "none of"]
+    value: Annotated[tuple[Text, ...], Field(min_length=1)]
+
+
+class CategoryOptionsFilter(_OnColumn):
+    """Asks whether the category under a key is one of some."""
+
+    type: Literal["categoryOptions"]
+    operator: Literal["any of", "none of"]
+    key: Text
+    value: tuple[Text, ...]
+
+
+class ArrayOptionsFilter(_OnColumn):
+    """Asks which of some texts are in a list; only `any of` needs at least one."""
+
+    type: Literal["arrayOptions"]
+    operator: Literal["any of", "none of", "all of"]
+    value: tuple[Text, ...]
+
+    @checked(mode="after")
+    def _not_waiting(self) -> "ArrayOptionsFilter":
+        if self.operator == "any of" and not self.value:
+            raise ValueError("value should name at least one option for the operator 'any of'")
+        return self
+
+
+class StringObjectFilter(_OnColumn):
+    """Compares the text under a key."""
+
+    type: Literal["stringObject"]
+    operator: TextOperator
+    key: Text
+    value: Text
+
+
+class NumberObjectFilter(_OnColumn):
+    """Compares the number under a key."""
+
+    type: Literal["numberObject"]
+    operator: NumberOperator
+    key: Text
+    value: FiniteFloat
+
+
+class BooleanObjectFilter(_OnColumn):
+    """Compares the truth value under a key."""
+
+    type: Literal["booleanObject"]
+    operator: Literal["=", "<>"]
+    key: Text
+    value: StrictBool
+
+
+class BooleanFilter(_OnColumn):
+    """Compares a truth value."""
+
+    type: Literal["boolean"]
+    operator: Literal["=", "<>"]
+    value: StrictBool
+
+
+class NullFilter(_OnColumn):
+    """Asks whether there is a value."""
+
+    type: Literal["null"]
+    operator: Literal["is null", "is not null"]
+    value: Literal[""] = ""
+
+
+class PositionFilter(_OnColumn):
+    """Asks which place an observation has in its trace."""
+
+    type: Literal["positionInTrace"]
+    operator: Literal["="]
+    key: Literal["root", "first", "last", "nthFromEnd", "nthFromStart"]
+    value: Annotated[int, Field(ge=1)] | None = None
+
+    @checked(mode="after")
+    def _counted(self) -> "PositionFilter":
+        if self.key.startswith("nth") and self.value is None:
+            raise ValueError(f"value should be 1 or more for the key '{self.key}'")
+        return self
+
+
+Filter = Annotated[
+    DatetimeFilter
+    | StringFilter
+    | NumberFilter
+    | StringOptionsFilter
+    | CategoryOptionsFilter
+    | ArrayOptionsFilter
+    | StringObjectFilter
+    | NumberObjectFilter
+    | BooleanObjectFilter
+    | BooleanFilter
+    | NullFilter
+    | PositionFilter,
+    Field(discriminator="type"),
+]
+
+
+class OrderBy(_Strict):
+    """The column to sort by, named as in a filter."""
+
+    column: Text
+    order: Literal["ASC", "DESC"]
+
+
+class ExportQuery(_Strict):
+    """What to export; all filters must be met.
+
+    `limit` and `page` describe what the user's screen showed; an export has all rows. `compression` is ours.
+    """
+
+    table_name: TableName
+    filter: tuple[Filter, ...] | None = None
+    search_query: Text | None = None
+    search_type: tuple[SearchType, ...] | None = None
+    order_by: OrderBy | None = None
+    limit: int | None = None
+    page: int | None = None
+    use_events_table: bool = False
+    compression: Literal["none", "gzip", "zstd"] = "none"
+
+    @field_validator("table_name", mode="before")
+    @classmethod
+    def _can_be_exported(cls, value: Any) -> Any:
+        if value == "datasets":
+            raise ValueError("datasets cannot be exported")
+        return value
+
+    @checked(mode="after")
+    def _searches_somewhere(self) -> "ExportQuery":
+        if self.search_query and self.search_type is not None and not self.search_type:
+            raise ValueError("At least one search type is required when searching tracing data")
+        return self

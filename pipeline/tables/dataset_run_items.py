@@ -1,0 +1,68 @@
+"""Declares the table `dataset_run_items`."""
+
+from datetime import datetime
+from typing import Any
+
+from clickhouse_connect.cc_sqlalchemy import select
+from sqlalchemy import Engine, Select, String, column, func, table
+from sqlalchemy import select as select_there
+
+from config.tables import datasets
+from pipeline.query.clickhouse import dataset_run_items as source
+from pipeline.query.dialect import text, utc
+from pipeline.query.scores import Scored
+from pipeline.tables.declaration import Declaration, Filterable, OfScores, Output, Related, Sent
+from pipeline.types import Kind
+
+rows = source.table.alias("i")
+i = rows.c
+
+_names = table("datasets", column("id", String()), column("name", String()))
+
+
+def _named(_project_id: str, _cutoff: datetime) -> Select[Any]:
+    return select(_names.c.id.label("named_key"), _names.c.name.label("dataset_name"))
+
+
+def _datasets(project_id: str, _database: Engine) -> Select[Any]:
+    return select_there(datasets.c.id, datasets.c.name).where(datasets.c.project_id == project_id)
+
+
+named = Related(
+    "named",
+    on=i.dataset_id,
+    rows=_named,
+    sent=Sent("datasets", "id String, name Nullable(String)", _datasets),
+)
+dataset_name = func.coalesce(column("dataset_name", String()), text("Unknown"), type_=String())
+scored = (Scored(("trace_id",), (i.trace_id,)),)
+
+DATASET_RUN_ITEMS = Declaration(
+    name="dataset_run_items",
+    source=source,
+    rows=rows,
+    outputs=(
+        Output("id", Kind.TEXT, i.id),
+        Output("projectId", Kind.TEXT, i.project_id),
+        Output("datasetItemId", Kind.TEXT, i.dataset_item_id),
+        Output("traceId", Kind.TEXT, i.trace_id),
+        Output("observationId", Kind.TEXT, i.observation_id),
+        Output("createdAt", Kind.INSTANT, utc(i.created_at)),
+        Output("updatedAt", Kind.INSTANT, utc(i.updated_at)),
+        Output("datasetName", Kind.TEXT, dataset_name, of=named),
+    ),
+    filterables=(
+        Filterable("datasetRunId", ("Dataset Run ID",), "stringOptions", i.dataset_run_id),
+        Filterable("createdAt", ("Created At",), "datetime", i.created_at),
+        Filterable("eventTs", ("Event Timestamp",), "datetime", i.event_ts),
+        Filterable("datasetItemId", ("Dataset Item ID",), "stringOptions", i.dataset_item_id),
+        Filterable("datasetId", ("Dataset",), "stringOptions", i.dataset_id),
+        OfScores("agg_scores_avg", ("Scores (numeric)",), "numberObject", scored),
+        OfScores("agg_score_categories", ("Scores (categorical)",), "categoryOptions", scored),
+        OfScores("agg_score_booleans", ("Scores (boolean)",), "booleanObject", scored),
+    ),
+    searched={"id": (i.id, i.dataset_item_id, i.trace_id, i.observation_id, dataset_name)},
+    moment=i.created_at,
+    order=(i.created_at.desc(), i.event_ts.desc(), i.id),
+    wide=(),
+)

@@ -1,0 +1,196 @@
+"""Declares the table `observations`."""
+
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from clickhouse_connect.cc_sqlalchemy import select
+from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Array, DateTime64
+from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChString
+from sqlalchemy import ColumnElement, Select, String, column, func
+
+from pipeline.enrich.prices import Prices
+from pipeline.query.clickhouse import latest, traces
+from pipeline.query.clickhouse import observations as source
+from pipeline.query.dialect import json_object, string_object, text, utc
+from pipeline.query.position import at
+from pipeline.query.scores import Scored
+from pipeline.query.spans import (
+    COST_DIGITS,
+    MILLISECONDS_DIGITS,
+    containing,
+    containing_or_null,
+    cost,
+    per_second,
+    seconds,
+    total,
+    total_or_null,
+)
+from pipeline.tables.commented import filterables as commented
+from pipeline.tables.declaration import Declaration, Filterable, OfPlace, OfScores, Output, Related
+from pipeline.types import Kind
+
+rows = source.table.alias("o")
+o = rows.c
+day = func.toDate(o.start_time)
+
+SCORED = (Scored(("trace_id", "observation_id"), (o.trace_id, o.id), apart=("comment",)),)
+
+
+def plain(value: ColumnElement[str]) -> ColumnElement[str]:
+    """Give a text as a plain one, should the table keep it in a dictionary."""
+    return func.toString(value, type_=String())
+
+
+def _traces(project_id: str, cutoff: datetime) -> Select[Any]:  # noqa: ARG001 (as of now, like all that is joined)
+    trace = traces.table.alias("t")
+    t = trace.c
+    return (
+        select(
+            t.id.label("trace_key"),
+            func.toNullable(t.name).label("trace_name"),
+            t.user_id.label("trace_user"),
+            t.session_id.label("trace_session"),
+            func.toNullable(plain(t.environment)).label("trace_environment"),
+            t.tags.label("trace_tags"),
+            func.toNullable(t.timestamp).label("trace_timestamp"),
+        )
+        .final(trace)
+        .prewhere(latest(traces, trace, project_id))
+    )
+
+
+TRACE = Related("trace", o.trace_id, _traces)
+trace_name, trace_user = column("trace_name", String()), column("trace_user", String())
+trace_tags = column("trace_tags", Array(ChString()))
+took = seconds(o.start_time, o.end_time)
+waited = seconds(o.start_time, o.completion_start_time)
+generated = containing(o.usage_details, "output")
+
+OBSERVATIONS = Declaration(
+    name="observations",
+    source=source,
+    rows=rows,
+    outputs=(
+        Output("id", Kind.TEXT, o.id),
+        Output("traceId", Kind.TEXT, o.trace_id),
+        Output("startTime", Kind.INSTANT, utc(o.start_time)),
+        Output("endTime", Kind.INSTANT, utc(o.end_time)),
+        Output("projectId", Kind.TEXT, o.project_id),
+        Output("parentObservationId", Kind.TEXT, o.parent_observation_id),
+        Output("type", Kind.TEXT, plain(o.type)),
+        Output("environment", Kind.TEXT, plain(o.environment)),
+        Output("name", Kind.TEXT, o.name),
+        Output("level", Kind.TEXT, plain(o.level)),
+        Output("statusMessage", Kind.TEXT, o.status_message),
+        Output("version", Kind.TEXT, o.version),
+        Output("createdAt", Kind.INSTANT, utc(o.created_at)),
+        Output("updatedAt", Kind.INSTANT, utc(o.updated_at)),
+        Output("input", Kind.MAYBE_JSON, o.input),
+        Output("output", Kind.MAYBE_JSON, o.output),
+        Output("metadata", Kind.JSON, json_object(o.metadata)),
+        Output("model", Kind.TEXT, o.provided_model_name),
+        Output("internalModelId", Kind.TEXT, o.internal_model_id),
+        Output("modelParameters", Kind.MAYBE_JSON, o.model_parameters),
+        Output("completionStartTime", Kind.INSTANT, utc(o.completion_start_time)),
+        Output("promptId", Kind.TEXT, o.prompt_id),
+        Output("promptName", Kind.TEXT, o.prompt_name),
+        Output("promptVersion", Kind.INTEGER, o.prompt_version),
+        Output("latency", Kind.DECIMAL, took),
+        Output("timeToFirstToken", Kind.DECIMAL, waited),
+        Output("providedUsageDetails", Kind.JSON, func.toJSONString(o.provided_usage_details)),
+        Output("usageDetails", Kind.JSON, func.toJSONString(o.usage_details)),
+        Output("costDetails", Kind.JSON, func.toJSONString(o.cost_details)),
+        Output("providedCostDetails", Kind.JSON, func.toJSONString(o.provided_cost_details)),
+        Output("inputCost", Kind.DECIMAL, cost(containing_or_null(o.cost_details, "input"))),
+        Output("outputCost", Kind.DECIMAL, cost(containing_or_null(o.cost_details, "output"))),
+        Output("totalCost", Kind.DECIMAL, cost(total(o.cost_details))),
+        Output("inputUsage", Kind.INTEGER, containing(o.usage_details, "input")),
+        Output("outputUsage", Kind.INTEGER, containing(o.usage_details, "output")),
+        Output("totalUsage", Kind.INTEGER, total(o.usage_details)),
+        Output("usagePricingTierId", Kind.TEXT, o.usage_pricing_tier_id),
+        Output("usagePricingTierName", Kind.TEXT, o.usage_pricing_tier_name),
+        Output("toolDefinitions", Kind.JSON, string_object(o.tool_definitions)),
+        Output("toolCalls", Kind.LIST, o.tool_calls),
+        Output("toolCallNames", Kind.LIST, o.tool_call_names),
+        Output("traceName", Kind.TEXT, trace_name, of=TRACE),
+        Output("traceTags", Kind.LIST, trace_tags, of=TRACE),
+        Output("traceTimestamp", Kind.INSTANT, utc(column("trace_timestamp", DateTime64(3))), of=TRACE),
+        Output("userId", Kind.TEXT, trace_user, of=TRACE),
+        Output("toolDefinitionsCount", Kind.INTEGER, func.length(o.tool_definitions)),
+        Output("toolCallsCount", Kind.INTEGER, func.length(o.tool_calls)),
+        Output("modelId", Kind.TEXT, None),
+        Output("inputPrice", Kind.DECIMAL, None),
+        Output("outputPrice", Kind.DECIMAL, None),
+        Output("totalPrice", Kind.DECIMAL, None),
+    ),
+    filterables=(
+        Filterable("traceTags", ("Trace Tags",), "arrayOptions", trace_tags, of=TRACE),
+        Filterable("userId", ("User ID",), "string", trace_user, of=TRACE),
+        Filterable("sessionId", ("Session ID",), "string", column("trace_session", String()), of=TRACE),
+        Filterable("traceName", ("Trace Name",), "stringOptions", trace_name, of=TRACE),
+        Filterable(
+            "traceEnvironment", ("Trace Environment",), "stringOptions", column("trace_environment", String()), of=TRACE
+        ),
+        Filterable("environment", ("Environment",), "stringOptions", plain(o.environment)),
+        Filterable("type", ("Type", "type"), "stringOptions", plain(o.type)),
+        Filterable("id", ("ID",), "stringOptions", o.id),
+        Filterable("name", ("Name",), "stringOptions", o.name),
+        Filterable("traceId", ("Trace ID",), "string", o.trace_id),
+        Filterable("parentObservationId", ("Parent Observation ID",), "string", o.parent_observation_id),
+        Filterable("startTime", ("Start Time",), "datetime", o.start_time, day=day),
+        Filterable("endTime", ("End Time",), "datetime", o.end_time),
+        Filterable("timeToFirstToken", ("Time To First Token (s)",), "number", waited, places=MILLISECONDS_DIGITS),
+        Filterable("latency", ("Latency (s)",), "number", took, places=MILLISECONDS_DIGITS),
+        Filterable(
+            "tokensPerSecond", ("Tokens per second",), "number", per_second(generated, o.start_time, o.end_time)
+        ),
+        Filterable(
+            "inputCost", ("Input Cost ($)",), "number", cost(containing(o.cost_details, "input")), places=COST_DIGITS
+        ),
+        Filterable(
+            "outputCost", ("Output Cost ($)",), "number", cost(containing(o.cost_details, "output")), places=COST_DIGITS
+        ),
+        Filterable("totalCost", ("Total Cost ($)",), "number", total_or_null(o.cost_details), places=COST_DIGITS),
+        Filterable("level", ("Level",), "stringOptions", plain(o.level)),
+        Filterable("statusMessage", ("Status Message",), "string", o.status_message),
+        Filterable("model", ("Model",), "stringOptions", o.provided_model_name),
+        Filterable("modelId", ("Model ID",), "stringOptions", o.internal_model_id),
+        Filterable("inputTokens", ("Input Tokens",), "number", containing(o.usage_details, "input"), places=0),
+        Filterable("outputTokens", ("Output Tokens",), "number", generated, places=0),
+        Filterable("totalTokens", ("Total Tokens",), "number", total_or_null(o.usage_details), places=0),
+        Filterable("tokens", ("Tokens",), "number", total_or_null(o.usage_details), places=0),
+        Filterable("metadata", ("Metadata",), "stringObject", o.metadata),
+        OfScores("scores", ("Scores",), "scores", SCORED),
+        OfScores("scores_avg", ("Scores (numeric)",), "numberObject", SCORED),
+        OfScores("score_categories", ("Scores (categorical)",), "categoryOptions", SCORED),
+        OfScores("score_booleans", ("Scores (boolean)",), "booleanObject", SCORED),
+        Filterable("version", ("Version",), "string", o.version),
+        Filterable("promptName", ("Prompt Name",), "stringOptions", o.prompt_name),
+        Filterable("promptVersion", ("Prompt Version",), "number", o.prompt_version, places=0),
+        Filterable("toolDefinitions", ("Available Tools",), "number", func.length(o.tool_definitions), places=0),
+        Filterable("toolCalls", ("Tool Calls",), "number", func.length(o.tool_calls), places=0),
+        Filterable("toolNames", ("Tool Names",), "arrayOptions", func.mapKeys(o.tool_definitions)),
+        Filterable("calledToolNames", ("Called Tool Names",), "arrayOptions", o.tool_call_names),
+        *commented("OBSERVATION", o.id),
+        OfPlace(
+            "positionInTrace",
+            ("Position in Trace",),
+            o.id,
+            func.empty(func.coalesce(o.parent_observation_id, text(""))),
+            partial(at, source),
+        ),
+    ),
+    searched={
+        "id": (o.id, trace_user, o.name),
+        "content": (o.input, o.output),
+        "input": (o.input,),
+        "output": (o.output,),
+    },
+    moment=o.start_time,
+    order=(plain(o.type), day, o.id),
+    wide=(o.input, o.output),
+    enrichers=(Prices,),
+    comments_on="OBSERVATION",
+    scores=SCORED,
+)

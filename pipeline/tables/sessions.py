@@ -1,0 +1,109 @@
+"""Declares the table `sessions`."""
+
+from datetime import datetime
+from typing import Any
+
+from clickhouse_connect.cc_sqlalchemy import select
+from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Array, DateTime64
+from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChString
+from sqlalchemy import Boolean, Engine, Integer, Numeric, Select, String, column, func, or_, table
+from sqlalchemy import select as select_there
+
+from config.tables import trace_sessions
+from pipeline.query.clickhouse import View
+from pipeline.query.dialect import text
+from pipeline.query.scores import Scored
+from pipeline.query.sessions import sessions, with_member
+from pipeline.query.spans import COST_DIGITS
+from pipeline.tables.commented import filterables as commented
+from pipeline.tables.declaration import Declaration, Filterable, OfMembers, OfScores, Output, Related, Sent
+from pipeline.types import Kind
+
+rows = table(
+    "project_sessions",
+    column("id", String()),
+    column("user_ids", Array(ChString())),
+    column("tags", Array(ChString())),
+    column("traces", Integer()),
+    column("created_at", DateTime64(3)),
+    column("environment", String()),
+    column("duration", Integer()),
+    *(column(f"{each}_cost", Numeric()) for each in ("input", "output", "total")),
+    *(column(f"{each}_tokens", Integer()) for each in ("input", "output", "total")),
+)
+s = rows.c
+
+_sent = table("marks", column("id", String()), column("bookmarked", Boolean()), column("public", Boolean()))
+
+
+def _marks(_project_id: str, _cutoff: datetime) -> Select[Any]:
+    marks = _sent.c
+    return select(
+        marks.id.label("marked_key"), marks.bookmarked.label("is_bookmarked"), marks.public.label("is_public")
+    )
+
+
+def _marked(project_id: str, _database: Engine) -> Select[Any]:
+    """Select the sessions that the application's users have marked as something."""
+    session = trace_sessions.c
+    return select_there(session.id, session.bookmarked, session.public).where(
+        session.project_id == project_id, or_(session.bookmarked, session.public)
+    )
+
+
+marked = Related("marked", on=s.id, rows=_marks, sent=Sent("marks", "id String, bookmarked Bool, public Bool", _marked))
+bookmarked, public = column("is_bookmarked", Boolean()), column("is_public", Boolean())
+scored = (Scored(("session_id",), (s.id,)),)
+NUL = "\x00"
+
+SESSIONS = Declaration(
+    name="sessions",
+    source=View(sessions),
+    rows=rows,
+    outputs=(
+        Output("id", Kind.TEXT, s.id),
+        Output("userIds", Kind.LIST, s.user_ids),
+        Output("countTraces", Kind.INTEGER, s.traces),
+        Output("sessionDuration", Kind.INTEGER, s.duration),
+        Output("inputCost", Kind.DECIMAL, s.input_cost),
+        Output("outputCost", Kind.DECIMAL, s.output_cost),
+        Output("totalCost", Kind.DECIMAL, s.total_cost),
+        Output("totalTokens", Kind.INTEGER, s.total_tokens),
+        Output("traceTags", Kind.LIST, s.tags),
+        Output("createdAt", Kind.INSTANT, s.created_at),
+        Output("bookmarked", Kind.BOOL, bookmarked, of=marked),
+        Output("public", Kind.BOOL, public, of=marked),
+        Output("totalCount", Kind.INTEGER, s.traces),
+    ),
+    filterables=(
+        Filterable("bookmarked", ("⭐️",), "boolean", bookmarked, of=marked),
+        Filterable("createdAt", ("Created At",), "datetime", s.created_at),
+        Filterable("userIds", ("User IDs",), "arrayOptions", s.user_ids),
+        Filterable("environment", ("Environment",), "stringOptions", s.environment),
+        Filterable("sessionDuration", ("Session Duration", "Session Duration (s)"), "number", s.duration, places=0),
+        Filterable("countTraces", ("Count Traces",), "number", s.traces, places=0),
+        Filterable("inputCost", ("Input Cost ($)", "Session Input Cost"), "number", s.input_cost, places=COST_DIGITS),
+        Filterable(
+            "outputCost", ("Output Cost ($)", "Session Output Cost"), "number", s.output_cost, places=COST_DIGITS
+        ),
+        Filterable("totalCost", ("Session Total Cost", "Total Cost ($)"), "number", s.total_cost, places=COST_DIGITS),
+        Filterable("inputTokens", ("Input Tokens",), "number", s.input_tokens, places=0),
+        Filterable("outputTokens", ("Output Tokens",), "number", s.output_tokens, places=0),
+        Filterable("totalTokens", ("Total Tokens", "Usage"), "number", s.total_tokens, places=0),
+        Filterable("usage", ("Session Total Usage",), "number", s.total_tokens, places=0),
+        Filterable("tracesCount", ("Traces Count",), "number", s.traces, places=0),
+        Filterable("traceTags", ("Trace Tags",), "arrayOptions", s.tags),
+        Filterable("id", ("ID",), "string", s.id),
+        OfScores("scores_avg", ("Scores (numeric)",), "numberObject", scored),
+        OfScores("score_categories", ("Scores (categorical)",), "categoryOptions", scored),
+        OfScores("score_booleans", ("Scores (boolean)",), "booleanObject", scored),
+        OfMembers("metadata", ("Metadata",), s.id, with_member),
+        *commented("SESSION", s.id),
+    ),
+    # No text from a stored query holds the separator.
+    searched={"id": (s.id, func.arrayStringConcat(s.user_ids, text(NUL), type_=String()))},
+    moment=s.created_at,
+    order=(s.created_at, s.id),
+    wide=(),
+    comments_on="SESSION",
+)

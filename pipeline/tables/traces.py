@@ -1,0 +1,80 @@
+"""Declares the table `traces`."""
+
+from sqlalchemy import String, func
+
+from pipeline.query.clickhouse import traces as source
+from pipeline.query.dialect import json_object, map_value, string_object, utc
+from pipeline.query.scores import Scored
+from pipeline.tables.commented import filterables as commented
+from pipeline.tables.declaration import Declaration, Filterable, OfScores, Output
+from pipeline.tables.observed import filterables as observed
+from pipeline.types import Kind
+
+rows = source.table.alias("t")
+t = rows.c
+day = func.toDate(t.timestamp)
+environment = func.toString(t.environment, type_=String())
+
+SCORES = (Scored(("trace_id",), (t.id,)),)
+
+TRACES = Declaration(
+    name="traces",
+    source=source,
+    rows=rows,
+    outputs=(
+        Output("id", Kind.TEXT, t.id),
+        Output("timestamp", Kind.INSTANT, utc(t.timestamp)),
+        Output("name", Kind.TEXT, func.coalesce(t.name, "")),
+        Output("userId", Kind.TEXT, t.user_id),
+        Output("sessionId", Kind.TEXT, t.session_id),
+        Output("release", Kind.TEXT, t.release),
+        Output("version", Kind.TEXT, t.version),
+        Output("environment", Kind.TEXT, environment),
+        Output("tags", Kind.LIST, t.tags),
+        Output("bookmarked", Kind.BOOL, t.bookmarked),
+        Output("public", Kind.BOOL, t.public),
+        Output("input", Kind.MAYBE_JSON, t.input),
+        Output("output", Kind.MAYBE_JSON, t.output),
+        Output("metadata", Kind.JSON, string_object(t.metadata), nested=json_object(t.metadata)),
+    ),
+    filterables=(
+        Filterable("bookmarked", ("⭐️",), "boolean", t.bookmarked),
+        Filterable("id", ("ID",), "string", t.id),
+        Filterable("traceId", ("Trace ID",), "string", t.id),
+        Filterable("name", ("Name",), "stringOptions", t.name),
+        Filterable("traceName", ("Trace Name",), "stringOptions", t.name),
+        Filterable("timestamp", ("Timestamp",), "datetime", t.timestamp, day=day),
+        Filterable("userId", ("User ID",), "string", t.user_id),
+        Filterable("sessionId", ("Session ID",), "string", t.session_id),
+        Filterable("metadata", ("Metadata",), "stringObject", t.metadata),
+        Filterable("evaluatorId", ("Evaluator ID",), "stringOptions", map_value(t.metadata, "evaluator_id")),
+        Filterable(
+            "ruleId",
+            ("Rule ID",),
+            "stringOptions",
+            func.coalesce(map_value(t.metadata, "evaluation_rule_id"), map_value(t.metadata, "job_configuration_id")),
+        ),
+        Filterable("version", ("Version",), "string", t.version),
+        Filterable("release", ("Release",), "string", t.release),
+        Filterable("environment", ("Environment",), "stringOptions", environment),
+        Filterable("tags", ("Tags",), "arrayOptions", t.tags),
+        Filterable("traceTags", ("Trace Tags",), "arrayOptions", t.tags),
+        *observed(t.id),
+        OfScores("scores", ("Scores",), "scores", SCORES),
+        OfScores("scores_avg", ("Scores (numeric)",), "numberObject", SCORES),
+        OfScores("score_categories", ("Scores (categorical)",), "categoryOptions", SCORES),
+        OfScores("score_booleans", ("Scores (boolean)",), "booleanObject", SCORES),
+        *commented("TRACE", t.id),
+    ),
+    searched={
+        "id": (t.id, t.user_id, t.name),
+        "content": (t.input, t.output),
+        "input": (t.input,),
+        "output": (t.output,),
+    },
+    moment=t.timestamp,
+    order=(day, t.id),
+    wide=(t.input, t.output),
+    comments_on="TRACE",
+    scores=SCORES,
+)

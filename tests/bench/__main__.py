@@ -1,0 +1,163 @@
+"""Measures exports against two yardsticks on this machine, now: `python -m tests.bench --rows 500000`."""
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import clickhouse_connect
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import make_url
+
+from cli.embedded import stack
+from cli.embedded.sample import fill
+from cli.embedded.schema import create_application_schema
+from config.database import open_database
+from tests import moto_server
+from tests.bench.runner import Job, Taken
+from tests.services import choice
+from tests.services import s3 as s3_service
+
+FORMATS = ("CSV", "JSONL", "JSON", "PARQUET")
+GOALS = {"CSV": 0.7, "PARQUET": 0.7, "JSON": 0.5, "JSONL": 0.5}
+TIMES_ROW_BY_ROW = 5
+PEAK_MIB = 300
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where files go to: an fsspec URL, and the options if it is S3."""
+
+    name: str
+    url: str
+    s3: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A filled ClickHouse, and how often each job is run; the best run counts, for the others were disturbed."""
+
+    clickhouse: str
+    database: str
+    repeats: int
+
+    def best(self, kind: str, form: str, place: Place) -> Taken:
+        """Run a job in processes of its own."""
+        job = Job(
+            kind=kind, format=form, target=place.url, clickhouse=self.clickhouse, database=self.database, s3=place.s3
+        )
+        return min((_run(job) for _ in range(self.repeats)), key=lambda taken: taken.seconds)
+
+
+def main() -> None:
+    """Fill the tables, run every job, and print one table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("--payload", type=int, default=700, help="bytes of input and output in a row")
+    parser.add_argument("--formats", nargs="+", default=FORMATS, choices=FORMATS)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--no-s3", action="store_true")
+    options = parser.parse_args()
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="waybill-bench-") as name, contextlib.ExitStack() as running:
+        folder = Path(name)
+        parts = running.enter_context(stack.started(folder / "parts"))
+        bench = Bench(parts.clickhouse, f"sqlite:///{folder}/bench.sqlite", options.repeats)
+        _fill(bench, options.rows, options.payload, console)
+        files = Place("file", folder.as_uri(), {})
+        places = [files] if options.no_s3 else [files, running.enter_context(_s3(folder))]
+        _report(bench, options.formats, places, console)
+
+
+def _fill(bench: Bench, rows: int, payload: int, console: Console) -> None:
+    began = time.perf_counter()
+    engine = open_database(make_url(bench.database))
+    with contextlib.closing(clickhouse_connect.get_client(dsn=bench.clickhouse)) as client:
+        create_application_schema(client, engine)
+        fill(client, engine, rows=rows, projects=("demo",), payload_bytes=payload)
+        # As on a server that has been up for a while; merges in mid-run would disturb.
+        client.command("OPTIMIZE TABLE traces FINAL")
+        client.command("OPTIMIZE TABLE scores FINAL")
+    console.print(f"{rows:,} traces made in {time.perf_counter() - began:.0f} s")
+
+
+@contextlib.contextmanager
+def _s3(folder: Path) -> Iterator[Place]:
+    """Run the real server where it is installed, else moto."""
+    with contextlib.ExitStack() as running:
+        if choice.why_not("s3"):
+            bucket, name = running.enter_context(moto_server.running()).bucket, "moto"
+        else:
+            server = running.enter_context(s3_service.start(folder / "s3"))
+            bucket, name = running.enter_context(server.bucket()), "s3"
+        client = bucket.options()
+        options = {
+            "endpoint": bucket.endpoint,
+            "region": client["client_kwargs"]["region_name"],
+            "access_key_id": client["key"],
+            "secret_access_key": client["secret"],
+            "force_path_style": True,
+        }
+        yield Place(name, f"s3://{bucket.name}", options)
+
+
+def _report(bench: Bench, forms: list[str], places: list[Place], console: Console) -> None:
+    table = Table(title="Exports, and the two yardsticks")
+    for heading in ("what", "to", "rows/s", "MB/s", "peak MiB", "of the drain", "of row by row", "CPU s", "goals"):
+        table.add_column(heading, justify="left" if heading in {"what", "to"} else "right")
+    details = []
+    for form in forms:
+        drained = bench.best("drain", form, places[0])
+        plain = bench.best("rows", "CSV" if form in {"CSV", "PARQUET"} else "JSONL", places[0])
+        table.add_row(f"drain of {form}'s query", "-", *_figures(drained), "", "", f"{drained.cpu_seconds:.1f}", "")
+        table.add_row("row by row", "file", *_figures(plain), "", "", f"{plain.cpu_seconds:.1f}", "")
+        for place in places:
+            taken = bench.best("export", form, place)
+            of_drain, of_plain = (_rate(taken) / _rate(other) for other in (drained, plain))
+            reached = (of_drain >= GOALS[form], of_plain >= TIMES_ROW_BY_ROW, taken.peak_bytes >> 20 < PEAK_MIB)
+            goals = " ".join("yes" if each else "NO" for each in reached)
+            table.add_row(
+                form,
+                place.name,
+                *_figures(taken),
+                f"{of_drain:.2f}",
+                f"{of_plain:.1f}",
+                f"{taken.cpu_seconds:.1f}",
+                goals,
+            )
+            stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in taken.stages.items())
+            details.append(f"{form} to {place.name}: {taken.seconds:.2f} s: {stages}")
+        table.add_section()
+    console.print(table)
+    console.print("Goals: of the drain 0.7 (CSV, Parquet) or 0.5, 5 times row by row, under 300 MiB.")
+    console.print("Seconds in each stage:", *details, sep="\n  ")
+
+
+def _figures(taken: Taken) -> tuple[str, str, str]:
+    return (
+        f"{_rate(taken):,.0f}",
+        f"{taken.bytes / taken.seconds / 1e6:,.0f}",
+        f"{taken.peak_bytes / (1 << 20):,.0f}",
+    )
+
+
+def _rate(taken: Taken) -> float:
+    return taken.rows / taken.seconds
+
+
+def _run(job: Job) -> Taken:
+    command = [sys.executable, "-m", "tests.bench.runner", json.dumps(asdict(job))]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return Taken(**json.loads(answer.stdout))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Runs one measured job in a process of its own, and prints what it took as JSON."""
+
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import clickhouse_connect
+from prometheus_client import CollectorRegistry
+from sqlalchemy import make_url
+
+from config.database import open_database
+from config.metrics import Metrics
+from pipeline.memory import keep_small
+from pipeline.read import open_table
+from pipeline.run import export
+from pipeline.sources import ClickHouse, Sources
+from pipeline.spec import ExportSpec, read_spec
+from pipeline.storage import S3Options, open_storage
+from pipeline.types import Progress
+
+PROJECT = "demo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to measure: `kind` is export, drain or rows; `target` an fsspec URL, `s3` the options of one that is S3."""
+
+    kind: str
+    format: str
+    target: str
+    clickhouse: str
+    database: str
+    s3: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a job took: bytes are those of the file, or of the Arrow batches; the peak is that of the whole process."""
+
+    rows: int
+    bytes: int
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    stages: dict[str, float]
+
+
+def measured(job: Job) -> Taken:
+    """Run the job; only its own work is timed, not the imports."""
+    metrics = Metrics(CollectorRegistry())
+    keep_small()
+    jobs: dict[str, Callable[[], tuple[int, int]]] = {
+        "export": lambda: _export(job, metrics),
+        "drain": lambda: _drain(job),
+        "rows": lambda: _row_by_row(job),
+    }
+    began, busy = time.perf_counter(), time.process_time()
+    rows, size = jobs[job.kind]()
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - busy
+    stages = {
+        sample.labels["stage"]: sample.value
+        for metric in metrics.stage_seconds.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    }
+    return Taken(rows, size, seconds, cpu_seconds, _peak(), stages)
+
+
+def _spec(job: Job) -> ExportSpec:
+    return read_spec(
+        project_id=PROJECT,
+        export_id="bench",
+        attempt=1,
+        created_at=datetime.now(UTC),
+        query={"tableName": "traces", "filter": [], "orderBy": None},
+        format=job.format,
+    )
+
+
+def _sources(job: Job) -> Sources:
+    return Sources(clickhouse=ClickHouse(url=job.clickhouse), database=open_database(make_url(job.database)))
+
+
+def _export(job: Job, metrics: Metrics) -> tuple[int, int]:
+    storage = open_storage(job.target, S3Options(**job.s3))
+    result = export(_spec(job), _sources(job), storage, Progress(), metrics, fence=lambda: None)
+    return result.rows, result.bytes
+
+
+def _drain(job: Job) -> tuple[int, int]:
+    """Read the batches of the same query, and throw them away."""
+    rows = size = 0
+    with open_table(_spec(job), _sources(job), Progress()) as table:
+        for batch in table.batches:
+            rows += batch.num_rows
+            size += batch.nbytes
+    return rows, size
+
+
+def _row_by_row(job: Job) -> tuple[int, int]:
+    """Export as most would at first: a row at a time, with what the standard library has."""
+    path = Path(job.target.removeprefix("file://")) / f"rows.{job.format.lower()}"
+    count = 0
+    with (
+        closing(clickhouse_connect.get_client(dsn=job.clickhouse)) as client,
+        path.open("w", encoding="utf-8", errors="surrogatepass", newline="") as file,
+        client.query_rows_stream(
+            "SELECT id, timestamp, name, user_id, session_id, release, version, environment, tags, bookmarked, public,"
+            " input, output, metadata FROM traces FINAL WHERE project_id = {project:String} ORDER BY timestamp DESC",
+            parameters={"project": PROJECT},
+        ) as rows,
+    ):
+        names = rows.source.column_names
+        write = _csv(file, names) if job.format == "CSV" else _jsonl(file, names)
+        for row in rows:
+            write(row)
+            count += 1
+    return count, path.stat().st_size
+
+
+def _csv(file: Any, names: list[str]) -> Callable[[tuple[Any, ...]], object]:
+    writer = csv.writer(file)
+    writer.writerow(names)
+    return lambda row: writer.writerow(
+        [json.dumps(value, default=str) if isinstance(value, list | dict) else value for value in row]
+    )
+
+
+def _jsonl(file: Any, names: list[str]) -> Callable[[tuple[Any, ...]], object]:
+    def value_of(value: Any) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) and value[:1] in {"{", "["} else value
+        except ValueError:
+            return value
+
+    def write(row: tuple[Any, ...]) -> None:
+        values = dict(zip(names, map(value_of, row), strict=True))
+        file.write(json.dumps(values, default=str, ensure_ascii=False) + "\n")
+
+    return write
+
+
+def _peak() -> int:
+    """Return this process's highest resident size; getrusage would count its parent's from before exec."""
+    lines: Iterator[str] = iter(Path("/proc/self/status").read_text().splitlines())
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(measured(Job(**json.loads(sys.argv[1]))))), flush=True)
+    # fsspec's loop thread has nothing left to do.
+    os._exit(0)

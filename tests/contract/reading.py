@@ -1,0 +1,131 @@
+"""What the tests of reading share: sources that are empty, rows put in as JSON, a table read as Python values."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+from clickhouse_connect import get_client
+from clickhouse_connect.driver.client import Client
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Engine
+
+from cli.embedded.schema import create_application_schema
+from config.settings import load
+from pipeline.read import open_table
+from pipeline.sources import ClickHouse, Sources
+from pipeline.spec import read_spec
+from pipeline.types import Column, Progress
+from pipeline.watch import watch
+
+CUTOFF = datetime(2026, 6, 1, tzinfo=UTC)
+MAY = "2026-05-10 12:00:00.000"
+
+Row = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Read:
+    """All that one export read."""
+
+    columns: tuple[Column, ...]
+    rows: list[dict[str, Any]]
+    truncated: bool
+    batches: list[pa.RecordBatch]
+
+    def ids(self) -> list[str]:
+        return [row["id"] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class World:
+    """Empty databases, and ways to fill and to read them."""
+
+    sources: Sources
+    client: Client
+    database: Engine
+
+    def put(self, table: str, *rows: Row) -> None:
+        """Insert rows as one part."""
+        lines = "\n".join(json.dumps(row) for row in rows)
+        self.client.raw_insert(
+            table, insert_block=lines, fmt="JSONEachRow", settings={"date_time_input_format": "best_effort"}
+        )
+
+    def traces(self, *rows: Row) -> None:
+        self.put("traces", *({**TRACE, **row} for row in rows))
+
+    def scores(self, *rows: Row) -> None:
+        self.put("scores", *({**SCORE, "id": f"score {index}", **row} for index, row in enumerate(rows)))
+
+    def read(
+        self,
+        *,
+        project: str = "p",
+        form: str = "CSV",
+        limit: int | None = None,
+        progress: Progress | None = None,
+        each: Callable[[pa.RecordBatch], None] = lambda _: None,
+        **query: object,
+    ) -> Read:
+        spec = read_spec(
+            project_id=project,
+            export_id="e",
+            attempt=1,
+            created_at=CUTOFF,
+            query={"tableName": "traces", "filter": None, "orderBy": None, **query},
+            format=form,
+            row_limit=limit,
+        )
+        progress = progress or Progress()
+        batches = []
+        with open_table(spec, self.sources, progress) as table:
+            for batch in table.enrich(watch(table.batches, progress, "e")):
+                each(batch)
+                batches.append(batch)
+            rows = [row for batch in batches for row in batch.to_pylist()]
+            return Read(table.columns, rows, table.truncated, batches)
+
+    def ids(self, *filters: Row, **query: object) -> list[str]:
+        """Read the ids of the rows that meet some filters."""
+        return self.read(filter=list(filters), **query).ids()  # type: ignore[arg-type] # query is JSON
+
+
+TRACE: Row = {"id": "t", "project_id": "p", "timestamp": MAY, "name": "n", "event_ts": MAY, "is_deleted": 0}
+SCORE: Row = {
+    "project_id": "p",
+    "trace_id": "t",
+    "timestamp": MAY,
+    "name": "s",
+    "value": 1,
+    "data_type": "NUMERIC",
+    "created_at": MAY,
+    "event_ts": MAY,
+    "is_deleted": 0,
+}
+
+
+def world(environment: Mapping[str, str], url: str | None = None) -> World:
+    """Make the application's schema where the settings point; read through `url` if it is given."""
+    settings = load(environment)
+    assert settings.clickhouse_url is not None
+    host, port = settings.clickhouse_url.removeprefix("http://").split(":")
+    client = get_client(
+        host=host,
+        port=int(port),
+        username=settings.clickhouse_user,
+        password=settings.clickhouse_password.get_secret_value(),
+        database=settings.clickhouse_db,
+        autogenerate_session_id=False,
+    )
+    database = create_engine(settings.database)
+    create_application_schema(client, database)
+    clickhouse = ClickHouse(
+        url or settings.clickhouse_url,
+        settings.clickhouse_user,
+        settings.clickhouse_password.get_secret_value(),
+        settings.clickhouse_db,
+    )
+    return World(Sources(clickhouse, database), client, database)

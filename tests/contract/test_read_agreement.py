@@ -1,0 +1,62 @@
+"""Files must be what the oracle expects: on random rows, for random queries, of every table.
+
+`CASES=5000 SEED=31 pytest tests/contract/test_read_agreement.py` asks that many queries of each table, in the world of
+that seed; a failure names the seed.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from pipeline.encode import FORMATS
+from pipeline.tables import OF_EVENTS, RELATIONAL, TABLES
+from tests.contract.agreement import Filled, filled
+from tests.oracle.pools import PROJECTS
+from tests.oracle.queries import queries
+from tests.services.stacks import Servers
+
+CASES = int(os.environ.get("CASES", "40"))
+SEED = int(os.environ.get("SEED", "7"))
+
+READ = [(table, False) for table in sorted({*TABLES, *RELATIONAL})] + [(table, True) for table in sorted(OF_EVENTS)]
+every_table = pytest.mark.parametrize(
+    ("table", "events"), READ, ids=[f"{table}-of-events" if events else table for table, events in READ]
+)
+
+
+@pytest.fixture(scope="module")
+def rows(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    with servers.stack(tmp_path_factory.mktemp("agreement")) as stack, filled(stack, SEED) as made:
+        yield made
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+@pytest.mark.parametrize("project", PROJECTS)
+@every_table
+def test_a_file_of_a_whole_table_is_the_expected_one(
+    rows: Filled, table: str, events: bool, project: str, form: str
+) -> None:
+    query = {"tableName": table, "filter": None, "orderBy": None, "useEventsTable": events}
+    assert rows.problems(project, query, form) == []
+
+
+@pytest.mark.parametrize("world", [SEED])
+@every_table
+@seed(SEED)
+@settings(
+    max_examples=CASES,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_the_rows_of_a_query_are_the_expected_ones(
+    rows: Filled, table: str, events: bool, world: int, data: st.DataObject
+) -> None:
+    project = data.draw(st.sampled_from(PROJECTS))
+    query = data.draw(queries(rows.table(project, table, events=events), use_events_table=events))
+    assert rows.problems(project, query, "JSONL") == [], f"in the world of seed {world}"

@@ -1,0 +1,110 @@
+"""Reading while ClickHouse fails: whatever happens, a short result is never taken for a whole one."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from pipeline.errors import Cancelled, Unavailable
+from pipeline.read.faults import StatementRefused
+from pipeline.sources import ClickHouse
+from pipeline.types import Progress
+from tests.contract.faulty import Trouble, proxy
+from tests.contract.reading import World, world
+from tests.services.stacks import Servers
+
+END = 8
+MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9.2.1)\n"
+TAGGED = b"\r\n__exception__\r\nabcdefghijklmnop\r\n" + MEMORY + b"100 abcdefghijklmnop\r\n__exception__\r\n"
+SYNTAX = b"Code: 62. DB::Exception: Syntax error: failed at position 1. (SYNTAX_ERROR) (version 26.9.2.1)\n"
+
+Change = Callable[[bytes], bytes]
+
+
+@pytest.fixture(scope="module")
+def filled(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with servers.stack(tmp_path_factory.mktemp("faults")) as stack:
+        made = world(stack.environment())
+        made.traces(*({"id": f"t{number}", "input": "x" * 100} for number in range(1000)))
+        yield made
+        made.client.close()
+        made.database.dispose()
+
+
+@contextlib.contextmanager
+def through(filled: World, trouble: Trouble) -> Iterator[World]:
+    clickhouse = filled.sources.clickhouse
+    with proxy(clickhouse.url, trouble) as url:
+        yield replace(filled, sources=replace(filled.sources, clickhouse=replace(clickhouse, url=url)))
+
+
+def test_through_the_proxy_all_rows_come(filled: World) -> None:
+    with through(filled, Trouble()) as proxied:
+        assert len(proxied.read().rows) == 1000
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["clean end", "connection cut"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda body: body[: len(body) // 2], id="inside a message"),
+        pytest.param(lambda body: body[:-END], id="between messages, before the end of the stream"),
+        pytest.param(lambda body: body[: -END // 2], id="inside the end of the stream"),
+        pytest.param(lambda body: body[: len(body) // 2] + MEMORY, id="exception inside a message"),
+        pytest.param(lambda body: body[:-END] + MEMORY, id="exception between messages"),
+        pytest.param(lambda body: body[:-END] + TAGGED, id="tagged exception between messages"),
+        pytest.param(lambda body: body + MEMORY, id="exception behind the end of the stream"),
+        pytest.param(lambda body: body + b"x", id="a byte behind the end of the stream"),
+        pytest.param(lambda _: b"", id="nothing at all"),
+        pytest.param(lambda _: MEMORY, id="nothing but an exception"),
+    ],
+)
+def test_an_answer_that_is_not_whole_is_unavailable(filled: World, change: Change, whole: bool) -> None:
+    with through(filled, Trouble(change, whole)) as proxied, pytest.raises(Unavailable) as raised:
+        proxied.read()
+    if MEMORY in change(b"" * END) or b"MEMORY" in change(b"x" * 100):
+        assert "MEMORY_LIMIT_EXCEEDED" in str(raised.value)
+
+
+def test_a_cut_connection_behind_a_whole_stream_is_unavailable(filled: World) -> None:
+    with through(filled, Trouble(whole=False)) as proxied, pytest.raises(Unavailable):
+        proxied.read()
+
+
+def test_a_statement_that_the_server_refuses_is_a_bug_of_ours(filled: World) -> None:
+    with through(filled, Trouble(lambda _: SYNTAX)) as proxied, pytest.raises(StatementRefused, match="Syntax error"):
+        proxied.read()
+
+
+def test_a_server_that_is_not_there_is_unavailable(filled: World) -> None:
+    nowhere = replace(filled.sources, clickhouse=ClickHouse("http://127.0.0.1:9"))
+    with pytest.raises(Unavailable, match="can't be reached"):
+        replace(filled, sources=nowhere).read()
+
+
+def test_a_stop_is_heeded_at_once_while_the_server_is_silent_and_its_query_is_killed(filled: World) -> None:
+    trouble, progress = Trouble(silent=True), Progress()
+
+    def stop() -> None:
+        assert trouble.asked.wait(10)
+        progress.stop()
+
+    with through(filled, trouble) as proxied:
+        stopping = threading.Thread(target=stop)
+        stopping.start()
+        began = time.monotonic()
+        with pytest.raises(Cancelled):
+            proxied.read(progress=progress)
+        stopping.join()
+    assert time.monotonic() - began < 5
+    assert len(trouble.killed) == 1
+
+
+def test_an_export_that_was_stopped_before_it_began_reads_nothing(filled: World) -> None:
+    progress = Progress()
+    progress.stop()
+    with pytest.raises(Cancelled):
+        filled.read(progress=progress)

@@ -1,0 +1,208 @@
+"""Reading `observations`, from ClickHouse with their traces, and with models and prices from the database."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import insert
+
+from config.tables import comments, models, prices, pricing_tiers
+from tests.contract.reading import MAY, Row, World, world
+from tests.services.stacks import Stack
+
+OBSERVATION: Row = {
+    "id": "o",
+    "trace_id": "t",
+    "project_id": "p",
+    "type": "GENERATION",
+    "start_time": MAY,
+    "name": "n",
+    "level": "DEFAULT",
+    "event_ts": MAY,
+    "is_deleted": 0,
+}
+LATER = {"event_ts": "2026-05-11 00:00:00.000"}
+
+
+@pytest.fixture
+def empty(stack: Stack) -> Iterator[World]:
+    made = world(stack.environment())
+    yield made
+    made.client.close()
+    made.database.dispose()
+
+
+def put(world: World, *rows: Row) -> None:
+    world.put("observations", *({**OBSERVATION, **row} for row in rows))
+
+
+def ids(world: World, *filters: Row, **query: object) -> list[str]:
+    return world.ids(*filters, tableName="observations", **query)
+
+
+def number(column: str, operator: str, value: float) -> Row:
+    return {"type": "number", "column": column, "operator": operator, "value": value}
+
+
+def priced(world: World, model: str, project: str | None, price: str, *, default: bool = True) -> None:
+    tier = {"id": f"tier of {model}", "model_id": model, "name": "Standard", "is_default": default}
+    price_of = {"model_id": model, "project_id": project, "pricing_tier_id": tier["id"], "price": Decimal(price)}
+    with world.database.begin() as connection:
+        connection.execute(
+            insert(models).values(id=model, project_id=project, model_name=model, match_pattern="x", unit="TOKENS")
+        )
+        connection.execute(insert(pricing_tiers).values(**tier))
+        connection.execute(insert(prices).values(id=f"input of {model}", usage_type="input", **price_of))
+
+
+def test_a_row_has_the_values_of_its_observation_and_of_its_trace(empty: World) -> None:
+    empty.traces({"name": "chat", "user_id": "u", "tags": ["b", "a"], "timestamp": "2026-05-09 01:02:03.004"})
+    put(
+        empty,
+        {
+            "parent_observation_id": "root",
+            "end_time": "2026-05-10 12:00:02.500",
+            "completion_start_time": "2026-05-10 12:00:00.250",
+            "input": '{"a": 1}',
+            "output": "words",
+            "metadata": {"n": "1.10", "s": "text"},
+            "provided_model_name": "gpt",
+            "internal_model_id": "m",
+            "model_parameters": '{"temperature": 0.10}',
+            "usage_details": {"input": 18446744073709551615, "output_reasoning": 2, "total": 3},
+            "cost_details": {"input": "0.000001234567", "Output": "1.5", "total": "1.500001234567"},
+            "prompt_name": "greet",
+            "prompt_version": 3,
+            "tool_definitions": {"search": '{"x": 1}'},
+            "tool_calls": ["call"],
+            "tool_call_names": ["search"],
+        },
+    )
+    priced(empty, "m", None, "0.0000025")
+    (row,) = empty.read(tableName="observations", form="JSONL").rows
+    assert (row["traceName"], row["userId"], row["traceTags"]) == ("chat", "u", ["b", "a"])
+    assert row["traceTimestamp"] == datetime(2026, 5, 9, 1, 2, 3, 4000, tzinfo=UTC)
+    assert (row["latency"], row["timeToFirstToken"]) == (Decimal("2.5"), Decimal("0.25"))
+    assert (row["inputUsage"], row["outputUsage"], row["totalUsage"]) == (18446744073709551615, 2, 3)
+    assert (row["inputCost"], row["outputCost"]) == (Decimal("0.000001234567"), Decimal("1.5"))
+    assert row["totalCost"] == Decimal("1.500001234567")
+    assert json.loads(row["costDetails"], parse_float=Decimal)["total"] == Decimal("1.500001234567")
+    assert json.loads(row["usageDetails"])["input"] == 18446744073709551615
+    assert row["metadata"] == '{"n":1.10,"s":"text"}'
+    assert (row["toolDefinitions"], row["toolCalls"]) == ('{"search":"{\\"x\\": 1}"}', ["call"])
+    assert (row["toolDefinitionsCount"], row["toolCallsCount"]) == (1, 1)
+    assert (row["modelId"], row["inputPrice"]) == ("m", Decimal("0.0000025"))
+    assert (row["outputPrice"], row["totalPrice"], row["comments"]) == (None, None, "[]")
+    assert (row["input#json"], row["output#json"], row["modelParameters#json"]) == (True, False, True)
+
+
+def test_an_observation_without_a_trace_end_or_usage_has_nothing_there(empty: World) -> None:
+    put(empty, {"trace_id": "nowhere"})
+    (row,) = empty.read(tableName="observations").rows
+    missing = ("traceName", "traceTimestamp", "userId", "endTime", "latency", "timeToFirstToken", "modelId")
+    assert [row[name] for name in missing] == [None] * len(missing)
+    assert (row["inputCost"], row["outputCost"], row["totalCost"]) == (None, None, 0)
+    assert (row["inputUsage"], row["totalUsage"], row["traceTags"]) == (0, 0, [])
+
+
+def test_a_version_of_another_type_or_day_replaces_the_older_one(empty: World) -> None:
+    put(empty, {"id": "typed"}, {"id": "moved"}, {"id": "gone"})
+    put(empty, {"id": "typed", "type": "SPAN", "name": "new", **LATER})
+    put(empty, {"id": "moved", "start_time": "2026-05-02 00:00:00.000", "name": "new", **LATER})
+    put(empty, {"id": "gone", "type": "SPAN", "is_deleted": 1, **LATER})
+    rows = empty.read(tableName="observations", orderBy={"column": "id", "order": "ASC"}).rows
+    assert [(row["id"], row["name"], row["type"]) for row in rows] == [
+        ("moved", "new", "GENERATION"),
+        ("typed", "new", "SPAN"),
+    ]
+
+
+def test_nothing_of_another_project_is_read(empty: World) -> None:
+    for project in ("p", "q"):
+        empty.traces({"project_id": project, "name": f"of {project}"})
+        put(empty, {"project_id": project, "internal_model_id": "of q"}, {"project_id": project, "id": "all"})
+        empty.scores({"project_id": project, "observation_id": "o", "name": f"of {project}"})
+        with empty.database.begin() as connection:
+            connection.execute(
+                insert(comments).values(
+                    id=project, project_id=project, object_type="OBSERVATION", object_id="o", content=project
+                )
+            )
+    priced(empty, "of q", "q", "1")
+    read = empty.read(tableName="observations", orderBy={"column": "id", "order": "DESC"})
+    assert [column.name for column in read.columns][-2:] == ["comments", "of p"]
+    mine = read.rows[0]
+    assert (mine["traceName"], mine["modelId"], mine["inputPrice"]) == ("of p", None, None)
+    assert [each["content"] for each in json.loads(mine["comments"])] == ["p"]
+    assert len(read.rows) == 2
+
+
+def test_only_scores_of_the_observation_count_and_comments_keep_them_apart(empty: World) -> None:
+    put(empty, {"id": "o"}, {"id": "other"})
+    empty.scores(
+        {"value": 1, "observation_id": "o", "comment": "good"},
+        {"value": 2, "observation_id": "o", "comment": "bad"},
+        {"value": 3, "observation_id": "o", "comment": "bad"},
+        {"value": 9, "observation_id": None},
+        {"value": 8, "observation_id": "o", "trace_id": "elsewhere"},
+    )
+    rows = empty.read(tableName="observations", orderBy={"column": "id", "order": "ASC"}).rows
+    assert [row["s"] for row in rows] == [[1.0, 2.5], None]
+    average = {"type": "numberObject", "column": "scores", "key": "s", "operator": "=", "value": 2.5}
+    assert ids(empty, average) == ["o"]
+    assert ids(empty, {**average, "value": 9}) == []
+
+
+def test_prices_are_those_of_the_default_tier(empty: World) -> None:
+    put(empty, {"id": "a", "internal_model_id": "dear"}, {"id": "b", "internal_model_id": "fair"}, {"id": "c"})
+    priced(empty, "dear", "p", "1000", default=False)
+    priced(empty, "fair", "p", "99999999.000000000000000000000000000001")
+    rows = empty.read(tableName="observations", orderBy={"column": "id", "order": "ASC"}).rows
+    assert [row["modelId"] for row in rows] == ["dear", "fair", None]
+    assert rows[0]["inputPrice"] is None
+    assert abs(rows[1]["inputPrice"] - 99999999) < Decimal("0.001")
+
+
+def test_trace_columns_filter_and_sort_observations(empty: World) -> None:
+    empty.traces({"id": "t1", "user_id": "ann", "tags": ["x"]}, {"id": "t2", "user_id": "bob", "session_id": "s"})
+    put(empty, {"id": "a", "trace_id": "t1"}, {"id": "b", "trace_id": "t2"}, {"id": "c", "trace_id": "none"})
+    text = {"type": "string", "column": "userId", "operator": "=", "value": "ann"}
+    assert ids(empty, text) == ["a"]
+    assert sorted(ids(empty, {**text, "operator": "does not contain"})) == ["b", "c"]
+    assert ids(empty, {"type": "arrayOptions", "column": "traceTags", "operator": "any of", "value": ["x"]}) == ["a"]
+    assert sorted(ids(empty, {"type": "null", "column": "sessionId", "operator": "is null", "value": ""})) == ["a", "c"]
+    assert ids(empty, orderBy={"column": "userId", "order": "DESC"}) == ["b", "a", "c"]
+
+
+def test_numbers_are_compared_digit_by_digit(empty: World) -> None:
+    big = 9007199254740993
+    put(
+        empty,
+        {"id": "a", "usage_details": {"total": big}, "cost_details": {"total": "0.300000000000"}},
+        {"id": "b", "usage_details": {"total": big - 1}, "cost_details": {"total": "0.300000000001"}},
+    )
+    assert ids(empty, number("totalTokens", "=", big)) == ["a"]
+    assert ids(empty, number("totalTokens", "<", big)) == ["b"]
+    assert ids(empty, number("totalCost", "=", 0.3)) == ["a"]
+    assert ids(empty, number("totalCost", ">", 0.3)) == ["b"]
+    assert ids(empty, number("totalCost", ">", 0.3000000000005)) == ["b"]
+    assert ids(empty, number("totalCost", "=", 0.3000000000005)) == []
+    assert ids(empty, number("totalCost", ">", 1e300)) == []
+    assert len(ids(empty, number("totalCost", ">=", -1e300))) == 2
+
+
+def test_a_place_in_the_trace_counts_by_start(empty: World) -> None:
+    put(
+        empty,
+        {"id": "x", "start_time": "2026-05-10 12:00:00.000"},
+        {"id": "y", "start_time": "2026-05-10 13:00:00.000", "parent_observation_id": "x"},
+        {"id": "z", "start_time": "2026-05-10 14:00:00.000", "parent_observation_id": "x", "type": "SPAN"},
+        {"id": "w", "trace_id": "u", "parent_observation_id": "gone"},
+    )
+    place: Row = {"type": "positionInTrace", "column": "positionInTrace", "operator": "="}
+    assert sorted(ids(empty, {**place, "key": "first"})) == ["w", "x"]
+    assert sorted(ids(empty, {**place, "key": "last"})) == ["w", "z"]
+    assert ids(empty, {**place, "key": "root"}) == ["x"]
+    assert ids(empty, {**place, "key": "nthFromEnd", "value": 2}) == ["y"]

@@ -1,0 +1,119 @@
+"""Reading with a cursor while others write, while the database hangs, and when rows are big."""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import Engine, delete, insert, make_url, text, update
+
+from config.database import open_database
+from config.tables import application, audit_logs
+from pipeline.errors import Cancelled
+from pipeline.read import relational
+from pipeline.read.relational import FETCH_BYTES, FEWEST_ROWS, MOST_ROWS
+from pipeline.spec import ExportSpec, read_spec
+from pipeline.tables.audit_logs import AUDIT_LOGS
+from pipeline.types import Progress
+from tests.services.postgres import Postgres
+
+ROWS = 3 * MOST_ROWS
+LOG = {"org_id": "o", "resource_type": "trace", "resource_id": "r", "action": "create", "project_id": "p"}
+MAY = datetime(2026, 5, 10, tzinfo=UTC)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    if request.param == "sqlite":
+        folder = request.getfixturevalue("tmp_path")
+        engine = open_database(make_url(f"sqlite:///{folder}/waybill.db"))
+        application.create_all(engine)
+        yield engine
+        engine.dispose()
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    with server.database() as made:
+        engine = open_database(make_url(made.url.replace("postgresql:", "postgresql+psycopg:")))
+        application.create_all(engine)
+        yield engine
+        engine.dispose()
+
+
+def fill(database: Engine, count: int, after: str = "") -> None:
+    rows = [{**LOG, "id": f"a{number:06}", "created_at": MAY, "after": after} for number in range(count)]
+    with database.begin() as connection:
+        connection.execute(insert(audit_logs), rows)
+
+
+def spec() -> ExportSpec:
+    return read_spec(
+        project_id="p",
+        export_id="e",
+        attempt=1,
+        created_at=datetime(2026, 6, 1, tzinfo=UTC),
+        query={"tableName": "audit_logs"},
+        format="CSV",
+    )
+
+
+def test_the_rows_are_those_of_one_moment_whatever_others_write(database: Engine) -> None:
+    fill(database, ROWS)
+    batches = relational.batches(AUDIT_LOGS, spec(), database, Progress())
+    first = next(batches)
+    with database.begin() as connection:
+        connection.execute(update(audit_logs).where(audit_logs.c.id == f"a{ROWS - 1:06}").values(action="delete"))
+        connection.execute(delete(audit_logs).where(audit_logs.c.id < f"a{ROWS - 9:06}"))
+        connection.execute(insert(audit_logs).values(**LOG, id="later", created_at=MAY))
+
+    read = [first, *batches]
+
+    assert len(read) > 1
+    assert [each for batch in read for each in batch.column("id").to_pylist()] == [f"a{n:06}" for n in range(ROWS)]
+    assert {each for batch in read for each in batch.column("action").to_pylist()} == {"create"}
+
+
+def test_what_is_read_at_once_is_bounded_by_bytes(database: Engine) -> None:
+    fill(database, 3 * FEWEST_ROWS, after="x" * FETCH_BYTES)
+
+    sizes = [batch.num_rows for batch in relational.batches(AUDIT_LOGS, spec(), database, Progress())]
+
+    assert sum(sizes) == 3 * FEWEST_ROWS
+    assert max(sizes) < 3 * FEWEST_ROWS
+
+
+def test_no_connection_is_kept_when_a_reader_leaves_early(database: Engine) -> None:
+    fill(database, ROWS)
+
+    batches = relational.batches(AUDIT_LOGS, spec(), database, Progress())
+    next(batches)
+    batches.close()
+
+    assert database.pool.status().split("Checked out connections: ")[-1].strip() == "0"
+    with database.begin() as connection:
+        connection.execute(delete(audit_logs))
+
+
+def test_a_stop_interrupts_a_query_that_hangs(postgres: Postgres) -> None:
+    with postgres.database() as made:
+        engine = open_database(make_url(made.url.replace("postgresql:", "postgresql+psycopg:")))
+        application.create_all(engine)
+        progress = Progress()
+        seen = threading.Event()
+        with engine.begin() as blocker:
+            blocker.execute(text("LOCK TABLE audit_logs IN ACCESS EXCLUSIVE MODE"))
+
+            def stop() -> None:
+                while not seen.wait(0.05):
+                    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+                    with engine.connect() as connection:
+                        if connection.scalar(waiting):
+                            progress.stop()
+                            return
+
+            stopper = threading.Thread(target=stop)
+            stopper.start()
+            with pytest.raises(Cancelled):
+                next(relational.batches(AUDIT_LOGS, spec(), engine, progress))
+            seen.set()
+            stopper.join()
+        engine.dispose()

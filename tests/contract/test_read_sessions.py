@@ -1,0 +1,198 @@
+"""Reading `sessions`: traces that share a session id, with what their observations add up to."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import insert
+
+from config.tables import comments, trace_sessions
+from tests.contract.reading import MAY, Read, Row, World, world
+from tests.services.stacks import Stack
+
+SPAN: Row = {
+    "id": "o",
+    "trace_id": "t",
+    "project_id": "p",
+    "type": "SPAN",
+    "name": "n",
+    "level": "DEFAULT",
+    "start_time": MAY,
+    "event_ts": MAY,
+    "is_deleted": 0,
+}
+
+
+@pytest.fixture
+def empty(stack: Stack) -> Iterator[World]:
+    made = world(stack.environment())
+    yield made
+    made.client.close()
+    made.database.dispose()
+
+
+def spans(empty: World, *rows: Row) -> None:
+    empty.put("observations", *({**SPAN, "id": f"o{index}", **row} for index, row in enumerate(rows)))
+
+
+def read(empty: World, **query: object) -> Read:
+    return empty.read(tableName="sessions", **query)  # type: ignore[arg-type] # query is JSON
+
+
+def ids(empty: World, *filters: Row) -> list[str]:
+    return read(empty, filter=list(filters)).ids()
+
+
+def mark(empty: World, session: str, project: str = "p", *, bookmarked: bool = False, public: bool = False) -> None:
+    with empty.database.begin() as connection:
+        connection.execute(
+            insert(trace_sessions).values(id=session, project_id=project, bookmarked=bookmarked, public=public)
+        )
+
+
+def test_a_row_has_what_its_traces_and_their_observations_add_up_to(empty: World) -> None:
+    empty.traces(
+        {"id": "t1", "session_id": "s", "user_id": "ben", "tags": ["b", "a"], "timestamp": "2026-05-11 00:00:00"},
+        {"id": "t2", "session_id": "s", "user_id": "ann", "tags": ["b", "c"], "timestamp": "2026-05-10 00:00:00.123"},
+        {"id": "t3", "session_id": "s", "user_id": "ann"},
+        {"id": "elsewhere", "session_id": None},
+        {"id": "nowhere", "session_id": ""},
+    )
+    spans(
+        empty,
+        {
+            "trace_id": "t1",
+            "start_time": "2026-05-10 12:00:00.900",
+            "end_time": "2026-05-10 12:00:01.000",
+            "usage_details": {"input": 3, "input_cached": 4, "output": 5, "total": 12},
+            "cost_details": {"input": "0.000000000001", "total": "0.1"},
+        },
+        {
+            "trace_id": "t2",
+            "start_time": "2026-05-10 12:00:05",
+            "end_time": "2026-05-10 13:00:00.899",
+            "usage_details": {"output": 7, "total": 7},
+            "cost_details": {"output": "0.2", "total": "0.2"},
+        },
+        {"trace_id": "elsewhere", "end_time": "2026-05-12 00:00:00", "cost_details": {"total": "9"}},
+    )
+    found = read(empty)
+    assert [column.name for column in found.columns] == [
+        *("id", "userIds", "countTraces", "sessionDuration", "inputCost", "outputCost", "totalCost", "totalTokens"),
+        *("traceTags", "createdAt", "bookmarked", "public", "totalCount", "comments"),
+    ]
+    assert found.rows == [
+        {
+            "id": "s",
+            "userIds": ["ann", "ben"],
+            "countTraces": 3,
+            "sessionDuration": 3599,
+            "inputCost": Decimal("0.000000000001"),
+            "outputCost": Decimal("0.2"),
+            "totalCost": Decimal("0.3"),
+            "totalTokens": 19,
+            "traceTags": ["a", "b", "c"],
+            "createdAt": datetime(2026, 5, 10, 0, 0, 0, 123000, tzinfo=UTC),
+            "bookmarked": False,
+            "public": False,
+            "totalCount": 3,
+            "comments": "[]",
+        }
+    ]
+
+
+def test_a_session_without_observations_has_no_duration_and_costs_nothing(empty: World) -> None:
+    empty.traces({"session_id": "s"})
+    (row,) = read(empty).rows
+    assert (row["sessionDuration"], row["totalCost"], row["totalTokens"]) == (None, 0, 0)
+    assert ids(empty, {"type": "null", "column": "sessionDuration", "operator": "is null", "value": ""}) == ["s"]
+
+
+def test_an_observation_that_has_not_ended_ends_where_it_starts(empty: World) -> None:
+    empty.traces({"session_id": "s"})
+    spans(empty, {}, {"start_time": "2026-05-10 12:00:02.500"})
+    assert read(empty).rows[0]["sessionDuration"] == 2
+
+
+def test_only_latest_versions_belong_to_a_session(empty: World) -> None:
+    later = {"event_ts": "2026-05-11 00:00:00"}
+    empty.traces({"id": "moved", "session_id": "old"}, {"id": "gone", "session_id": "gone"})
+    empty.traces(
+        {"id": "moved", "session_id": "new", "timestamp": "2026-05-09 00:00:00", **later},
+        {"id": "gone", "session_id": "gone", "is_deleted": 1, **later},
+    )
+    spans(empty, {"trace_id": "moved", "usage_details": {"total": 5}})
+    spans(empty, {"trace_id": "moved", "usage_details": {"total": 1}, "type": "GENERATION", **later})
+    assert [(row["id"], row["totalTokens"]) for row in read(empty).rows] == [("new", 1)]
+
+
+def test_a_session_is_as_old_as_its_first_trace(empty: World) -> None:
+    empty.traces(
+        {"id": "t1", "session_id": "before", "timestamp": "2026-05-31 23:59:59.999"},
+        {"id": "t2", "session_id": "before", "timestamp": "2026-06-02 00:00:00"},
+        {"id": "t3", "session_id": "at", "timestamp": "2026-06-01 00:00:00"},
+    )
+    assert [(row["id"], row["countTraces"]) for row in read(empty).rows] == [("before", 2)]
+
+
+def test_sessions_come_in_the_order_of_their_beginnings(empty: World) -> None:
+    empty.traces(
+        {"id": "t1", "session_id": "b", "timestamp": "2026-05-02 00:00:00"},
+        {"id": "t2", "session_id": "a", "timestamp": "2026-05-02 00:00:00"},
+        {"id": "t3", "session_id": "c", "timestamp": "2026-05-01 00:00:00"},
+    )
+    assert read(empty).ids() == ["c", "a", "b"]
+    assert read(empty, orderBy={"column": "Created At", "order": "DESC"}).ids() == ["a", "b", "c"]
+
+
+def test_marks_are_shown_filtered_and_sorted_by(empty: World) -> None:
+    empty.traces(*({"id": each, "session_id": each} for each in ("bookmarked", "public", "unknown", "plain")))
+    mark(empty, "bookmarked", bookmarked=True)
+    mark(empty, "public", public=True)
+    mark(empty, "plain")
+    mark(empty, "unknown", project="q", bookmarked=True, public=True)
+    shown = {row["id"]: (row["bookmarked"], row["public"]) for row in read(empty).rows}
+    assert shown == {
+        "bookmarked": (True, False),
+        "public": (False, True),
+        "unknown": (False, False),
+        "plain": (False, False),
+    }
+    asked = {"type": "boolean", "column": "⭐️", "value": True}
+    assert ids(empty, {**asked, "operator": "="}) == ["bookmarked"]
+    assert ids(empty, {**asked, "operator": "<>"}) == ["plain", "public", "unknown"]
+    sorted_by_marks = read(empty, orderBy={"column": "bookmarked", "order": "DESC"})
+    assert sorted_by_marks.ids() == ["bookmarked", "plain", "public", "unknown"]
+
+
+def test_metadata_asks_the_traces_of_a_session(empty: World) -> None:
+    empty.traces(
+        {"id": "t1", "session_id": "both", "metadata": {"k": "red"}},
+        {"id": "t2", "session_id": "both", "metadata": {"k": "blue"}},
+        {"id": "t3", "session_id": "blue", "metadata": {"k": "blue"}},
+        {"id": "t4", "session_id": "none", "metadata": {"x": "red"}},
+    )
+    asked = {"type": "stringObject", "column": "metadata", "key": "k", "value": "red"}
+    assert ids(empty, {**asked, "operator": "="}) == ["both"]
+    assert ids(empty, {**asked, "operator": "does not contain"}) == ["blue", "none"]
+
+
+def test_nothing_of_another_project_is_in_a_session(empty: World) -> None:
+    for project, cost in (("p", "1"), ("q", "100")):
+        empty.traces({"project_id": project, "session_id": "s", "user_id": project, "tags": [project]})
+        spans(empty, {"project_id": project, "cost_details": {"total": cost}})
+        empty.scores({"project_id": project, "trace_id": None, "session_id": "s", "name": f"of {project}"})
+        with empty.database.begin() as connection:
+            connection.execute(
+                insert(comments).values(
+                    id=f"c {project}", project_id=project, object_type="SESSION", object_id="s", content=project
+                )
+            )
+    (row,) = read(empty).rows
+    assert (row["userIds"], row["traceTags"], row["countTraces"], row["totalCost"]) == (["p"], ["p"], 1, 1)
+    assert [each["content"] for each in json.loads(row["comments"])] == ["p"]
+    scored = {"type": "numberObject", "column": "scores_avg", "operator": ">=", "value": 0}
+    assert ids(empty, {**scored, "key": "of p"}) == ["s"]
+    assert ids(empty, {**scored, "key": "of q"}) == []

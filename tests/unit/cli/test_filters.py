@@ -1,0 +1,125 @@
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from cli.filters import check, read_filters
+from pipeline.errors import Rejected
+from pipeline.query.stored import Filter
+from pipeline.spec import read_query
+
+
+def as_read(text: str, table: str = "traces") -> dict[str, Any]:
+    (one,) = read_filters(table, [text])
+    TypeAdapter(Filter).validate_python(one)
+    assert isinstance(one, dict)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("level=ERROR", {"type": "stringOptions", "column": "level", "operator": "any of", "value": ["ERROR"]}),
+        ("name <> chat", {"type": "stringOptions", "column": "name", "operator": "none of", "value": ["chat"]}),
+        ("name contains chat", {"type": "string", "column": "name", "operator": "contains", "value": "chat"}),
+        ("userId=u 1", {"type": "string", "column": "userId", "operator": "=", "value": "u 1"}),
+        ("userId<>u", {"type": "stringOptions", "column": "userId", "operator": "none of", "value": ["u"]}),
+        ('userId=" u "', {"type": "string", "column": "userId", "operator": "=", "value": " u "}),
+        ("id any-of a, b", {"type": "stringOptions", "column": "id", "operator": "any of", "value": ["a", "b"]}),
+        ("latency>2.5", {"type": "number", "column": "latency", "operator": ">", "value": 2.5}),
+        ("Latency (s) <= 3", {"type": "number", "column": "Latency (s)", "operator": "<=", "value": 3}),
+        ("bookmarked=true", {"type": "boolean", "column": "bookmarked", "operator": "=", "value": True}),
+        ("⭐️<>false", {"type": "boolean", "column": "⭐️", "operator": "<>", "value": False}),
+        ("tags any-of a,b", {"type": "arrayOptions", "column": "tags", "operator": "any of", "value": ["a", "b"]}),
+        (
+            'tags all-of a,"b,c"',
+            {"type": "arrayOptions", "column": "tags", "operator": "all of", "value": ["a", "b,c"]},
+        ),
+        ("tags=a,b", {"type": "arrayOptions", "column": "tags", "operator": "any of", "value": ["a,b"]}),
+        ("userId is-null", {"type": "null", "column": "userId", "operator": "is null", "value": ""}),
+        ("User ID is-not-null", {"type": "null", "column": "User ID", "operator": "is not null", "value": ""}),
+        (
+            "timestamp>=2026-05-01",
+            {"type": "datetime", "column": "timestamp", "operator": ">=", "value": "2026-05-01"},
+        ),
+        (
+            "metadata.a.b = x>1",
+            {"type": "stringObject", "column": "metadata", "key": "a.b", "operator": "=", "value": "x>1"},
+        ),
+        (
+            'metadata."a=b \\"c\\"" starts-with x',
+            {"type": "stringObject", "column": "metadata", "key": 'a=b "c"', "operator": "starts with", "value": "x"},
+        ),
+        (
+            "scores.accuracy>=0.8",
+            {"type": "numberObject", "column": "scores", "key": "accuracy", "operator": ">=", "value": 0.8},
+        ),
+        (
+            "scores.ok=true",
+            {"type": "booleanObject", "column": "scores", "key": "ok", "operator": "=", "value": True},
+        ),
+        (
+            "scores.mood=good",
+            {"type": "categoryOptions", "column": "scores", "key": "mood", "operator": "any of", "value": ["good"]},
+        ),
+        (
+            "scores.mood none-of good,bad",
+            {
+                "type": "categoryOptions",
+                "column": "scores",
+                "key": "mood",
+                "operator": "none of",
+                "value": ["good", "bad"],
+            },
+        ),
+        (
+            "scores_avg.my score<-1e3",
+            {"type": "numberObject", "column": "scores_avg", "key": "my score", "operator": "<", "value": -1000},
+        ),
+    ],
+)
+def test_a_short_filter_is_that_of_a_stored_query(text: str, wanted: dict[str, Any]) -> None:
+    assert as_read(text) == wanted
+
+
+def test_the_column_of_a_relational_table_is_known_too() -> None:
+    assert as_read("metadata.number=3", "dataset_items")["type"] == "stringObject"
+
+
+def test_json_is_taken_as_it_is_and_may_stand_beside_short_ones() -> None:
+    one = {"type": "string", "column": "name", "operator": "=", "value": "x"}
+
+    read = read_filters("traces", ['{"type": "string", "column": "name", "operator": "=", "value": "x"}', "id=y", "[]"])
+
+    assert read == [one, {"type": "string", "column": "id", "operator": "=", "value": "y"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("colour=red", ["'colour'", "userId", "latency"]),
+        ("latency>much", ["'much'", "latency", "number"]),
+        ("bookmarked=yes", ["'yes'", "true or false"]),
+        ("name", ["operator", "COLUMN"]),
+        ("name like x", ["operator", "contains"]),
+        ("name chat = x", ["can't be read"]),
+        ('metadata."a=b', ["quotes"]),
+        ("[1", ["not JSON"]),
+    ],
+)
+def test_what_can_t_be_read_is_refused_with_what_would_be_right(text: str, named: list[str]) -> None:
+    with pytest.raises(Rejected) as refused:
+        read_filters("traces", [text])
+
+    assert all(name in str(refused.value) for name in named)
+
+
+def test_a_query_that_the_table_can_t_honour_is_refused_before_it_is_stored() -> None:
+    order = {"tableName": "audit_logs", "orderBy": {"column": "before", "order": "ASC"}}
+    of_others = [{"type": "string", "column": "latency", "operator": "=", "value": "x"}]
+
+    with pytest.raises(Rejected, match="'before'"):
+        check(read_query(order))
+    with pytest.raises(Rejected, match="'latency'"):
+        check(read_query({"tableName": "audit_logs", "filter": of_others}))
+    check(read_query({"tableName": "audit_logs", "orderBy": {"column": "type", "order": "ASC"}}))

@@ -1,0 +1,51 @@
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.filters import ALL_TABLES
+from cli.main import app
+from pipeline.query.filters import TAKES
+
+
+def described(*arguments: str) -> Any:
+    done = CliRunner().invoke(app, ["tables", *arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.output)
+
+
+def test_every_table_is_listed() -> None:
+    assert [each["table"] for each in described()] == sorted(ALL_TABLES)
+
+
+@pytest.mark.parametrize("table", ALL_TABLES)
+def test_a_table_is_described_with_every_filter_that_it_takes(table: str) -> None:
+    found = described(table)
+
+    assert [each["column"] for each in found["filters"]] == [column.id for column in ALL_TABLES[table].filterables]
+    assert all(set(each["takes"]) == TAKES[each["type"]] for each in found["filters"])
+    assert all(operators for each in found["filters"] for operators in each["takes"].values())
+
+
+def test_the_columns_are_those_of_the_file() -> None:
+    names = [each["name"] for each in described("traces")["columns"]]
+
+    assert names[:3] == ["id", "timestamp", "name"]
+    assert names[-2:] == ["comments", "…"]
+    assert [each["name"] for each in described("audit_logs")["columns"]][-2:] == ["before", "after"]
+
+
+@pytest.mark.parametrize("table", ALL_TABLES)
+def test_people_read_the_same(table: str) -> None:
+    done = CliRunner().invoke(app, ["tables", table], env={"COLUMNS": "250"})
+
+    assert done.exit_code == 0
+    assert all(column.id in done.output for column in ALL_TABLES[table].filterables)
+
+
+def test_a_table_that_is_not_there_is_named_with_those_that_are() -> None:
+    done = CliRunner().invoke(app, ["tables", "datasets"])
+
+    assert done.exit_code == 2
+    assert "traces" in done.stderr

@@ -1,0 +1,67 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from sqlalchemy import Engine, create_engine, event, insert
+
+from config.tables import application, comments
+from pipeline.enrich.comments import Comments
+from pipeline.errors import Unavailable
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Engine]:
+    engine = create_engine(f"sqlite:///{tmp_path / 'database'}")
+    application.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+def batch(*ids: str) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array(ids, pa.string())], names=["id"])
+
+
+def comment(database: Engine, object_id: str, project: str = "p", kind: str = "TRACE") -> None:
+    values = {"id": f"c {object_id} {project} {kind}", "project_id": project, "object_type": kind}
+    with database.begin() as connection:
+        connection.execute(insert(comments).values(object_id=object_id, content="hi", **values))
+
+
+def count_statements(database: Engine) -> list[str]:
+    sent: list[str] = []
+
+    @event.listens_for(database, "before_cursor_execute")
+    def _(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        sent.append(statement)
+
+    return sent
+
+
+def test_one_statement_looks_up_a_whole_batch(database: Engine) -> None:
+    comment(database, "id 7")
+    enrich = Comments(database, "p", "TRACE")
+    sent = count_statements(database)
+    made = enrich(batch(*(f"id {number}" for number in range(9000))))
+    assert len(sent) == 1
+    found = [json.loads(each) for each in made.column("comments").to_pylist()]
+    assert [len(each) for each in found] == [0] * 7 + [1] + [0] * 8992
+    assert found[7][0]["content"] == "hi"
+
+
+def test_a_project_without_comments_is_asked_about_once(database: Engine) -> None:
+    comment(database, "a", project="other")
+    comment(database, "a", kind="SESSION")
+    enrich = Comments(database, "p", "TRACE")
+    sent = count_statements(database)
+    assert enrich(batch("a", "b")).column("comments").to_pylist() == ["[]", "[]"]
+    assert enrich(batch()).column("comments").to_pylist() == []
+    assert sent == []
+
+
+def test_a_database_that_fails_is_unavailable(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'missing' / 'database'}")
+    with pytest.raises(Unavailable, match="OperationalError"):
+        Comments(engine, "p", "TRACE")
+    engine.dispose()

@@ -1,0 +1,71 @@
+import pyarrow as pa
+import pytest
+
+from pipeline.enrich.scores import SCORES, ScoreColumn, Scores, score_columns
+from pipeline.types import Column, Kind
+
+LIST = pa.list_(pa.struct([("1", pa.uint16()), ("2", pa.float64()), ("3", pa.string())]))
+
+
+def batch(*rows: list[tuple[int, float, str | None]]) -> pa.RecordBatch:
+    ids = pa.array([str(number) for number in range(len(rows))], pa.string())
+    tuples = [[{"1": place, "2": number, "3": text} for place, number, text in row] for row in rows]
+    return pa.RecordBatch.from_arrays([ids, pa.array(tuples, LIST)], names=["id", SCORES])
+
+
+NUMBER = ScoreColumn("n", Column("n", Kind.LIST), numbers=True, texts=False)
+TEXT = ScoreColumn("t", Column("t", Kind.LIST), numbers=False, texts=True)
+MIXED = ScoreColumn("m", Column("m", Kind.JSON), numbers=True, texts=True)
+
+
+def test_each_name_gets_a_column_and_each_row_its_values() -> None:
+    made = Scores([NUMBER, TEXT, MIXED])(
+        batch([(1, 0.5, None), (1, 2.0, None), (2, 0.0, "a")], [], [(3, 1.0, None), (3, 2.0, 'x"y')], [(1, -1.0, None)])
+    )
+    assert made.schema.names == ["id", "n", "t", "m"]
+    assert made.column("n").to_pylist() == [[0.5, 2.0], None, None, [-1.0]]
+    assert made.column("t").to_pylist() == [["a"], None, None, None]
+    assert made.column("m").to_pylist() == [None, None, '[1.0,"x\\"y"]', None]
+    made.validate(full=True)
+
+
+def test_the_schema_does_not_depend_on_the_values() -> None:
+    enrich = Scores([NUMBER, TEXT, MIXED])
+    full = enrich(batch([(1, 1.0, None), (2, 0.0, "a"), (3, 0.0, "b")]))
+    for other in (batch(), batch([]), batch([(3, 1.0, None)])):
+        assert enrich(other).schema.types == full.schema.types
+
+
+def test_a_slice_of_a_batch_gives_its_own_rows_values() -> None:
+    whole = batch([(1, 1.0, None)], [(1, 2.0, None), (2, 0.0, "a")], [(1, 3.0, None)])
+    made = Scores([NUMBER, TEXT])(whole.slice(1, 2))
+    assert made.column("n").to_pylist() == [[2.0], [3.0]]
+    assert made.column("t").to_pylist() == [["a"], None]
+
+
+def test_numbers_that_json_has_no_word_for_are_null_in_a_mixed_column() -> None:
+    made = Scores([MIXED])(batch([(1, float("nan"), None), (1, float("inf"), None), (1, 0.0, "")]))
+    assert made.column("m").to_pylist() == ['[null,null,""]']
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (["id", "input#json"], ["scores.id", "scores.input#json"]),
+        (["id", "scores.id"], ["scores.scores.id", "scores.id"]),
+        (["10", "", "😀"], ["10", "", "😀"]),
+    ],
+)
+def test_names_that_other_columns_have_are_written_apart(names: list[str], expected: list[str]) -> None:
+    made = score_columns([(name, ["NUMERIC"]) for name in names], {"id", "input", "input#json"})
+    assert [each.column.name for each in made] == expected
+    assert [each.score for each in made] == names
+
+
+def test_the_types_of_a_name_decide_its_kind() -> None:
+    made = score_columns(
+        [("a", ["BOOLEAN", "NUMERIC"]), ("b", ["CATEGORICAL", "TEXT"]), ("c", ["BOOLEAN", "TEXT"])], set()
+    )
+    assert [each.column.kind for each in made] == [Kind.LIST, Kind.LIST, Kind.JSON]
+    assert [each.type for each in made] == [pa.list_(pa.float64()), pa.list_(pa.string()), pa.string()]

@@ -1,0 +1,87 @@
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from pipeline.query import scores, statement
+from pipeline.query.dialect import MAX_BOUND_BYTES, compiled
+from pipeline.query.filters import TAKES
+from pipeline.spec import ExportSpec, read_spec
+from pipeline.tables import TABLES
+
+MARK = "zq'`\"\\{x:String}%(y)s;--"
+NUMBER = 424242.5
+VALUES: dict[str, dict[str, object]] = {
+    "string": {"operator": "does not contain", "value": MARK},
+    "stringOptions": {"operator": "none of", "value": [MARK]},
+    "number": {"operator": ">=", "value": NUMBER},
+    "datetime": {"operator": "<", "value": "2026-01-01T00:00:00Z"},
+    "boolean": {"operator": "<>", "value": True},
+    "arrayOptions": {"operator": "all of", "value": [MARK]},
+    "stringObject": {"operator": "=", "key": MARK, "value": MARK},
+    "numberObject": {"operator": "=", "key": MARK, "value": NUMBER},
+    "categoryOptions": {"operator": "none of", "key": MARK, "value": [MARK]},
+    "booleanObject": {"operator": "<>", "key": MARK, "value": True},
+    "null": {"operator": "is null", "value": ""},
+    "positionInTrace": {"operator": "=", "key": "nthFromEnd", "value": 424242},
+}
+READ = r"(?:FROM|JOIN) `(?:traces|observations|scores|events_full|dataset_run_items_rmt)`"
+
+
+def every_filter(table: str) -> list[dict[str, object]]:
+    return [
+        {"column": column.id, "type": type_, **VALUES[type_]}
+        for column in TABLES[table].filterables
+        for type_ in sorted(TAKES[column.type])
+    ]
+
+
+def spec(table: str, form: str = "JSONL", **query: object) -> ExportSpec:
+    return read_spec(
+        project_id=MARK,
+        export_id=MARK,
+        attempt=1,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        query={"tableName": table, "filter": every_filter(table), "searchQuery": MARK, **query},
+        format=form,
+        row_limit=5,
+    )
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("form", ["CSV", "JSONL"])
+def test_no_value_of_a_request_is_part_of_the_text(table: str, form: str) -> None:
+    asked = spec(table, form)
+    sent = (
+        statement.rows(TABLES[table], asked, [MARK]),
+        statement.surveyed(TABLES[table], asked),
+        scores.names(asked.project_id, asked.created_at),
+    )
+    for made in (compiled(each) for each in sent if each is not None):
+        assert "zq" not in made.sql
+        assert "2026" not in made.sql
+        assert "424242" not in made.sql
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_read_of_a_table_is_bound_to_the_project(table: str) -> None:
+    made = compiled(statement.rows(TABLES[table], spec(table), ["a"]))
+    reads = len(re.findall(READ, made.sql))
+    places = re.findall(r"`project_id` = \{(\w+):String\}", made.sql)
+    assert reads == len(places) >= 3
+    assert {made.parameters[place] for place in places} == {MARK}
+
+
+def test_the_text_is_as_long_for_a_thousand_score_names_as_for_one() -> None:
+    one = compiled(statement.rows(TABLES["traces"], spec("traces"), ["a"]))
+    many = compiled(statement.rows(TABLES["traces"], spec("traces"), [f"score {number}" for number in range(1000)]))
+    assert len(one.sql) == len(many.sql)
+
+
+def test_a_long_list_is_bound_in_pieces_that_a_server_takes() -> None:
+    values = ["é" * 1000 for _ in range(500)]
+    asked = spec("traces", filter=[{"column": "id", "type": "stringOptions", "operator": "any of", "value": values}])
+    made = compiled(statement.rows(TABLES["traces"], asked, values))
+    lists = [value for value in made.parameters.values() if isinstance(value, list)]
+    assert sum(len(each) for each in lists if each[0] == values[0]) == 1000
+    assert all(sum(len(text.encode()) for text in each) <= MAX_BOUND_BYTES for each in lists)

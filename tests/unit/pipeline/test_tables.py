@@ -1,0 +1,45 @@
+import pytest
+
+from pipeline.tables import RELATIONAL, TABLES
+from pipeline.tables.declaration import Declaration
+from pipeline.tables.relational import Relational
+from tests.oracle import events, observations, scores, sessions, stored, traces
+from tests.oracle.columns import columns_of
+
+# Copied from the reference by hand, as are the filterable columns that `columns_of` reads.
+FILES = {
+    "traces": traces.COLUMNS,
+    "observations": observations.COLUMNS,
+    "events": events.COLUMNS,
+    "scores": scores.COLUMNS,
+    "sessions": sessions.COLUMNS,
+    "dataset_items": stored.ITEM_COLUMNS,
+    "dataset_run_items": stored.RUN_ITEM_COLUMNS,
+    "audit_logs": tuple(stored.LOG_COLUMNS),
+}
+ALL: dict[str, Declaration | Relational] = {**TABLES, **RELATIONAL}
+
+
+def columns(table: Declaration | Relational) -> tuple[str, ...]:
+    if isinstance(table, Relational):
+        return tuple(each.name for each in table.fields)
+    return (*(each.name for each in table.outputs), *(["comments"] if table.comments_on else []))
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_a_file_has_the_columns_of_the_reference_in_their_order(name: str) -> None:
+    assert columns(ALL[name]) == FILES[name]
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_filters_and_sorts_know_the_columns_of_the_reference(name: str) -> None:
+    declared = {each.id: (each.type, set(each.names), each.sortable) for each in ALL[name].filterables}
+    assert declared == {
+        column.id: (column.type, set(column.names), column.sortable) for column in columns_of(name).values()
+    }
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_a_name_stands_for_one_column(name: str) -> None:
+    names = [said for each in ALL[name].filterables for said in {each.id, *each.names}]
+    assert sorted(names) == sorted(set(names))
