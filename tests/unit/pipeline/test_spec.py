@@ -100,7 +100,10 @@ FILTER = {"column": "a", "type": "string", "operator": "=", "value": "x"}
         ({"tableName": "datasets"}, "tableName: datasets cannot be exported"),
         ({"tableName": "prompts"}, "tableName: 'prompts' is unknown; it can be 'scores', 'sessions', 'traces'"),
         ({"tabelName": "x"}, "tabelName: is unknown"),
-        ({"filter": [FILTER, {**FILTER, "operator": "=="}]}, "filter 2, operator: '==' is unknown; it can be '=', 'contains', "),
+        (
+            {"filter": [FILTER, {**FILTER, "operator": "=="}]},
+            "filter 2, operator: '==' is unknown; it can be '='",
+        ),
         ({"filter": [{**FILTER, "type": "text"}]}, "filter 1: the type 'text' is unknown; it can be 'datetime', "),
         ({"filter": [{"column": "a"}]}, "filter 1: has no 'type'"),
         ({"filter": [{**FILTER, "value": 5}]}, "filter 1, value: should be a valid string"),
