@@ -20,6 +20,7 @@ from sqlalchemy import (
     and_,
     column,
     func,
+    or_,
     table,
     tuple_,
 )
@@ -186,11 +187,11 @@ def _moved(source: Source, project_id: str) -> Any:
     """Select the hashes of ids in more than one slot: eight bytes an id, and a collision only costs a look."""
     rows = source.table.alias("places")
     slot = source.slot(rows.c)
-    place = slot[0] if len(slot) == 1 else func.tuple(*slot)
     hashed = func.cityHash64(rows.c[source.identity])
     return (
         select(hashed)
         .where(rows.c.project_id == text(project_id))
         .group_by(hashed)
-        .having(func.min(place) < func.max(place))
+        # Part by part: comparing tuples takes several times as long.
+        .having(or_(*(func.min(part) < func.max(part) for part in slot)))
     )

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from pipeline.query import stored
 from pipeline.spec import ExportSpec
+from pipeline.tables import OF_EVENTS
 
 MOST_VALUES = 20
 
@@ -16,7 +17,8 @@ def in_words(spec: ExportSpec) -> str:
     if query.search_query:
         places = " or ".join(query.search_type or ("id",))
         met.append(f"with {query.search_query!r} in {places}")
-    said = f"{query.table_name} {' and '.join(met)}"
+    source = " of the events table" if query.use_events_table and query.table_name in OF_EVENTS else ""
+    said = f"{query.table_name}{source} {' and '.join(met)}"
     if query.order_by is not None:
         direction = "ascending" if query.order_by.order == "ASC" else "descending"
         said += f", sorted by {query.order_by.column}, {direction}"
@@ -28,13 +30,17 @@ def in_words(spec: ExportSpec) -> str:
 def _filter(each: stored.Filter) -> str:
     key = f".{each.key}" if hasattr(each, "key") else ""
     if isinstance(each, stored.NullFilter):
-        return f"{each.column}{key} {each.operator}"
+        return f"{each.column} {each.operator}"
+    if isinstance(each, stored.PositionFilter) and each.value is None:
+        return f"{each.column} is {each.key}"
     return f"{each.column}{key} {each.operator} {_value(each.value)}"
 
 
 def _value(value: object) -> str:
     if isinstance(value, datetime):
         return _instant(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, Sequence) and not isinstance(value, str):
         listed = ", ".join(repr(each) for each in value[:MOST_VALUES])
         more = len(value) - MOST_VALUES
@@ -43,4 +49,5 @@ def _value(value: object) -> str:
 
 
 def _instant(value: datetime) -> str:
-    return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    exact = "microseconds" if value.microsecond % 1000 else "milliseconds"
+    return value.isoformat(timespec=exact).replace("+00:00", "Z")

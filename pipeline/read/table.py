@@ -46,8 +46,7 @@ class Table:
         self._source = batches
         self._enrichers = tuple(enrichers)
         self._row_limit = row_limit
-        flags = [f"{column.name}{JSON_FLAG}" for column in columns if column.kind is Kind.MAYBE_JSON]
-        self._names = [column.name for column in columns] + flags
+        self._flags = [f"{column.name}{JSON_FLAG}" for column in columns if column.kind is Kind.MAYBE_JSON]
 
     @property
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -68,7 +67,12 @@ class Table:
             enriched = batch
             for enricher in self._enrichers:
                 enriched = enricher(enriched)
-            yield enriched.select(self._names)
+            yield enriched.select(self._places(enriched.schema.names))
+
+    def _places(self, names: list[str]) -> list[int]:
+        """Find the columns and their companions; a score may be called as a companion is, and comes after it."""
+        last = {name: place for place, name in enumerate(names)}
+        return [*(last[column.name] for column in self.columns), *(names.index(flag) for flag in self._flags)]
 
 
 @contextmanager
@@ -118,7 +122,7 @@ def _declared(spec: ExportSpec) -> Declaration:
 def _scored(declaration: Declaration, spec: ExportSpec, server: Server) -> list[ScoreColumn]:
     if not declaration.scores:
         return []
-    taken = {column.name for column in _columns(declaration, [])} | set(_selected(declaration, []))
+    taken = {column.name for column in _columns(declaration, [])}
     found = server.rows(scores.names(spec.project_id, spec.created_at))
     return score_columns([(row["name"], row["types"]) for row in found], taken)
 

@@ -17,6 +17,7 @@ MAX_PARTS = 10_000
 _EVEN_PARTS = 1_000
 _GROWTH = 160 << 10
 _LOOK_UP = 0.25
+_LANDING = 5.0
 _ATTEMPT = "waybill-attempt"
 _GONE = {"404", "NoSuchUpload"}
 
@@ -101,10 +102,12 @@ class S3Upload:
         return self._written
 
     def abort(self) -> None:
-        """Stop the parts in flight, then abort, so that none of them can land afterwards."""
+        """Abort once no part is in flight: one that lands after the abort would be kept, and billed, for ever."""
         if self._ended:
             return
         self._ended = True
+        # The server goes on with a part that it has, whether or not we wait for its answer.
+        wait(self._in_flight, timeout=_LANDING)
         for future in self._in_flight:
             future.cancel()
         wait(self._in_flight)

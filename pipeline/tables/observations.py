@@ -188,7 +188,7 @@ OBSERVATIONS = Declaration(
         "output": (o.output,),
     },
     moment=o.start_time,
-    order=(plain(o.type), day, o.id),
+    order=(o.type, day, o.id),
     wide=(o.input, o.output),
     enrichers=(Prices,),
     comments_on="OBSERVATION",

@@ -18,7 +18,7 @@ from tests.oracle.pools import PROJECTS
 from tests.oracle.queries import queries
 from tests.services.stacks import Servers
 
-CASES = int(os.environ.get("CASES", "40"))
+CASES = int(os.environ.get("CASES", "20"))
 SEED = int(os.environ.get("SEED", "7"))
 
 READ = [(table, False) for table in sorted({*TABLES, *RELATIONAL})] + [(table, True) for table in sorted(OF_EVENTS)]

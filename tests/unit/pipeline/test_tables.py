@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.tables import RELATIONAL, TABLES
+from pipeline.tables import OF_EVENTS, RELATIONAL, TABLES
 from pipeline.tables.declaration import Declaration
 from pipeline.tables.relational import Relational
 from tests.oracle import events, observations, scores, sessions, stored, traces
@@ -29,6 +29,11 @@ def columns(table: Declaration | Relational) -> tuple[str, ...]:
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_a_file_has_the_columns_of_the_reference_in_their_order(name: str) -> None:
     assert columns(ALL[name]) == FILES[name]
+
+
+@pytest.mark.parametrize("name", sorted(OF_EVENTS))
+def test_a_table_of_events_has_the_same_columns(name: str) -> None:
+    assert columns(OF_EVENTS[name]) == FILES[name]
 
 
 @pytest.mark.parametrize("name", sorted(ALL))

@@ -45,3 +45,17 @@ def test_long_lists_are_cut() -> None:
         "value": [str(each) for each in range(1020)],
     }
     assert words(filter=[options]).endswith("'19', and 1,000 more)")
+
+
+def test_what_a_filter_compares_with_is_said_exactly() -> None:
+    filters = [
+        {"column": "timestamp", "type": "datetime", "operator": "<", "value": "2026-01-01T00:00:00.000001Z"},
+        {"column": "bookmarked", "type": "boolean", "operator": "=", "value": True},
+        {"column": "positionInTrace", "type": "positionInTrace", "operator": "=", "key": "root"},
+        {"column": "positionInTrace", "type": "positionInTrace", "operator": "=", "key": "nthFromEnd", "value": 2},
+    ]
+    assert words(tableName="observations", filter=filters, useEventsTable=True) == (
+        "observations of the events table created before 2026-01-02T03:04:05.000Z and "
+        "timestamp < 2026-01-01T00:00:00.000001Z and bookmarked = true and positionInTrace is root and "
+        "positionInTrace.nthFromEnd = 2"
+    )

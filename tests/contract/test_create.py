@@ -1,0 +1,48 @@
+"""What `waybill create` stores of the filters that people type."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import select
+
+from config.tables import batch_exports
+from tests.contract.reading import World, world
+from tests.e2e.daemons import waybill
+from tests.services.stacks import Stack
+
+
+@pytest.fixture
+def migrated(stack: Stack) -> Iterator[World]:
+    made = world(stack.environment())
+    done = waybill("migrate", environment=stack.environment())
+    assert done.returncode == 0, done.stderr
+    yield made
+    made.client.close()
+    made.database.dispose()
+
+
+def test_filters_are_stored_as_the_application_would(stack: Stack, migrated: World) -> None:
+    created = waybill(
+        "create", "p", "traces", "--filter", "level=ERROR", "--filter", "scores.accuracy>=0.8", "--json",
+        environment=stack.environment(),
+    )  # fmt: skip
+
+    assert created.returncode == 0, created.stderr
+    with migrated.database.connect() as connection:
+        (query,) = connection.scalars(select(batch_exports.c.query)).all()
+    assert query["filter"] == [
+        {"type": "stringOptions", "column": "level", "operator": "any of", "value": ["ERROR"]},
+        {"type": "numberObject", "column": "scores", "key": "accuracy", "operator": ">=", "value": 0.8},
+    ]
+    assert json.loads(created.stdout)["query"] == query
+
+
+def test_a_filter_that_the_table_can_t_honour_makes_no_export(stack: Stack, migrated: World) -> None:
+    refused = waybill("create", "p", "traces", "--filter", "colour=red", environment=stack.environment())
+    unsorted = waybill("create", "p", "traces", "--order-by", "tags", environment=stack.environment())
+
+    assert (refused.returncode, "colour" in refused.stderr) == (2, True)
+    assert (unsorted.returncode, "tags" in unsorted.stderr) == (2, True)
+    with migrated.database.connect() as connection:
+        assert connection.scalars(select(batch_exports.c.id)).all() == []

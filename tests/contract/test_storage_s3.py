@@ -1,0 +1,103 @@
+"""What S3 stores promise besides: links, headers, and uploads that rivals can't complete."""
+
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import wait
+from datetime import timedelta
+
+import pytest
+
+from pipeline.errors import Unavailable
+from pipeline.storage import S3Options, Storage, open_storage
+from tests import moto_server
+from tests.contract.places import KEY, PART, noise, s3_options, s3_place, store
+from tests.services.s3 import S3, Bucket
+
+
+def finish_late(storage: Storage) -> None:
+    with storage.open(KEY, "text/csv", 1) as zombie:
+        zombie.write(noise(PART))
+        wait(getattr(zombie, "_in_flight", {}))  # it sleeps, and sends nothing
+        store(storage, noise(2 * PART), attempt=2)
+        zombie.finish()
+
+
+@pytest.fixture(params=["moto", "real"])
+def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
+    if request.param == "moto":
+        with moto_server.running() as moto:
+            yield moto.bucket
+    else:
+        with request.getfixturevalue("s3").bucket() as bucket:
+            yield bucket
+
+
+def test_a_signed_link_downloads_the_file_under_its_name(bucket: Bucket) -> None:
+    place = s3_place(bucket)
+    store(place.storage, noise(PART + 1))
+    url = place.storage.sign(KEY, timedelta(hours=2), f"{KEY}é\r\n", "text/csv; charset=utf-8")
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read() == noise(PART + 1)
+        assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+        name = KEY.rpartition("/")[2]
+        assert answer.headers["Content-Disposition"] == (
+            f"attachment; filename=\"{name}_\"; filename*=UTF-8''{name}%C3%A9"
+        )
+    query = urllib.parse.parse_qs(urllib.parse.urlsplit(url).query)
+    assert query["X-Amz-Expires"] == ["7200"]
+    assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+
+
+def test_links_are_signed_for_the_external_endpoint(bucket: Bucket) -> None:
+    inner = s3_options(bucket)
+    outer = S3Options(**{**inner.__dict__, "external_endpoint": "https://files.example.com"})
+    url = open_storage(f"s3://{bucket.name}", outer).sign(KEY, timedelta(days=7), "a.csv", "text/csv")
+    assert url.startswith(f"https://files.example.com/{bucket.name}/{KEY}?")
+
+
+@pytest.mark.parametrize("lifetime", [timedelta(days=7, seconds=1), timedelta(), timedelta(seconds=-1)])
+def test_a_link_cant_outlive_its_signature(lifetime: timedelta) -> None:
+    storage = open_storage("s3://bucket", S3Options(region="us-east-1", access_key_id="a", secret_access_key="b"))
+    with pytest.raises(ValueError, match="up to 7 days"):
+        storage.sign(KEY, lifetime, "a.csv", "text/csv")
+
+
+def test_a_bucket_may_have_a_root(bucket: Bucket) -> None:
+    storage = open_storage(f"s3://{bucket.name}/some/root/", s3_options(bucket))
+    store(storage, noise(PART))
+    assert bucket.objects() == {f"some/root/{KEY}": PART}
+    assert storage.size(KEY) == PART
+
+
+def test_the_object_carries_its_type_and_name(bucket: Bucket) -> None:
+    for size in (10, PART + 1):
+        store(s3_place(bucket).storage, noise(size))
+        head = bucket.client.head_object(Bucket=bucket.name, Key=KEY)
+        assert head["ContentType"] == "text/csv"
+        assert head["ContentDisposition"] == f'attachment; filename="{KEY.rpartition("/")[2]}"'
+        assert head["Metadata"] == {"waybill-attempt": "1"}
+
+
+def test_a_zombie_cant_complete_over_its_successor(s3: S3) -> None:
+    with s3.bucket() as bucket:
+        place = s3_place(bucket)
+        with pytest.raises(Unavailable):
+            finish_late(place.storage)
+        assert place.read(KEY) == noise(2 * PART)
+        assert place.leftovers() == []
+
+
+def test_a_missing_bucket_is_named(bucket: Bucket) -> None:
+    storage = open_storage("s3://no-such-bucket-of-ours", s3_options(bucket))
+    with pytest.raises(Unavailable, match="NoSuchBucket"):
+        storage.check()
+    with pytest.raises(Unavailable, match="NoSuchBucket"):
+        store(storage, b"x")
+
+
+def test_a_wrong_key_is_said(s3: S3) -> None:
+    with s3.bucket() as bucket:
+        options = S3Options(**{**s3_options(bucket).__dict__, "secret_access_key": "wrong"})
+        with pytest.raises(Unavailable, match="SignatureDoesNotMatch"):
+            open_storage(f"s3://{bucket.name}", options).check()
