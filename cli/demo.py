@@ -194,7 +194,7 @@ def _show_counters(consumer: Daemon, notifier: Daemon) -> None:
     _heading("The counters")
     wanted = ("_total{", "_running", "_slots", "last_success")
     for line in (consumer.metrics() + notifier.metrics()).splitlines():
-        if line.startswith("waybill_") and any(each in line for each in wanted):
+        if line.startswith("waybill_") and any(each in line for each in wanted) and not line.endswith(" 0.0"):
             console().print(escape(line))
     _heading("Peak memory")
     print_fields({"consumer": consumer.peak_memory(), "notify": notifier.peak_memory()})
