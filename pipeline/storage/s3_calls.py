@@ -2,9 +2,12 @@
 
 import asyncio
 import io
+import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -19,6 +22,12 @@ from s3fs import S3FileSystem
 
 from pipeline.errors import Unavailable
 
+logger = logging.getLogger(__name__)
+
+CALL_SECONDS = 30.0
+"""How long a call may take with all its tries, where it is waited for at once."""
+
+_NOT_IMPLEMENTED = "NotImplemented"
 _SERVER_ERROR = 500
 _TOO_MANY = 429
 _PASSING_CODES = {
@@ -52,18 +61,47 @@ class Calls:
         fs.retries = 1  # retried here, where what is worth it is known
         self._fs = fs
         self._pauses = pauses
+        self._unconditional: set[str] = set()
 
-    def start(self, method: str, on_retry: Callable[[], None] = lambda: None, **params: Any) -> Future[dict[str, Any]]:
-        """Begin a call, and return at once; the future raises Unavailable, or Refused."""
-        return asyncio.run_coroutine_threadsafe(self._tried(method, on_retry, params), self._fs.loop)
+    def start(
+        self,
+        method: str,
+        *,
+        on_retry: Callable[[], None] = lambda: None,
+        condition: Mapping[str, str] = MappingProxyType({}),
+        **params: Any,
+    ) -> Future[dict[str, Any]]:
+        """Begin a call, and return at once; the future raises Unavailable, or Refused.
+
+        Where the store says that it knows no conditions, the call is made without.
+        """
+        return asyncio.run_coroutine_threadsafe(self._on(condition, method, on_retry, params), self._fs.loop)
 
     def run(self, method: str, **params: Any) -> dict[str, Any]:
-        """Make a call and wait for its answer."""
-        return self.start(method, **params).result()
+        """Make a call and wait for its answer, for CALL_SECONDS at most."""
+        future = self.start(method, **params)
+        try:
+            return future.result(CALL_SECONDS)
+        except FutureTimeout as error:
+            future.cancel()
+            raise Unavailable(f"S3 did not answer {method} within {CALL_SECONDS:g} s") from error
 
     def presign(self, params: dict[str, Any], seconds: int) -> str:
         """Sign a download; nothing is sent."""
         return asyncio.run_coroutine_threadsafe(self._signed(params, seconds), self._fs.loop).result()
+
+    async def _on(
+        self, condition: Mapping[str, str], method: str, on_retry: Callable[[], None], params: dict[str, Any]
+    ) -> dict[str, Any]:
+        if condition and method not in self._unconditional:
+            try:
+                return await self._tried(method, on_retry, {**params, **condition})
+            except Refused as refused:
+                if refused.code != _NOT_IMPLEMENTED:
+                    raise
+            self._unconditional.add(method)
+            logger.warning("the store knows no conditional %s: a stalled worker may overwrite a newer file", method)
+        return await self._tried(method, on_retry, params)
 
     async def _tried(self, method: str, on_retry: Callable[[], None], params: dict[str, Any]) -> dict[str, Any]:
         for pause in self._pauses:
@@ -102,6 +140,8 @@ class Calls:
 def _passes(error: Exception) -> bool:
     """Say whether the same call may well succeed a moment later."""
     if isinstance(error, ClientError):
+        if _code(error) == _NOT_IMPLEMENTED:
+            return False
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status >= _SERVER_ERROR or status == _TOO_MANY or _code(error) in _PASSING_CODES
     return isinstance(error, _PASSING)
