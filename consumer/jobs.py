@@ -263,7 +263,8 @@ def _close_dead(connection: Connection, job: Job, now: datetime, outcome: Outcom
     dead = and_(runs.c.export_id == job.id, runs.c.attempt == job.run.attempt, runs.c.finished_at.is_(None))
     if job.status != Status.QUEUED:
         dead = and_(dead, runs.c.lease_until <= now)
-    values = {"error_class": Failure.LOST, **values}
+    silent = f"the worker {job.run.worker} fell silent"
+    values = {"error_class": Failure.LOST, "error": silent, **values}
     _expect_one(connection, update(runs).where(dead).values(finished_at=now, outcome=outcome, **values))
 
 

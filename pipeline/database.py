@@ -6,8 +6,10 @@ from contextlib import contextmanager
 
 from sqlalchemy import ColumnElement, Connection, Engine, Text, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 
+from config.database import in_short, passes
 from pipeline.errors import Unavailable
 
 # Postgres takes it in no text, and so has no row with such an id.
@@ -26,12 +28,12 @@ def faults() -> Iterator[None]:
     """Raise Unavailable when the database fails in the block; what it says of our own statements stays a bug."""
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
-        raise Unavailable(f"the database failed: {type(error.orig).__name__}") from error
     except DBAPIError as error:
-        if error.connection_invalidated:
-            raise Unavailable("the connection to the database was lost") from error
+        if passes(error):
+            raise Unavailable(f"the database failed: {in_short(error)}") from error
         raise
+    except PoolExhausted as error:
+        raise Unavailable(f"the database failed: {error}") from error
 
 
 def among(column: ColumnElement[str], values: Iterable[str], database: Engine) -> ColumnElement[bool]:

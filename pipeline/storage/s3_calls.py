@@ -43,6 +43,15 @@ _PASSING_CODES = {
     "ThrottlingException",
     "XAmzContentSHA256Mismatch",
 }
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+_HINTS = {
+    "AccessDenied": "do the credentials allow putting, reading, listing and deleting objects and uploads there?",
+    "NoSuchBucket": "is LANGFUSE_S3_BATCH_EXPORT_BUCKET right, and the region?",
+    "InvalidAccessKeyId": "is LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID right?",
+    "SignatureDoesNotMatch": "is LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY right?",
+    "RequestTimeTooSkewed": "is this machine's clock right?",
+    **dict.fromkeys(_EXPIRED, "the credentials have expired, and nothing here can renew them"),
+}
 _PASSING = (HTTPClientError, ResponseParserError, aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -108,7 +117,7 @@ class Calls:
             try:
                 return await self._called(method, params)
             except Exception as error:
-                if not _passes(error):
+                if not (_passes(error) or await self._renewed(error)):
                     raise _translated(method, error) from error
             on_retry()
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 (spreads retries, hides nothing)
@@ -116,6 +125,13 @@ class Calls:
             return await self._called(method, params)
         except Exception as error:
             raise _translated(method, error) from error
+
+    async def _renewed(self, error: Exception) -> bool:
+        """Ask the chain of credentials anew when they have expired; those from the settings are all there are."""
+        if not isinstance(error, ClientError) or _code(error) not in _EXPIRED or self._fs.key is not None:
+            return False
+        await self._fs.set_session(refresh=True)
+        return True
 
     async def _called(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         # A file is sent piece by piece, where bytes would hold up the loop; and every try reads it from its start.
@@ -150,7 +166,8 @@ def _passes(error: Exception) -> bool:
 def _translated(method: str, error: Exception) -> Exception:
     if isinstance(error, ClientError):
         reason = error.response.get("Error", {}).get("Message", "")
-        return Refused(f"S3 refused {method}: {_code(error)}: {reason}", _code(error))
+        hint = f" ({_HINTS[_code(error)]})" if _code(error) in _HINTS else ""
+        return Refused(f"S3 refused {method}: {_code(error)}: {reason}{hint}", _code(error))
     if isinstance(error, (*_PASSING, BotoCoreError)) and not isinstance(error, ParamValidationError):
         return Unavailable(f"S3 could not be reached for {method}: {error or type(error).__name__}")
     return error

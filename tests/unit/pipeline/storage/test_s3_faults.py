@@ -158,6 +158,24 @@ def test_an_upload_that_cant_be_aborted_is_left_to_the_sweeper(
     assert moto.bucket.uploads() == [KEY]
 
 
+def test_credentials_that_expired_are_asked_for_again(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    options = S3Options(
+        endpoint=moto.bucket.endpoint, region="us-east-1", force_path_style=True, part_size=PART, pauses=(0.01,) * 4
+    )
+    moto.door.faults.append(Fault("PUT", "partNumber=2", "400 Bad Request", b"ExpiredToken"))
+    store(open_storage(f"s3://{moto.bucket.name}", options))
+    assert moto.bucket.read(KEY) == DATA
+
+
+def test_fixed_credentials_that_expired_fail_at_once_in_words(moto: Moto, storage: Storage) -> None:
+    moto.door.faults.append(Fault("PUT", "partNumber=2", "400 Bad Request", b"ExpiredToken", times=1000))
+    with pytest.raises(Unavailable, match="ExpiredToken.*the credentials have expired"):
+        store(storage)
+    assert_nothing_is_left(moto)
+
+
 def test_a_server_that_is_not_there_is_unavailable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

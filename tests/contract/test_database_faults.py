@@ -1,0 +1,73 @@
+"""What the databases say when they fail is told from what they say of a wrong statement."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, make_url, text, update
+from sqlalchemy.exc import DBAPIError
+
+from config.database import open_database
+from config.tables import application, batch_exports
+from consumer.store import changing, looking
+from pipeline.database import connected
+from pipeline.errors import Unavailable
+from tests.services.postgres import Postgres
+from tests.unit.consumer.scenes import queue
+
+
+@pytest.fixture
+def engine(postgres: Postgres) -> Iterator[Engine]:
+    with postgres.database() as database:
+        opened = open_database(make_url(database.url).set(drivername="postgresql+psycopg"))
+        application.create_all(opened)
+        yield opened
+        opened.dispose()
+
+
+def raise_state(connection: Connection, state: str) -> None:
+    connection.exec_driver_sql(f"DO $$ BEGIN RAISE EXCEPTION 'made up' USING ERRCODE = '{state}'; END $$")
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["40001", "40P01", "55P03", "25006", "57P01", "57P03", "57014", "53100", "53300", "08006", "42501", "58030"],
+)
+def test_what_passes_is_unavailable_and_names_the_database(engine: Engine, state: str) -> None:
+    for opened in (changing, looking, connected):
+        with pytest.raises(Unavailable, match=rf"the database failed: made up.*{state}"), opened(engine) as connection:
+            raise_state(connection, state)
+
+
+@pytest.mark.parametrize("state", ["42601", "42P01", "42703", "22001", "22P02", "23505", "XX000", "P0001"])
+def test_what_is_wrong_with_a_statement_is_a_bug(engine: Engine, state: str) -> None:
+    for opened in (changing, looking, connected):
+        with pytest.raises(DBAPIError), opened(engine) as connection:
+            raise_state(connection, state)
+
+
+def test_a_row_that_the_application_keeps_locked_is_waited_for_within_bounds(engine: Engine) -> None:
+    queue(engine)
+    touch = update(batch_exports).values(log="x")
+    with engine.begin() as application_:
+        application_.execute(touch)
+        with pytest.raises(Unavailable, match="lock timeout"), changing(engine) as connection:
+            bound = connection.exec_driver_sql("SHOW lock_timeout").scalar_one()
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
+            connection.execute(touch)
+    assert bound == "10s"
+
+
+def test_a_connection_that_the_server_ends_is_unavailable(engine: Engine) -> None:
+    with pytest.raises(Unavailable), connected(engine) as connection:
+        connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+
+def test_sqlite_is_sorted_by_its_own_codes(tmp_path: Path) -> None:
+    opened = open_database(make_url(f"sqlite:///{tmp_path}/jobs.db"))
+    with pytest.raises(DBAPIError, match="no such table"), looking(opened) as connection:
+        connection.exec_driver_sql("SELECT * FROM nowhere")
+    with pytest.raises(Unavailable, match="readonly"), changing(opened) as connection:
+        connection.exec_driver_sql("PRAGMA query_only = 1")
+        connection.exec_driver_sql("CREATE TABLE t (x)")
+    opened.dispose()
