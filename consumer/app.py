@@ -115,7 +115,9 @@ class _Worker:
             work=lambda claim, progress: run_claim(claim, bench, progress),
             beat=lambda claim, progress: _beat(bench, claim, progress),
             on_end=self._on_end,
-            rhythm=Rhythm(heartbeat=settings.heartbeat_seconds, lease=settings.lease_seconds),
+            rhythm=Rhythm(
+                heartbeat=settings.heartbeat_seconds, lease=settings.lease_seconds, stall=settings.stall_seconds
+            ),
             metrics=parts.metrics,
         )
         self.reception = Reception(

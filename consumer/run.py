@@ -116,6 +116,9 @@ def _work(claim: Claim, bench: Bench, progress: Progress) -> Ending:
     except Rejected as error:
         return partial(_reject, claim, bench, str(error))
     except Cancelled:
+        if progress.stalled:
+            words = f"stalled: for too long no row was read and no byte written, after {progress.rows} rows"
+            return partial(_retry, claim, bench, Failure.STALLED, UNAVAILABLE_TEXT, words)
         return partial(_stop, claim, bench, progress)
     except Unavailable as error:
         logger.warning("failed: %s", error, extra=claim.log_context())

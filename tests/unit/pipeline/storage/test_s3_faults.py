@@ -171,7 +171,7 @@ def test_credentials_that_expired_are_asked_for_again(moto: Moto, monkeypatch: p
 
 def test_fixed_credentials_that_expired_fail_at_once_in_words(moto: Moto, storage: Storage) -> None:
     moto.door.faults.append(Fault("PUT", "partNumber=2", "400 Bad Request", b"ExpiredToken", times=1000))
-    with pytest.raises(Unavailable, match="ExpiredToken.*the credentials have expired"):
+    with pytest.raises(Unavailable, match=r"ExpiredToken.*the credentials have expired"):
         store(storage)
     assert_nothing_is_left(moto)
 
