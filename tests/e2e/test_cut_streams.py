@@ -1,0 +1,96 @@
+"""ClickHouse fails while its rows are on their way: no cut file is ever seen, and the next attempt is whole."""
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, insert
+
+from cli import build
+from cli.embedded.sample import fill
+from cli.embedded.schema import create
+from config.database import open_database
+from config.migrations import migrate
+from config.settings import load
+from config.tables import application, batch_exports
+from tests.contract.faulty import ROWS as ROWS_MARK
+from tests.e2e.daemons import daemon, eventually
+from tests.faults.door import Act, Asked, cut_at, door, ends_at, hold
+from tests.faults.gate import Gate
+from tests.services.stacks import Stack
+from tests.unit.consumer.scenes import letters, row_of, runs_of
+
+ROWS = 700
+FAR = 0.9
+"""The share of the stream that passes: more than one part of the file, so that an upload is open."""
+
+QUICK = {
+    "WAYBILL_SWEEP_SECONDS": "0.5",
+    "WAYBILL_HEARTBEAT_SECONDS": "0.5",
+    "WAYBILL_RETRY_BASE_SECONDS": "0.2",
+    "BATCH_EXPORT_S3_PART_SIZE_MIB": "5",
+}
+MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9.2.1)\n"
+TAGGED = b"\r\n__exception__\r\nabcdefghijklmnop\r\n" + MEMORY + b"100 abcdefghijklmnop\r\n__exception__\r\n"
+FAULTS = {
+    "the connection is cut": cut_at(FAR),
+    "the stream ends early": ends_at(FAR),
+    "an exception follows the rows": ends_at(FAR, lambda: iter([MEMORY])),
+    "a tagged exception follows the rows": ends_at(FAR, lambda: iter([TAGGED])),
+}
+
+
+@pytest.fixture
+def engine(stack: Stack) -> Iterator[Engine]:
+    settings = load(stack.environment())
+    opened = open_database(settings.database)
+    application.create_all(opened)
+    migrate(opened)
+    with build.clickhouse_client(settings) as client:
+        create(client)
+        fill(client, opened, rows=ROWS, projects=("demo",), payload_bytes=20_000)
+    yield opened
+    opened.dispose()
+
+
+def reads_rows(asked: Asked) -> bool:
+    return ROWS_MARK in asked.body
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_stream_that_is_not_whole_leaves_nothing_and_the_retry_succeeds(
+    stack: Stack, engine: Engine, tmp_path: Path, fault: Act
+) -> None:
+    export_id, gate = uuid.uuid4().hex, Gate()
+    row: dict[str, Any] = {
+        "id": export_id,
+        "project_id": "demo",
+        "user_id": "",
+        "name": "",
+        "status": "QUEUED",
+        "format": "JSONL",
+    }
+    row |= {"query": {"tableName": "traces", "filter": [], "orderBy": None}, "created_at": datetime.now(UTC)}
+
+    with door(stack.environment()["CLICKHOUSE_URL"]) as clickhouse:
+        failing = clickhouse.add(reads_rows, fault, times=1)
+        clickhouse.add(lambda _: failing.done == 1, hold(gate))
+        environment = stack.environment() | QUICK | {"CLICKHOUSE_URL": clickhouse.url}
+        with daemon("consumer", tmp_path, environment, wait=False):
+            with engine.begin() as connection:
+                connection.execute(insert(batch_exports).values(row))
+            gate.reached()
+            first = runs_of(engine, export_id)[0]
+            assert (first["outcome"], first["error_class"]) == ("retry", "unavailable")
+            assert (stack.objects(), stack.uploads(), letters(engine)) == ({}, [], [])
+            gate.open()
+            eventually(lambda: row_of(engine, export_id)["status"] == "COMPLETED", what="the retry completes")
+
+    assert [run["outcome"] for run in runs_of(engine, export_id)] == ["retry", "completed"]
+    key = min(stack.objects())
+    lines = stack.read(key).decode().rstrip("\n").split("\n")
+    assert len(lines) == len({line.split('"', 4)[3] for line in lines}) == ROWS
+    assert stack.uploads() == []
