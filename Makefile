@@ -32,6 +32,14 @@ demo: install ## Show the main job working, with nothing installed but Python
 test: install ## Run the tests, on real services where this machine has them
 	@$(BIN)/python -m pytest
 
+.PHONY: faults
+faults: install ## Let everything fail, five times each (FAULT_ROUNDS, FAULT_SEED); prints a table
+	@FAULT_ROUNDS=$${FAULT_ROUNDS:-5} FAULT_FULL=$${FAULT_FULL:-1} $(BIN)/python -m pytest -m faults tests/faults
+
+.PHONY: faults-soak
+faults-soak: install ## Let everything fail at random for an hour (SOAK_MINUTES)
+	@$(BIN)/python -m tests.faults.soak
+
 .PHONY: check
 check: install ## Lint, format check, types
 	@$(BIN)/ruff check .
@@ -46,6 +54,7 @@ bench: install ## Measure the pipeline against two yardsticks
 ci: install check ## What CI runs: every check, every real service required
 	@tests/services/install.sh
 	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest
+	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest -m faults tests/faults
 
 PIN := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 

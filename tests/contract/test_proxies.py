@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.faults.door import Act, Door, but_first_do, cut, cut_at, door, ends_at, hold, hold_answer, hold_at, refuse
+from tests.faults.acts import but_first_do, cut, cut_at, ends_at, hold, hold_answer, hold_at, refuse
+from tests.faults.door import Act, Door, door
 from tests.faults.gate import Gate
 from tests.faults.wire import Weather, Wire, wire
 

@@ -18,7 +18,8 @@ from config.settings import load
 from config.tables import application, batch_exports
 from tests.contract.faulty import ROWS as ROWS_MARK
 from tests.e2e.daemons import daemon, eventually
-from tests.faults.door import Act, Asked, cut_at, door, ends_at, hold
+from tests.faults.acts import cut_at, ends_at, hold
+from tests.faults.door import Act, Asked, door
 from tests.faults.gate import Gate
 from tests.services.stacks import Stack
 from tests.unit.consumer.scenes import letters, row_of, runs_of

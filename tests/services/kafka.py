@@ -23,7 +23,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{broker}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}
 controller.listener.names=CONTROLLER
 log.dirs={data}
 auto.create.topics.enable=false
@@ -75,12 +75,17 @@ def available() -> Availability:
 
 
 @contextlib.contextmanager
-def start(folder: Path, port: int | None = None) -> Iterator[Kafka]:
-    """Run a broker on data in `folder`; the same folder and port again is the same broker, restarted."""
+def start(folder: Path, port: int | None = None, advertised: int | None = None) -> Iterator[Kafka]:
+    """Run a broker on data in `folder`; the same folder and port again is the same broker, restarted.
+
+    `advertised` is the port that it sends its clients to, its own unless there is a proxy before it.
+    """
     port = port or free_port()
     folder.mkdir(exist_ok=True)
     config = folder / "server.properties"
-    config.write_text(_PROPERTIES.format(broker=port, controller=free_port(), data=folder / "data"))
+    config.write_text(
+        _PROPERTIES.format(broker=port, advertised=advertised or port, controller=free_port(), data=folder / "data")
+    )
     log = folder / "kafka.log"
     if not (folder / "data").exists():
         format_ = _java("kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER_ID, "--config", config)

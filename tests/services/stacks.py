@@ -105,8 +105,8 @@ class Embedded:
         storage.mkdir()
         mine = {"DATABASE_URL": f"sqlite:///{folder}/waybill.db", "WAYBILL_STORAGE_URL": storage.as_uri()}
         mailbox = Mailbox(self.parts.mails, "*.eml", "X-Envelope-To")
-        with _clickhouse_database(self.parts.clickhouse) as database:
-            settings = self.parts.environment() | _names() | mine | {"CLICKHOUSE_DB": database}
+        with clickhouse_database(self.parts.clickhouse) as database:
+            settings = self.parts.environment() | own_names() | mine | {"CLICKHOUSE_DB": database}
             yield EmbeddedStack(settings, storage, mailbox.from_now())
 
 
@@ -123,12 +123,12 @@ class Real:
     @contextlib.contextmanager
     def stack(self, folder: Path) -> Iterator[RealStack]:  # noqa: ARG002 (the protocol's signature)
         """Give a test databases, a bucket and topics of its own; the broker makes no topic by itself."""
-        names = _names()
+        names = own_names()
         self.kafka.create_topics(*(name for setting, name in names.items() if setting.endswith("_TOPIC")))
         with (
             self.postgres.database() as database,
             self.s3.bucket() as bucket,
-            _clickhouse_database(self.clickhouse) as clickhouse,
+            clickhouse_database(self.clickhouse) as clickhouse,
         ):
             parts = (self.kafka, database, bucket, self.smtp)
             settings = {name: value for part in parts for name, value in part.environment().items()}
@@ -136,7 +136,7 @@ class Real:
             yield RealStack(settings, bucket, self.smtp.mailbox.from_now())
 
 
-def _names() -> dict[str, str]:
+def own_names() -> dict[str, str]:
     """Topics and consumer groups that no other test has, and what every stack sets alike."""
     suffix = uuid.uuid4().hex[:12]
     return {
@@ -151,7 +151,7 @@ def _names() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _clickhouse_database(url: str) -> Iterator[str]:
+def clickhouse_database(url: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     _clickhouse(url, f"CREATE DATABASE {name}")
     try:

@@ -1,0 +1,51 @@
+"""A case of the fault suite: what goes wrong, and what is promised all the same."""
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from tests.faults import oracle
+from tests.faults.scene import Scene
+
+SEED = os.environ.get("FAULT_SEED") or secrets.token_hex(4)
+ROUNDS = int(os.environ.get("FAULT_ROUNDS") or 1)
+FULL = os.environ.get("FAULT_FULL") == "1"
+"""Whether waits are as long as the table says; else they are scaled down."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """`do` asks for exports and lets the fault happen; what is promised is looked at once all is well again.
+
+    `scaled` says what is shorter than in life.
+    """
+
+    name: str
+    do: Callable[[Scene], None]
+    promise: oracle.Promise = oracle.COMPLETED
+    scaled: str = ""
+
+
+def play(case: Case, scene: Scene, number: int) -> None:
+    """Play one round of a case, and see that every promise is kept."""
+    scene.random = Random(f"{SEED}/{case.name}/{number}")
+    scene.asked.clear()
+    scene.servers.heal()
+    standing = list(scene.daemons)
+    try:
+        case.do(scene)
+        scene.servers.heal()
+        oracle.settled(scene, scene.asked)
+        problems = oracle.eventually_none(lambda: _broken(scene, case.promise))
+        problems += oracle.eventually_none(lambda: oracle.uncounted(scene))
+    finally:
+        scene.servers.heal()
+        scene.dismiss(standing)
+    assert problems == [], f"seed {SEED}, round {number}"
+
+
+def _broken(scene: Scene, promise: oracle.Promise) -> list[str]:
+    seen = oracle.look(scene)
+    return [f"{each}: {why}" for each in scene.asked for why in oracle.broken(scene, seen, each, promise)]

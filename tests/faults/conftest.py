@@ -1,0 +1,86 @@
+"""Fixtures of the fault suite, its rounds, and the table that it prints."""
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults import case
+from tests.faults.scene import Scene, scene
+from tests.faults.servers import Servers, serving
+from tests.faults.source import Source, source
+from tests.services import choice
+
+RESULTS: dict[tuple[str, str], list[str]] = defaultdict(list)
+SCALED: dict[tuple[str, str], str] = {}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        cases = metafunc.module.CASES
+        group = _group(metafunc.module.__name__)
+        SCALED.update({(group, each.name): each.scaled for each in cases})
+        rounds = [pytest.param(each, n, id=f"{each.name}/{n}") for n in range(case.ROUNDS) for each in cases]
+        metafunc.parametrize(("case", "number"), rounds)
+
+
+@pytest.fixture(scope="session")
+def fault_servers(services_folder: Path) -> Iterator[Servers]:
+    if missing := [reason for each in ("kafka", "postgres", "s3", "smtp") if (reason := choice.why_not(each))]:
+        pytest.skip("; ".join(missing))
+    folder = services_folder / "faults"
+    folder.mkdir()
+    folder.chmod(0o711)
+    with serving(folder) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def fault_source(fault_servers: Servers) -> Iterator[Source]:
+    with source(fault_servers) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def stage(
+    fault_servers: Servers,
+    fault_source: Source,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Iterator[Scene]:
+    """The scene of a group, with the daemons that its module's CREW names."""
+    with scene(fault_servers, fault_source, tmp_path_factory.mktemp("stage")) as made:
+        for start in request.module.CREW:
+            start(made)
+        yield made
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    path, _, name = report.nodeid.partition("::")
+    if "tests/faults/" not in path or "[" not in name or not (report.when == "call" or report.outcome != "passed"):
+        return
+    RESULTS[_group(Path(path).stem), name.partition("[")[2].rpartition("/")[0]].append(report.outcome)
+    if report.failed:
+        # A run takes long: what fails is told at once.
+        sys.stderr.write(f"\n{report.nodeid}\n{report.longreprtext[-4000:]}\n")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if not RESULTS:
+        return
+    terminalreporter.section(f"faults (FAULT_SEED={case.SEED})")
+    terminalreporter.write_line(f"{'group':<12}{'case':<74}{'rounds':>7}  result")
+    for (group, name), outcomes in RESULTS.items():
+        failed = len(outcomes) - outcomes.count("passed")
+        result = f"{failed} failed" if failed else "passed"
+        scaled = SCALED.get((group, name))
+        terminalreporter.write_line(
+            f"{group:<12}{name:<74}{len(outcomes):>7}  {result}{f' (scaled: {scaled})' if scaled else ''}"
+        )
+
+
+def _group(module: str) -> str:
+    return module.rpartition(".")[2].removeprefix("test_")

@@ -1,0 +1,153 @@
+"""The faults of the soak: each does its harm for some seconds; servers and proxies are healed after it."""
+
+import contextlib
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.e2e.daemons import Daemon
+from tests.faults import picks
+from tests.faults.acts import but_first_do, cut, cut_at, ends_at, refuse, slowly
+from tests.faults.door import Answer, Ask
+from tests.faults.scene import LEASE, Scene
+from tests.faults.servers import Switched
+from tests.faults.wire import Weather, Wire
+
+CONSUMERS = 3
+NOTIFIERS = 2
+PATIENT = {"WAYBILL_MAX_ATTEMPTS": "12"}
+MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9.2.1)\n"
+
+
+@dataclass
+class Crew:
+    """The daemons of the soak, kept at their number."""
+
+    scene: Scene
+
+    def muster(self) -> None:
+        """Start anew whoever has ended."""
+        self.scene.daemons = self.scene.living()
+        for _ in range(CONSUMERS - len(self.scene.living("consumer"))):
+            self.scene.start("consumer", PATIENT, wait=False)
+        for _ in range(NOTIFIERS - len(self.scene.living("notify"))):
+            self.scene.start("notify", PATIENT, wait=False)
+
+    def one(self, name: str) -> Daemon:
+        """Anyone of them."""
+        return self.scene.random.choice(self.scene.living(name))
+
+
+Fault = Callable[[Crew], None]
+
+
+def _kill(name: str) -> Fault:
+    def do(crew: Crew) -> None:
+        victim = crew.one(name)
+        victim.process.kill()
+        victim.process.wait()
+
+    return do
+
+
+def _terminate(name: str) -> Fault:
+    def do(crew: Crew) -> None:
+        victim = crew.one(name)
+        victim.process.terminate()
+        status = victim.process.wait(timeout=120)
+        assert status == 0, f"{victim.log.name} ended with status {status}"
+
+    return do
+
+
+def _sleep(name: str) -> Fault:
+    def do(crew: Crew) -> None:
+        sleeper = crew.one(name)
+        sleeper.process.send_signal(signal.SIGSTOP)
+        crew.scene.pause(1, LEASE * 2)
+        sleeper.process.send_signal(signal.SIGCONT)
+
+    return do
+
+
+def _wire(pick: Callable[[Scene], Wire], harm: Callable[[Wire, Scene], None]) -> Fault:
+    def do(crew: Crew) -> None:
+        line = pick(crew.scene)
+        harm(line, crew.scene)
+        crew.scene.pause(0.2, 5)
+        line.cut()
+
+    return do
+
+
+def _off(pick: Callable[[Scene], Switched[Any]]) -> Fault:
+    def do(crew: Crew) -> None:
+        server = pick(crew.scene)
+        server.off()
+        crew.scene.pause(0, 3)
+        server.on()
+
+    return do
+
+
+def _rows(crew: Crew) -> None:
+    random = crew.scene.random
+    acts = (cut_at(random.random()), ends_at(random.random()), ends_at(random.random(), lambda: iter([MEMORY])))
+    crew.scene.servers.rows.add(picks.reads_rows, random.choice((*acts, slowly(1_000_000))), times=3)
+    crew.scene.pause(1, 5)
+
+
+def _store(crew: Crew) -> None:
+    random = crew.scene.random
+
+    def moody(ask: Ask) -> Answer:
+        return refuse(503, "SlowDown")(ask) if random.random() < 0.5 else ask()
+
+    act = random.choice((moody, cut, refuse(403, "AccessDenied"), but_first_do(cut), but_first_do(refuse(500, "X"))))
+    what = random.choice((picks.anything, picks.writes, picks.completes, picks.puts_manifest, picks.puts_file))
+    crew.scene.servers.store.add(what, act)
+    crew.scene.pause(1, 5)
+
+
+def _ring_again(crew: Crew) -> None:
+    with contextlib.suppress(AssertionError):  # Kafka may not be back yet
+        asked = crew.scene.asked
+        crew.scene.ring(*crew.scene.random.sample(asked, min(20, len(asked))), times=3)
+
+
+def _refuse(line: Wire, _: Scene) -> None:
+    line.refuse()
+
+
+def _silence(line: Wire, _: Scene) -> None:
+    line.be(Weather(silent=True))
+
+
+def _cut_somewhere(line: Wire, scene: Scene) -> None:
+    size = scene.random.randint(100, 20_000)
+    line.be(scene.random.choice((Weather(cut_after_up=size), Weather(cut_after_down=size))))
+
+
+LINES: dict[str, Callable[[Scene], Wire]] = {
+    "Kafka": lambda scene: scene.servers.kafka_wire,
+    "Postgres": lambda scene: scene.servers.postgres_wire,
+    "SMTP": lambda scene: scene.servers.smtp_wire,
+}
+HARMS = {"refuses": _refuse, "is silent": _silence, "is cut": _cut_somewhere}
+FAULTS: dict[str, Fault] = {
+    "kill -9 a consumer": _kill("consumer"),
+    "SIGTERM to a consumer": _terminate("consumer"),
+    "SIGSTOP a consumer": _sleep("consumer"),
+    "kill -9 a notifier": _kill("notify"),
+    "SIGTERM to a notifier": _terminate("notify"),
+    "SIGSTOP a notifier": _sleep("notify"),
+    **{f"{name} {how}": _wire(line, harm) for name, line in LINES.items() for how, harm in HARMS.items()},
+    "Kafka restarts": _off(lambda scene: scene.servers.kafka),
+    "Postgres restarts": _off(lambda scene: scene.servers.postgres),
+    "S3 restarts": _off(lambda scene: scene.servers.s3),
+    "SMTP restarts": _off(lambda scene: scene.servers.smtp),
+    "ClickHouse fails": _rows,
+    "S3 fails": _store,
+    "events are repeated": _ring_again,
+}

@@ -1,0 +1,101 @@
+"""An SMTP server that keeps mails as files, and answers each message as a script says."""
+
+import asyncio
+import contextlib
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from aiosmtpd.smtp import SMTP, AuthResult
+
+from cli.embedded.mailsink import ACCEPTED, Folder
+from tests.services.mail import Mailbox
+
+Reply = Callable[[int, Callable[[], None]], str | None]
+"""Answers the n-th mail, from 1: calls what it is given to keep the mail; None drops the connection."""
+
+
+def accept(_: int, keep: Callable[[], None]) -> str:
+    """Keep it, and say so."""
+    keep()
+    return ACCEPTED
+
+
+def at_first(times: int, answer: str | None, *, kept: bool = False) -> Reply:
+    """Answer so to the first mails, which may be kept all the same; accept what comes then."""
+
+    def reply(number: int, keep: Callable[[], None]) -> str | None:
+        if number > times:
+            return accept(number, keep)
+        if kept:
+            keep()
+        return answer
+
+    return reply
+
+
+class _Handler:
+    def __init__(self, folder: Folder, at_recipient: Reply, at_end: Reply) -> None:
+        self._folder = folder
+        self._at_recipient = at_recipient
+        self._at_end = at_end
+        self._seen = {"recipients": 0, "mails": 0}
+
+    async def handle_RCPT(  # noqa: N802 (aiosmtpd names it)
+        self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any
+    ) -> str:
+        self._seen["recipients"] += 1
+        said = self._at_recipient(self._seen["recipients"], lambda: envelope.rcpt_tos.append(address))
+        return "250 OK" if said == ACCEPTED else str(said)
+
+    async def handle_DATA(self, server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 (the same)
+        self._seen["mails"] += 1
+
+        def keep() -> None:
+            self._folder.keep(envelope.content, envelope.mail_from, envelope.rcpt_tos)
+
+        said = self._at_end(self._seen["mails"], keep)
+        if said is None:
+            server.transport.abort()
+        return said or ACCEPTED
+
+
+@contextlib.contextmanager
+def sink(
+    folder: Path, *, at_recipient: Reply = accept, at_end: Reply = accept, tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[int, Mailbox]]:
+    """Serve on a free port for the block; gives the port and the mails. With `tls` it offers STARTTLS."""
+    folder.mkdir(exist_ok=True)
+    loop = asyncio.new_event_loop()
+    protocol = partial(
+        SMTP,
+        _Handler(Folder(folder), at_recipient, at_end),
+        loop=loop,
+        authenticator=lambda *_: AuthResult(success=True),
+        auth_require_tls=False,
+        enable_SMTPUTF8=True,
+        tls_context=tls,
+    )
+    server = loop.run_until_complete(loop.create_server(protocol, "127.0.0.1", 0))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.sockets[0].getsockname()[1], Mailbox(folder, "*.eml", "X-Envelope-To")
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """A certificate that nobody trusts."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=mail.test"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context

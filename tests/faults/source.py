@@ -1,0 +1,103 @@
+"""What is exported in the fault suite: one project's rows of every kind, and whether a file holds exactly them."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import Engine
+
+from cli import build
+from cli.embedded.sample import fill
+from cli.embedded.schema import create
+from config.database import open_database
+from config.migrations import migrate
+from config.settings import load
+from config.tables import application
+from tests.faults.servers import Servers
+from tests.oracle import raw
+from tests.oracle.compare import differences
+from tests.oracle.expected import expected, table_of
+from tests.oracle.values import Table
+from tests.services.stacks import clickhouse_database
+
+PROJECT = "demo"
+TRACES = 1200
+PAYLOAD = 20_000
+LARGE: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
+"""A file of some 16 MB: four parts."""
+
+SMALL: dict[str, Any] = LARGE | {
+    "filter": [{"type": "boolean", "column": "bookmarked", "operator": "=", "value": True}]
+}
+"""A file of less than a part."""
+
+CUTOFF = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Source:
+    """The rows, in a ClickHouse database and in a database of Postgres that cases take copies of."""
+
+    clickhouse_db: str
+    template: str
+    rows: raw.World
+    _tables: dict[str, Table] = field(default_factory=dict)
+    _right: set[tuple[str, str, str]] = field(default_factory=set)
+
+    def problems(self, query: Mapping[str, Any], file_format: str, data: bytes) -> list[str]:
+        """What is wrong with a file, in words; the same bytes are compared once."""
+        known = (json.dumps(dict(query), sort_keys=True), file_format, hashlib.sha256(data).hexdigest())
+        if known in self._right:
+            return []
+        plain = data if file_format == "PARQUET" else _unpacked(data, query.get("compression", "none"))
+        problems = differences(expected(self._table(query["tableName"]), query), plain, file_format)
+        if not problems:
+            self._right.add(known)
+        return problems
+
+    def count(self, query: Mapping[str, Any]) -> int:
+        """How many rows a file must have."""
+        return len(expected(self._table(query["tableName"]), query).rows)
+
+    def _table(self, name: str) -> Table:
+        if name not in self._tables:
+            self._tables[name] = table_of(self.rows, PROJECT, name, CUTOFF)
+        return self._tables[name]
+
+
+@contextlib.contextmanager
+def source(servers: Servers) -> Iterator[Source]:
+    """Make the rows, for as long as the block runs; Waybill's own tables are there, and empty."""
+    with (
+        clickhouse_database(servers.clickhouse) as clickhouse_db,
+        servers.postgres.now.database() as database,
+    ):
+        settings = load(
+            {"CLICKHOUSE_URL": servers.clickhouse, "CLICKHOUSE_DB": clickhouse_db, "DATABASE_URL": database.url}
+        )
+        engine = open_database(settings.database)
+        application.create_all(engine)
+        migrate(engine)
+        with build.clickhouse_client(settings) as client:
+            create(client)
+            fill(client, engine, rows=TRACES, projects=(PROJECT,), payload_bytes=PAYLOAD)
+        rows = raw.load(servers.clickhouse, clickhouse_db, engine)
+        _leave(engine)
+        yield Source(clickhouse_db, database.url.rpartition("/")[2], rows)
+
+
+def _unpacked(data: bytes, compression: str) -> bytes:
+    if compression == "none":
+        return data
+    unpacked: bytes = pa.CompressedInputStream(pa.BufferReader(data), compression).read()
+    return unpacked
+
+
+def _leave(engine: Engine) -> None:
+    """Let go of the database: one that somebody is connected to cannot be copied."""
+    engine.dispose()

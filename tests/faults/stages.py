@@ -1,0 +1,65 @@
+"""The stages of an export at which a worker can be stopped, each reached by a gate in a proxy."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.faults import picks
+from tests.faults.acts import hold, hold_answer, hold_at
+from tests.faults.gate import Gate
+from tests.faults.scene import Scene
+from tests.faults.source import LARGE, SMALL
+
+Arm = Callable[[Scene, Gate], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a worker is stopped: `arm` puts a gate in its way, `go_on` leads from there to the stage itself."""
+
+    name: str
+    arm: Arm
+    queries: tuple[Mapping[str, Any], ...] = (LARGE, SMALL)
+    go_on: Callable[[Scene, Gate, str], None] = lambda *_: None
+
+
+def _claimed(scene: Scene, gate: Gate) -> None:
+    scene.servers.rows.add(picks.anything, hold(gate), times=1)
+
+
+def _reading(scene: Scene, gate: Gate) -> None:
+    scene.servers.rows.add(picks.reads_rows, hold_at(scene.random.uniform(0.05, 0.95), gate), times=1)
+
+
+def _sending(scene: Scene, gate: Gate) -> None:
+    act = scene.random.choice((hold, hold_answer))
+    scene.servers.store.add(picks.sends_part(scene.random.randint(1, 3)), act(gate), times=1)
+
+
+def _completing(scene: Scene, gate: Gate) -> None:
+    scene.servers.store.add(lambda each: picks.completes(each) or picks.puts_file(each), hold(gate), times=1)
+
+
+def _completed(scene: Scene, gate: Gate) -> None:
+    scene.servers.store.add(lambda each: picks.completes(each) or picks.puts_file(each), hold_answer(gate), times=1)
+
+
+def _described(scene: Scene, gate: Gate) -> None:
+    scene.servers.store.add(picks.puts_manifest, hold_answer(gate), times=1)
+
+
+def _written(scene: Scene, gate: Gate, export_id: str) -> None:
+    scene.servers.kafka_wire.refuse()
+    gate.open()
+    scene.becomes(export_id, "COMPLETED")
+
+
+STAGES = (
+    Stage("after claim", _claimed),
+    Stage("in mid-read", _reading),
+    Stage("at part n", _sending, (LARGE,)),
+    Stage("before completing the upload", _completing),
+    Stage("after completing it", _completed),
+    Stage("before the row", _described),
+    Stage("after the row and before the event", _described, go_on=_written),
+)
