@@ -14,6 +14,7 @@ from tests.faults.servers import Servers, serving
 from tests.faults.source import Source, source
 from tests.services import choice
 
+CASE_SECONDS = 900
 RESULTS: dict[tuple[str, str], list[str]] = defaultdict(list)
 SCALED: dict[tuple[str, str], str] = {}
 
@@ -25,6 +26,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         SCALED.update({(group, each.name): each.scaled for each in cases})
         rounds = [pytest.param(each, n, id=f"{each.name}/{n}") for n in range(case.ROUNDS) for each in cases]
         metafunc.parametrize(("case", "number"), rounds)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "faults" in item.keywords:
+            item.add_marker(pytest.mark.timeout(CASE_SECONDS))
 
 
 @pytest.fixture(scope="session")
