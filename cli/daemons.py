@@ -31,6 +31,7 @@ def run_consumer() -> None:
         metrics=metrics,
         export=export,
         checks={name: checks[name] for name in ("database", "clickhouse", "storage", "kafka")},
+        routes=build.downloads(settings, jobs, storage, metrics),
     )
     asyncio.run(consumer.app.run(settings, parts))
 

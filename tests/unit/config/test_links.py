@@ -45,9 +45,7 @@ def test_a_token_with_any_bit_of_its_bytes_flipped_is_refused(data: st.DataObjec
 
 
 @given(IDS, IDS, st.integers(0, 400), st.text(URL_SAFE + "=", max_size=40))
-def test_a_token_that_is_cut_or_continued_is_refused(
-    project_id: str, export_id: str, length: int, more: str
-) -> None:
+def test_a_token_that_is_cut_or_continued_is_refused(project_id: str, export_id: str, length: int, more: str) -> None:
     whole = token(project_id, export_id)
     given = whole[:length] + more
 
@@ -106,7 +104,9 @@ def test_a_token_that_is_longer_than_any_of_ours_is_not_even_decoded() -> None:
 
 def test_links_are_written_where_the_settings_say() -> None:
     assert read_links(load({"WAYBILL_SECRET_KEY": "k" * 32})) is None
-    links = read_links(load({"WAYBILL_PUBLIC_URL": "https://x.example/", "WAYBILL_SECRET_KEY": f"{'a' * 32}, {'k' * 32}"}))
+    links = read_links(
+        load({"WAYBILL_PUBLIC_URL": "https://x.example/", "WAYBILL_SECRET_KEY": f"{'a' * 32}, {'k' * 32}"})
+    )
 
     assert links is not None
     assert links.write("p", "e").startswith("https://x.example/d/")
