@@ -9,6 +9,7 @@ from urllib.parse import quote
 from sqlalchemy import Engine
 
 from config.events import ExportFinished, read_finished
+from config.links import Links
 from config.settings import Settings
 from notify import mail, recipient, smtp, text
 from notify.errors import Unavailable, Undeliverable
@@ -40,12 +41,16 @@ class Post:
 
 @dataclass(frozen=True)
 class Desk:
-    """All that an attempt needs; without `post` nobody is told, and every notice is skipped."""
+    """All that an attempt needs; without `post` nobody is told, and every notice is skipped.
+
+    Without `links`, mails link to the URL that the export's row has.
+    """
 
     engine: Engine
     notices: Notices
     post: Post | None
     nextauth_url: str | None
+    links: Links | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def _tell(desk: Desk, event: ExportFinished, now: datetime) -> Attempt:
         recipient=found.address or "",
         user_name=found.user_name,
         export_name=found.export_name,
-        url=text.link(found.url),
+        url=text.link(desk.links.write(event.project_id, event.batch_export_id) if desk.links else found.url),
         page=_page(desk.nextauth_url, event.project_id),
         expires_at=found.expires_at,
     )

@@ -43,7 +43,7 @@ def server() -> Iterator[MailServer]:
 @pytest.fixture
 def desk(engine: Engine, server: MailServer) -> Desk:
     store = Notices(engine, max_attempts=3, first_pause=timedelta(milliseconds=50), lease=timedelta(seconds=1))
-    return Desk(engine, store, Post(parse_server(server.url), "exports@example.com"), None)
+    return Desk(engine, store, Post(parse_server(server.url), "exports@example.com"), None, None)
 
 
 def notifier(desk: Desk, stop: asyncio.Event, settings: Settings | None = None) -> Notifier:

@@ -9,6 +9,7 @@ from sqlalchemy import Engine, Row, delete, make_url, select, update
 
 from config.database import open_database
 from config.events import Status
+from config.links import Links
 from config.settings import Misconfigured, load
 from config.tables import batch_exports, notices, users
 from notify.deliver import Attempt, Desk, Outcome, Post, attempt, read_post, settle
@@ -48,10 +49,10 @@ def desk(engine: Engine, server: MailServer) -> Desk:
     return desk_for(engine, server.url)
 
 
-def desk_for(engine: Engine, url: str | None, nextauth_url: str | None = None) -> Desk:
+def desk_for(engine: Engine, url: str | None, nextauth_url: str | None = None, links: Links | None = None) -> Desk:
     post = Post(parse_server(url), "exports@example.com") if url else None
     store = Notices(engine, max_attempts=3, first_pause=timedelta(seconds=5), lease=timedelta(seconds=60))
-    return Desk(engine, store, post, nextauth_url)
+    return Desk(engine, store, post, nextauth_url, links)
 
 
 def claim(desk: Desk, **changes: Any) -> Notice:
@@ -105,6 +106,23 @@ def test_the_page_of_exports_is_linked_with_the_project_escaped(engine: Engine, 
 
     body = server.messages[0].get_body(("plain",))
     assert "https://app.example.com/project/a%2Fb%20%3F/settings/exports" in str(body)
+
+
+def test_with_a_public_url_the_button_goes_to_our_own_link(engine: Engine, server: MailServer) -> None:
+    add_user(engine)
+    add_export(engine, url=None)
+    links = Links("https://exports.example.com", [b"k" * 32])
+
+    assert (
+        attempt(desk_for(engine, server.url, links=links), claim(desk_for(engine, None)), NOW).outcome is Outcome.SENT
+    )
+
+    link = links.write("project-1", "export-1")
+    plain, html = (server.messages[0].get_body((kind,)) for kind in ("plain", "html"))
+    assert plain is not None
+    assert html is not None
+    assert link in str(plain.get_content()).splitlines()
+    assert f'href="{link}"' in str(html.get_content())
 
 
 @pytest.mark.parametrize(
