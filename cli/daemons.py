@@ -45,7 +45,7 @@ def run_notify() -> None:
     engine = build.engine(settings)
     notices = Notices(
         engine,
-        max_attempts=settings.max_attempts,
+        patience=timedelta(hours=settings.notice_hours),
         first_pause=timedelta(seconds=settings.retry_base_seconds),
         lease=timedelta(seconds=settings.lease_seconds),
     )

@@ -51,7 +51,7 @@ def desk(engine: Engine, server: MailServer) -> Desk:
 
 def desk_for(engine: Engine, url: str | None, nextauth_url: str | None = None, links: Links | None = None) -> Desk:
     post = Post(parse_server(url), "exports@example.com") if url else None
-    store = Notices(engine, max_attempts=3, first_pause=timedelta(seconds=5), lease=timedelta(seconds=60))
+    store = Notices(engine, patience=timedelta(days=7), first_pause=timedelta(seconds=5), lease=timedelta(seconds=60))
     return Desk(engine, store, post, nextauth_url, links)
 
 
@@ -204,7 +204,7 @@ def test_a_database_without_answer_is_for_later(engine: Engine, desk: Desk) -> N
 
 
 def test_a_bug_is_logged_with_its_traceback_and_tried_again(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    broken = Notice("event-1", "mail", "export-1", 1, b"not an event")
+    broken = Notice("event-1", "mail", "export-1", 1, NOW, b"not an event")
 
     ended = attempt(desk, broken, NOW)
 
@@ -225,14 +225,50 @@ def test_an_ending_is_recorded_and_counted_as_what_it_is(
     assert row(engine).state == state
 
 
-def test_the_last_attempt_that_is_for_later_has_failed(engine: Engine, desk: Desk) -> None:
+@pytest.mark.parametrize("outcome", [Outcome.RETRIED, Outcome.UNANSWERED])
+def test_what_is_for_later_is_tried_until_its_time_is_over(engine: Engine, desk: Desk, outcome: Outcome) -> None:
     claimed = claim(desk)
-    for _ in range(2):
-        assert settle(desk.notices, claimed, Attempt(Outcome.RETRIED, "greylisted"), NOW) is Outcome.RETRIED
+    for hours in (0, 1, 23.9):
+        assert settle(desk.notices, claimed, Attempt(outcome, "busy"), NOW + timedelta(hours=hours)) is outcome
         claimed = claim_again(desk)
 
-    assert settle(desk.notices, claimed, Attempt(Outcome.RETRIED, "greylisted"), NOW) is Outcome.FAILED
-    assert (row(engine).state, row(engine).attempts, row(engine).error) == ("failed", 3, "greylisted")
+    assert settle(desk.notices, claimed, Attempt(outcome, "busy"), NOW + timedelta(days=7)) is Outcome.FAILED
+    assert (row(engine).state, row(engine).attempts, row(engine).error) == ("failed", 4, "busy")
+
+
+def test_a_greylisted_mail_is_taken_minutes_later(engine: Engine, desk: Desk, server: MailServer) -> None:
+    add_user(engine)
+    add_export(engine)
+    desk.notices.record(completion(), NOW)
+    now, accepts = NOW, NOW + timedelta(minutes=5)
+    outcomes = []
+    while Outcome.SENT not in outcomes:
+        server.rcpt = "250 OK" if now >= accepts else "451 4.7.1 greylisted, try again in 5 minutes"
+        claimed = desk.notices.claim(desk.notices.due(now, limit=1)[0], now)
+        assert claimed is not None
+        outcomes.append(settle(desk.notices, claimed, attempt(desk, claimed, now), now))
+        now = desk.notices.next_due() or now
+
+    assert outcomes == [Outcome.RETRIED] * 6 + [Outcome.SENT]
+    assert len(server.taken) == 1
+
+
+def test_only_a_mail_without_an_answer_can_come_twice_and_is_counted(
+    engine: Engine, desk: Desk, server: MailServer
+) -> None:
+    add_user(engine)
+    add_export(engine)
+    claimed = claim(desk)
+    server.before_answer = lambda transport: transport.abort()
+
+    ended = attempt(desk, claimed, NOW)
+
+    assert settle(desk.notices, claimed, ended, NOW) is Outcome.UNANSWERED
+    assert row(engine).state == "pending"
+    server.before_answer = None
+    again = attempt(desk, claim_again(desk), NOW)
+    assert again.outcome is Outcome.SENT
+    assert [each["Message-ID"] for each in server.messages] == [again.detail] * 2
 
 
 def test_what_another_notifier_took_over_is_not_counted(desk: Desk) -> None:
