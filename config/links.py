@@ -3,6 +3,7 @@
 import base64
 import hmac
 from collections.abc import Iterator, Sequence
+from itertools import count
 
 from config.settings import Settings
 
@@ -65,5 +66,5 @@ def _crypt(key: bytes, tag: bytes, text: bytes) -> bytes:
 
 
 def _stream(key: bytes, tag: bytes) -> Iterator[int]:
-    for block in range(LONGEST_TOKEN):
+    for block in count():
         yield from hmac.digest(key, b"stream\0" + tag + block.to_bytes(4, "big"), "sha256")
