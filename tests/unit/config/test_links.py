@@ -2,12 +2,13 @@ import base64
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config.links import Links, read_links
 from config.settings import load
 
+SETTINGS = settings(deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 KEY, OTHER = b"k" * 32, b"o" * 32
 LINKS = Links("https://exports.example.com/base", [KEY])
 IDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=80)
@@ -18,6 +19,7 @@ def token(project_id: str = "project-1", export_id: str = "export-1", links: Lin
     return links.write(project_id, export_id).rpartition("/")[2]
 
 
+@SETTINGS
 @given(IDS, IDS)
 def test_what_is_written_is_read_back(project_id: str, export_id: str) -> None:
     url = LINKS.write(project_id, export_id)
@@ -27,6 +29,7 @@ def test_what_is_written_is_read_back(project_id: str, export_id: str) -> None:
     assert LINKS.read(url.rpartition("/")[2]) == (project_id, export_id)
 
 
+@SETTINGS
 @given(st.data())
 def test_a_token_with_one_character_changed_is_refused(data: st.DataObject) -> None:
     whole = token(data.draw(IDS), data.draw(IDS))
@@ -36,6 +39,7 @@ def test_a_token_with_one_character_changed_is_refused(data: st.DataObject) -> N
     assert LINKS.read(whole[:at] + other + whole[at + 1 :]) is None
 
 
+@SETTINGS
 @given(st.data())
 def test_a_token_with_any_bit_of_its_bytes_flipped_is_refused(data: st.DataObject) -> None:
     raw = bytearray(base64.urlsafe_b64decode(token(data.draw(IDS), data.draw(IDS)) + "=="))
@@ -44,6 +48,7 @@ def test_a_token_with_any_bit_of_its_bytes_flipped_is_refused(data: st.DataObjec
     assert LINKS.read(base64.urlsafe_b64encode(raw).rstrip(b"=").decode()) is None
 
 
+@SETTINGS
 @given(IDS, IDS, st.integers(0, 400), st.text(URL_SAFE + "=", max_size=40))
 def test_a_token_that_is_cut_or_continued_is_refused(project_id: str, export_id: str, length: int, more: str) -> None:
     whole = token(project_id, export_id)
@@ -52,16 +57,19 @@ def test_a_token_that_is_cut_or_continued_is_refused(project_id: str, export_id:
     assert (LINKS.read(given) is not None) == (given == whole)
 
 
+@SETTINGS
 @given(st.text(max_size=300))
 def test_what_was_never_written_is_refused(text: str) -> None:
     assert LINKS.read(text) is None
 
 
+@SETTINGS
 @given(st.binary(max_size=200))
 def test_bytes_that_were_never_sealed_are_refused(raw: bytes) -> None:
     assert LINKS.read(base64.urlsafe_b64encode(raw).rstrip(b"=").decode()) is None
 
 
+@SETTINGS
 @given(IDS, IDS, IDS, st.integers(0, 200))
 def test_no_part_of_a_token_fits_another_export(project_id: str, one: str, two: str, at: int) -> None:
     first, second = token(project_id, one), token(project_id, two)
@@ -71,6 +79,7 @@ def test_no_part_of_a_token_fits_another_export(project_id: str, one: str, two: 
     assert (LINKS.read(mixed) is None) == (mixed not in {first, second})
 
 
+@SETTINGS
 @given(IDS, IDS)
 def test_ids_are_not_confused_where_one_ends_and_the_other_begins(one: str, two: str) -> None:
     assert LINKS.read(token(one + two, "x")) == (one + two, "x")

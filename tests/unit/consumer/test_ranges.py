@@ -1,8 +1,10 @@
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumer.ranges import Unsatisfiable, read_range
+
+SETTINGS = settings(deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,7 @@ def test_a_range_beyond_the_end_is_refused(header: str, size: int) -> None:
         read_range(header, size)
 
 
+@SETTINGS
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 200))
 def test_a_range_is_always_within_the_file(first: int, last: int, size: int) -> None:
     try:
