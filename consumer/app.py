@@ -25,6 +25,7 @@ from config.metrics import Metrics
 from config.publisher import Outgoing, Publisher
 from config.settings import Settings
 from config.threads import in_thread
+from consumer import outbox
 from consumer.admission import Admission
 from consumer.clock import DatabaseClock
 from consumer.dead_letters import Received
@@ -36,6 +37,7 @@ from consumer.relay import relay
 from consumer.run import Bench, Export, Rules, run_claim
 from consumer.slots import Rhythm, Slots
 from consumer.sweeper import Sweeper
+from consumer.upkeep import Upkeep
 from pipeline.errors import Unavailable
 from pipeline.sources import Sources
 from pipeline.storage import Storage
@@ -46,6 +48,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_PORT = 6066
 GRACE_SECONDS = 10.0
 """How long an export that is stopped may take to be put back in the queue."""
+
+UPKEEP_SECONDS = 300.0
 
 UNSEEN_SWEEPS = 2
 """After so many sweeps a QUEUED row is taken up without its event."""
@@ -79,7 +83,7 @@ async def run(settings: Settings, parts: Parts) -> None:
         async with serve(settings.http_host, port, registry=parts.metrics.registry, health=health, routes=parts.routes):
             if not await wait_for_dependencies(health, stop):
                 return
-            timers = asyncio.gather(worker.sweep(health), worker.relay(health))
+            timers = asyncio.gather(worker.sweep(health), worker.relay(health), worker.tidy(health))
             build = partial(_listen, settings, worker.reception, Path(folder))
             await supervise(build, health=health, stop=stop)
             health.rest()
@@ -136,6 +140,7 @@ class _Worker:
             project_slots=settings.project_slots,
             unseen_for=timedelta(seconds=UNSEEN_SWEEPS * settings.sweep_seconds),
         )
+        self._upkeep = Upkeep(bench=bench, prefix=settings.prefix, delete_expired=settings.delete_expired)
         for verdict in Verdict:
             parts.metrics.requests.labels(verdict)
         self._settings = settings
@@ -179,11 +184,19 @@ class _Worker:
         except Unavailable as error:
             logger.warning("a stopped export is left to the sweepers: %s", error, extra=claim.log_context())
 
+    async def tidy(self, health: Health) -> None:
+        """Tidy up every few minutes."""
+        await every(UPKEEP_SECONDS, self._upkeep.tidy, name="upkeep", health=health, stop=self._stop)
+
     async def _publish(self) -> None:
+        engine, full = self._parts.jobs.engine, self.reception.outbox_full
         try:
-            await in_thread(relay, self._parts.jobs.engine, self._parts.publisher, self._now)
+            await in_thread(relay, engine, self._parts.publisher, self._now)
+            full.clear()
         except Unavailable as error:
             logger.warning("events wait in the outbox: %s", error)
+            if await in_thread(outbox.is_full, engine):
+                full.set()
 
     def _on_end(self) -> None:
         self._relay_now.set()

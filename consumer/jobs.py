@@ -12,7 +12,7 @@ from config.events import ExportFinished, Status
 from config.tables import batch_exports, runs
 from consumer import outbox
 from consumer.guards import Verdict
-from consumer.records import Claim, Failure, Hold, Job, Outcome
+from consumer.records import Claim, Failure, Hold, Job, Outcome, Run
 from consumer.store import changing, looking, select_jobs, to_job
 from pipeline.errors import Rejected
 from pipeline.types import ExportResult
@@ -144,6 +144,12 @@ class Jobs:
         except _Overtaken:
             return False
         return True
+
+    def forget_object(self, run: Run) -> None:
+        """Note that the attempt's file is deleted: its run has no key any more."""
+        same = and_(runs.c.export_id == run.export_id, runs.c.attempt == run.attempt)
+        with changing(self.engine) as connection:
+            connection.execute(update(runs).where(same).values(object_key=None))
 
     def create(self, project_id: str, user_id: str, name: str, query: Any, format_: str, now: datetime) -> Job:
         """Insert a QUEUED row; the export sees data up to `now`."""
