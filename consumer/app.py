@@ -17,7 +17,7 @@ from typing import Any
 import faust
 from aiohttp import web
 
-from config.daemon import every, stop_on_signals, supervise, wait_for_dependencies
+from config.daemon import every, stop_on_signals, supervise, until, wait_for_dependencies
 from config.events import ExportRequested
 from config.http import Check, Health, serve
 from config.kafka import build_app, raw_topic
@@ -50,6 +50,7 @@ GRACE_SECONDS = 10.0
 """How long an export that is stopped may take to be put back in the queue."""
 
 UPKEEP_SECONDS = 300.0
+CLOCK_SECONDS = 1.0
 
 UNSEEN_SWEEPS = 2
 """After so many sweeps a QUEUED row is taken up without its event."""
@@ -83,11 +84,14 @@ async def run(settings: Settings, parts: Parts) -> None:
         async with serve(settings.http_host, port, registry=parts.metrics.registry, health=health, routes=parts.routes):
             if not await wait_for_dependencies(health, stop):
                 return
+            if not await worker.set_clock():
+                return
+            ending = asyncio.create_task(worker.end())
             timers = asyncio.gather(worker.sweep(health), worker.relay(health), worker.tidy(health))
             build = partial(_listen, settings, worker.reception, Path(folder))
             await supervise(build, health=health, stop=stop)
             health.rest()
-            await worker.end()
+            await ending
             with suppress(TimeoutError):
                 await asyncio.wait_for(timers, GRACE_SECONDS)
 
@@ -146,6 +150,7 @@ class _Worker:
         self._settings = settings
         self._parts = parts
         self._now = clock.now
+        self._clock = clock
         self._stop = stop
         self._sweep_now = asyncio.Event()
         self._relay_now = asyncio.Event()
@@ -160,8 +165,24 @@ class _Worker:
         seconds, work = self._settings.sweep_seconds, self._publish
         await every(seconds, work, name="relay", health=health, stop=self._stop, wake=self._relay_now)
 
+    async def set_clock(self) -> bool:
+        """Learn the database's time before anything is claimed by it; False when stopped first."""
+        while not self._stop.is_set():
+            try:
+                await in_thread(self._clock.compare)
+            except Unavailable as error:
+                logger.warning("the database's time is not known yet: %s", error)
+            else:
+                return True
+            await until(self._stop, CLOCK_SECONDS)
+        return False
+
     async def end(self) -> None:
-        """Bring what runs to an end; what does not come to one goes back to the queue."""
+        """On the signal, bring what runs to an end; what does not come to one goes back to the queue.
+
+        The group is left in the meantime.
+        """
+        await self._stop.wait()
         await self.reception.settle(GRACE_SECONDS)
         stopped = await self._slots.drain(self._settings.drain_seconds, GRACE_SECONDS)
         try:
