@@ -69,10 +69,12 @@ class Jobs:
     def beat(self, claim: Claim, *, rows: int, bytes_: int, now: datetime) -> Hold:
         """Extend the lease and note how far the export is (rows read, bytes written so far)."""
         values = {"heartbeat_at": now, "lease_until": now + self._terms.lease, "rows": rows, "bytes": bytes_}
+        status_now = select(batch_exports.c.status).where(_row(claim.job))
+        extended = update(runs).where(_open(claim)).values(values).returning(status_now.scalar_subquery())
         with changing(self.engine) as connection:
-            alive = connection.execute(update(runs).where(_open(claim)).values(values)).rowcount == 1
-            status = connection.execute(select(batch_exports.c.status).where(_row(claim.job))).scalar()
-        if alive and status == Status.PROCESSING:
+            alive = connection.execute(extended).first()
+            status = alive[0] if alive is not None else connection.execute(status_now).scalar()
+        if alive is not None and status == Status.PROCESSING:
             return Hold.KEPT
         return Hold.CANCELLED if status == Status.CANCELLED else Hold.LOST
 
