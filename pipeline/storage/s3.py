@@ -108,7 +108,8 @@ class S3Storage:
         """Begin a multipart upload and abort it: that needs the right to write, and leaves nothing to see."""
         target = {"Bucket": self._bucket, "Key": joined(self._root, ".waybill-check")}
         begun = self._calls.run("create_multipart_upload", **target, **_encryption(self._options))
-        self._calls.run("abort_multipart_upload", **target, UploadId=begun["UploadId"])
+        # A try whose answer was lost has done it.
+        abort_upload(self._calls, self._bucket, {"Key": target["Key"], "UploadId": begun["UploadId"]})
 
 
 def _filesystem(options: S3Options, endpoint: str | None) -> S3FileSystem:
