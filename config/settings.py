@@ -151,6 +151,8 @@ class Settings(BaseSettings):
     max_attempts: int = Field(8, alias="WAYBILL_MAX_ATTEMPTS", ge=1)
     retry_base_seconds: float = Field(5, alias="WAYBILL_RETRY_BASE_SECONDS", gt=0)
     stale_days: float = Field(30, alias="WAYBILL_STALE_DAYS", gt=0)
+    delete_expired: bool = Field(default=False, alias="WAYBILL_DELETE_EXPIRED")
+    stall_seconds: float = Field(900, alias="WAYBILL_STALL_SECONDS", gt=0)
     drain_seconds: float = Field(30, alias="WAYBILL_DRAIN_SECONDS", ge=0)
     http_host: str = Field("0.0.0.0", alias="WAYBILL_HTTP_HOST")  # noqa: S104 (probes and scrapers come from outside)
     http_port: int | None = Field(None, alias="WAYBILL_HTTP_PORT", ge=0, le=65535)
