@@ -1,23 +1,16 @@
-"""Declares how a database is opened, its two kinds of transaction, and which of its errors pass."""
+"""Declares how a database is opened, and the two kinds of transaction: one that reads, one that writes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 BUSY_SECONDS = 10
 SILENT_SECONDS = 60
 """A connection whose other end says nothing for so long is dead."""
 
 _WRITES = "waybill_writes"
-
-# SQLSTATEs, whole or by their class, that say nothing about our statement: connection lost, authorization, rolled back
-# (serialization, deadlock), out of resources, not in the right state (locked), operator's doing (shutdown, timeout),
-# system error; and read-only, idle for too long, no such database, no permission.
-_PASSING = ("08", "28", "40", "53", "55", "57", "58", "25006", "25P03", "3D000", "42501")
-_SQLITE_OURS = ("SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_MISUSE", "SQLITE_RANGE")
 
 
 def open_database(url: URL) -> Engine:
@@ -61,27 +54,11 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """Give a connection in a transaction that only reads, which keeps nobody from writing."""
+    """Give a connection that only reads, and keeps nobody from writing; on Postgres each statement stands alone."""
+    if engine.dialect.name == "postgresql":
+        engine = engine.execution_options(isolation_level="AUTOCOMMIT")  # saves asking for BEGIN and ROLLBACK
     with engine.connect() as connection:
         yield connection
-
-
-def passes(error: DBAPIError) -> bool:
-    """Say whether it is the database that failed, so that the same may succeed later; else our statement is wrong."""
-    state = getattr(error.orig, "sqlstate", None)
-    if state is not None:
-        return bool(state.startswith(_PASSING))
-    name = getattr(error.orig, "sqlite_errorname", None)
-    if name is not None:
-        return not name.startswith(_SQLITE_OURS)
-    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-
-
-def in_short(error: DBAPIError) -> str:
-    """Give the first line of what the database said, with the SQLSTATE where it named one."""
-    said = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
-    state = getattr(error.orig, "sqlstate", None)
-    return f"{said[0]} ({state})" if state else said[0]
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:

@@ -9,15 +9,20 @@ from typing import Any
 import psycopg
 from sqlalchemy import ColumnElement, Connection, Engine, Text, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
-from config.database import in_short, passes
 from pipeline.errors import Cancelled, Unavailable
 from pipeline.types import Progress
 
 # Postgres takes it in no text, and so has no row with such an id.
 NUL = "\x00"
+
+# SQLSTATEs, whole or by their class, that say nothing about our statement: connection lost, authorization, rolled back
+# (serialization, deadlock), out of resources, not in the right state (locked), operator's doing (shutdown, timeout),
+# system error; and read-only, idle for too long, no such database, no permission.
+_PASSING = ("08", "28", "40", "53", "55", "57", "58", "25006", "25P03", "3D000", "42501")
+_SQLITE_OURS = ("SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_MISUSE", "SQLITE_RANGE")
 
 CANCEL_SECONDS = 10
 _PROGRESS = "waybill_progress"
@@ -81,11 +86,29 @@ def faults() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if passes(error):
-            raise Unavailable(f"the database failed: {in_short(error)}") from error
+        if _passes(error):
+            raise Unavailable(f"the database failed: {_in_short(error)}") from error
         raise
     except PoolExhausted as error:
         raise Unavailable(f"the database failed: {error}") from error
+
+
+def _passes(error: DBAPIError) -> bool:
+    """Say whether it is the database that failed, so that the same may succeed later; else our statement is wrong."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return bool(state.startswith(_PASSING))
+    name = getattr(error.orig, "sqlite_errorname", None)
+    if name is not None:
+        return not name.startswith(_SQLITE_OURS)
+    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+
+
+def _in_short(error: DBAPIError) -> str:
+    """Give the first line of what the database said, with the SQLSTATE where it named one."""
+    said = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
+    state = getattr(error.orig, "sqlstate", None)
+    return f"{said[0]} ({state})" if state else said[0]
 
 
 def among(column: ColumnElement[str], values: Iterable[str], database: Engine) -> ColumnElement[bool]:

@@ -133,14 +133,24 @@ class FolderStorage:
 
     def abort_uploads(self, prefix: str, older_than: datetime) -> int:
         """Remove partial files that were last written to before `older_than`."""
-        removed = 0
-        folder, _, start = prefix.rpartition("/")
+        partial = self._partials(prefix, older_than)
         with _translated("clean", self._root):
-            for path in (self._root / folder).glob(f"**/.{glob.escape(start)}*{_PARTIAL}"):
-                if path.stat().st_mtime < older_than.timestamp():
-                    path.unlink(missing_ok=True)
-                    removed += 1
-        return removed
+            for path in partial:
+                path.unlink(missing_ok=True)
+        return len(partial)
+
+    def list_uploads(self, prefix: str, older_than: datetime) -> set[str]:
+        """Name the files whose partial files were last written to before `older_than`."""
+        partial = self._partials(prefix, older_than)
+        # The hidden name is a dot, the file's own name, the attempt and the suffix.
+        targets = [path.with_name(path.name.removeprefix(".").rsplit(".", 2)[0]) for path in partial]
+        return {target.relative_to(self._root).as_posix() for target in targets}
+
+    def _partials(self, prefix: str, older_than: datetime) -> list[Path]:
+        folder, _, start = prefix.rpartition("/")
+        with _translated("look into", self._root):
+            found = (self._root / folder).glob(f"**/.{glob.escape(start)}*{_PARTIAL}")
+            return [path for path in found if path.stat().st_mtime < older_than.timestamp()]
 
     def check(self) -> None:
         """Write a file and remove it."""

@@ -128,17 +128,28 @@ class OtherStorage:
 
     def abort_uploads(self, prefix: str, older_than: datetime) -> int:
         """Remove hidden objects that were last written to before `older_than`, where the filesystem knows when."""
-        removed = 0
+        partial = self._partials(prefix, older_than)
+        with _translated("clean"):
+            for path in partial:
+                self._fs.rm_file(path)
+        return len(partial)
+
+    def list_uploads(self, prefix: str, older_than: datetime) -> set[str]:
+        """Name the objects whose hidden ones were last written to before `older_than`."""
+        start = len(self._root.rstrip("/")) + 1
+        targets = [path[start:].rpartition("/") for path in self._partials(prefix, older_than)]
+        # The hidden name is a dot, the object's own name, the attempt and the suffix.
+        return {f"{folder}{slash}{name[1:].rsplit('.', 2)[0]}" for folder, slash, name in targets}
+
+    def _partials(self, prefix: str, older_than: datetime) -> list[str]:
         folder, _, start = prefix.rpartition("/")
-        with contextlib.suppress(NotImplementedError), _translated("clean"):
+        found: list[str] = []
+        with contextlib.suppress(NotImplementedError), _translated("look into"):
             for path in self._fs.find(f"{self._root}/{folder}".rstrip("/")):
                 name = path.rpartition("/")[2]
-                if not (name.startswith(f".{start}") and name.endswith(PARTIAL)):
-                    continue
-                if self._fs.modified(path) < older_than:
-                    self._fs.rm_file(path)
-                    removed += 1
-        return removed
+                if name.startswith(f".{start}") and name.endswith(PARTIAL) and self._fs.modified(path) < older_than:
+                    found.append(path)
+        return found
 
     def check(self) -> None:
         """Start an object and discard it."""

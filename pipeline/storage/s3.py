@@ -1,6 +1,6 @@
 """Keeps files in S3 and what speaks it, through s3fs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -87,23 +87,28 @@ class S3Storage:
 
     def abort_uploads(self, prefix: str, older_than: datetime) -> int:
         """Abort multipart uploads; parts that nobody completes are stored and billed for ever."""
+        return sum(abort_upload(self._calls, self._bucket, each) for each in self._uploads(prefix, older_than))
+
+    def list_uploads(self, prefix: str, older_than: datetime) -> set[str]:
+        """Name the keys of multipart uploads that nobody has ended."""
+        start = len(self._root) + 1 if self._root else 0
+        return {each["Key"][start:] for each in self._uploads(prefix, older_than)}
+
+    def _uploads(self, prefix: str, older_than: datetime) -> Iterator[dict[str, Any]]:
         start = f"{self._root}/{prefix}" if self._root else prefix
-        aborted = 0
         marker: dict[str, str] = {}
         while True:
             page = self._calls.run("list_multipart_uploads", Bucket=self._bucket, Prefix=start, **marker)
-            for upload in page.get("Uploads", []):
-                if upload["Initiated"] < older_than:
-                    aborted += abort_upload(self._calls, self._bucket, upload)
+            yield from (upload for upload in page.get("Uploads", []) if upload["Initiated"] < older_than)
             if not page.get("IsTruncated"):
-                return aborted
+                return
             marker = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def check(self) -> None:
         """Begin a multipart upload and abort it: that needs the right to write, and leaves nothing to see."""
         target = {"Bucket": self._bucket, "Key": joined(self._root, ".waybill-check")}
         begun = self._calls.run("create_multipart_upload", **target, **_encryption(self._options))
-        # Another worker that looks for orphans may have been quicker.
+        # A try whose answer was lost has done it.
         abort_upload(self._calls, self._bucket, {"Key": target["Key"], "UploadId": begun["UploadId"]})
 
 

@@ -56,6 +56,9 @@ class Storage(Protocol):
     def delete(self, key: str, attempt: int) -> None:
         """Remove an object, unless a later attempt than this wrote it; one that is not there is no error."""
 
+    def list_uploads(self, prefix: str, older_than: datetime) -> set[str]:
+        """Return the keys under `prefix` of uploads that began before `older_than` and never ended."""
+
     def abort_uploads(self, prefix: str, older_than: datetime) -> int:
         """Drop uploads under `prefix` that began before `older_than` and never ended; return how many."""
 

@@ -214,6 +214,8 @@ def test_uploads_that_nobody_ended_are_aborted_by_age_and_prefix(place: Place) -
         wait(getattr(upload, "_in_flight", {}))
     now = datetime.now(UTC)
     assert len(place.leftovers()) == 2
+    assert place.storage.list_uploads("", now - timedelta(hours=1)) == set()
+    assert place.storage.list_uploads("", now + timedelta(minutes=1)) == {"exports/a.csv", "elsewhere/b.csv"}
     assert place.storage.abort_uploads("exports/", now - timedelta(hours=1)) == 0
     assert place.storage.abort_uploads("exports/", now + timedelta(minutes=1)) == 1
     assert len(place.leftovers()) == 1
