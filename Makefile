@@ -54,7 +54,7 @@ bench: install ## Measure the pipeline against two yardsticks
 ci: install check ## What CI runs: every check, every real service required
 	@tests/services/install.sh
 	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest
-	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest -m faults tests/faults
+	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest -m faults_often tests/faults
 
 PIN := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 

@@ -1,6 +1,7 @@
 """Waybill's daemons as their users run them: processes of the command, watched from outside."""
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 def eventually(look: Callable[[], T | None], *, seconds: float = PATIENCE, what: str = "") -> T:
@@ -91,8 +92,7 @@ def daemon(
 
     A `launcher` is run in place of the command, and has to serve the same.
     """
-    number = len(list(folder.glob(f"{name}-*.log")))
-    log = folder / f"{name}-{number}.log"
+    log = _new_log(folder, name)
     settings = {"WAYBILL_HTTP_PORT": "0", "WAYBILL_HTTP_HOST": "127.0.0.1", "WAYBILL_LOG_FORMAT": "json"}
     with log.open("wb") as stream:
         process = subprocess.Popen(
@@ -119,6 +119,16 @@ def daemon(
 def _bound() -> list[str]:
     """What binds a daemon to our life, so that a test run that is killed leaves none behind."""
     return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+
+
+def _new_log(folder: Path, name: str) -> Path:
+    """Make a file that no other daemon logs into, though several start at once."""
+    for number in itertools.count():
+        log = folder / f"{name}-{number}.log"
+        with contextlib.suppress(FileExistsError):
+            log.touch(exist_ok=False)
+            return log
+    raise AssertionError("numbers do not end")
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str | None:

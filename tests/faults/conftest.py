@@ -24,7 +24,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         cases = metafunc.module.CASES
         group = _group(metafunc.module.__name__)
         SCALED.update({(group, each.name): each.scaled for each in cases})
-        rounds = [pytest.param(each, n, id=f"{each.name}/{n}") for n in range(case.ROUNDS) for each in cases]
+        often = set(metafunc.module.OFTEN)
+        assert often <= {each.name for each in cases}, f"no such cases: {often}"
+        rounds = [
+            pytest.param(each, n, id=f"{each.name}/{n}", marks=[pytest.mark.faults_often] if each.name in often else [])
+            for n in range(case.ROUNDS)
+            for each in cases
+        ]
         metafunc.parametrize(("case", "number"), rounds)
 
 

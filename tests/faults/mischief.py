@@ -3,7 +3,8 @@
 import contextlib
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.e2e.daemons import Daemon
@@ -14,8 +15,8 @@ from tests.faults.scene import LEASE, Scene
 from tests.faults.servers import Switched
 from tests.faults.wire import Weather, Wire
 
-CONSUMERS = 3
-NOTIFIERS = 2
+STARTERS = 3
+NUMBERS = {"consumer": 3, "notify": 2}
 PATIENT = {"WAYBILL_MAX_ATTEMPTS": "12"}
 MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9.2.1)\n"
 
@@ -26,17 +27,28 @@ class Crew:
 
     scene: Scene
 
-    def muster(self) -> None:
-        """Start anew whoever has ended."""
-        self.scene.daemons = self.scene.living()
-        for _ in range(CONSUMERS - len(self.scene.living("consumer"))):
-            self.scene.start("consumer", PATIENT, wait=False)
-        for _ in range(NOTIFIERS - len(self.scene.living("notify"))):
-            self.scene.start("notify", PATIENT, wait=False)
+    _coming: list[tuple[str, Future[Daemon]]] = field(default_factory=list)
+    # The kernel ends a daemon with the thread that started it: these live on.
+    _starters: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(STARTERS))
 
-    def one(self, name: str) -> Daemon:
-        """Anyone of them."""
-        return self.scene.random.choice(self.scene.living(name))
+    def muster(self) -> None:
+        """Have whoever has ended started anew, and do not wait for it."""
+        for name, number in NUMBERS.items():
+            coming = [each for each, started in self._coming if each == name and not started.done()]
+            for _ in range(number - len(self.scene.living(name)) - len(coming)):
+                self._coming.append((name, self._starters.submit(self.scene.start, name, PATIENT, wait=False)))
+
+    def complete(self) -> None:
+        """Wait until all are there; forget those that were before them."""
+        for _, started in self._coming:
+            started.result()
+        self._coming.clear()
+        self.scene.daemons = self.scene.living()
+
+    def one(self, name: str) -> Daemon | None:
+        """Anyone of them, if there is one just now."""
+        living = self.scene.living(name)
+        return self.scene.random.choice(living) if living else None
 
 
 Fault = Callable[[Crew], None]
@@ -44,29 +56,29 @@ Fault = Callable[[Crew], None]
 
 def _kill(name: str) -> Fault:
     def do(crew: Crew) -> None:
-        victim = crew.one(name)
-        victim.process.kill()
-        victim.process.wait()
+        if victim := crew.one(name):
+            victim.process.kill()
+            victim.process.wait()
 
     return do
 
 
 def _terminate(name: str) -> Fault:
     def do(crew: Crew) -> None:
-        victim = crew.one(name)
-        victim.process.terminate()
-        status = victim.process.wait(timeout=120)
-        assert status == 0, f"{victim.log.name} ended with status {status}"
+        if victim := crew.one(name):
+            victim.process.terminate()
+            status = victim.process.wait(timeout=180)
+            assert status == 0, f"{victim.log.name} ended with status {status}"
 
     return do
 
 
 def _sleep(name: str) -> Fault:
     def do(crew: Crew) -> None:
-        sleeper = crew.one(name)
-        sleeper.process.send_signal(signal.SIGSTOP)
-        crew.scene.pause(1, LEASE * 2)
-        sleeper.process.send_signal(signal.SIGCONT)
+        if sleeper := crew.one(name):
+            sleeper.process.send_signal(signal.SIGSTOP)
+            crew.scene.pause(1, LEASE * 2)
+            sleeper.process.send_signal(signal.SIGCONT)
 
     return do
 

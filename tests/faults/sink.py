@@ -89,6 +89,16 @@ def sink(
         loop.call_soon_threadsafe(server.close)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.run_until_complete(_hang_up(loop))
+        loop.close()
+
+
+async def _hang_up(loop: asyncio.AbstractEventLoop) -> None:
+    """End the conversations that are still going on."""
+    going_on = asyncio.all_tasks(loop) - {asyncio.current_task()}
+    for each in going_on:
+        each.cancel()
+    await asyncio.gather(*going_on, return_exceptions=True)
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:

@@ -53,12 +53,14 @@ def main() -> int:
         made.random = Random(SEED)
         crew = Crew(made)
         crew.muster()
+        crew.complete()
         promises: dict[str, Promise] = {}
         asking = threading.Thread(target=_ask, args=(made, promises, Random(f"{SEED}/asking")))
         asking.start()
         faults = _make_mischief(crew, asking)
         asking.join()
         crew.muster()
+        crew.complete()
         return _report(made, promises, faults)
 
 

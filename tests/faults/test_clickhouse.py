@@ -115,6 +115,13 @@ def _slow(scene: Scene) -> None:
     assert scene.outcomes(export_id) == ["completed"]
 
 
+def _busy(scene: Scene) -> None:
+    """The client tries once more by itself."""
+    scene.servers.rows.add(picks.reads_rows, refuse(503, "Overloaded"), times=1)
+    export_id = scene.request(LARGE)
+    scene.becomes(export_id, "COMPLETED")
+
+
 CASES = (
     *(Case(f"exception in the body in mid-stream, {each}", _excepts(each)) for each in FORMATS),
     Case("connection cut inside a message", _fails_once(lambda scene: cut_at(_anywhere(scene)))),
@@ -125,10 +132,18 @@ CASES = (
     Case("a server that never answers", _never_answers, scaled="WAYBILL_STALL_SECONDS is 3"),
     Case("memory limit before the first row", _fails_once(lambda _: reply(500, MEMORY), times=2)),
     Case("timeout in mid-query", _fails_once(lambda scene: ends_at(_anywhere(scene), lambda: iter([TIMEOUT])))),
-    Case("a proxy in between says 503", _fails_once(lambda _: refuse(503, "Overloaded"))),
+    Case("a proxy in between says 503", _busy),
     Case("restart in mid-query", _restarts),
     Case("slow reading because the upload is slow", _slow_upload, scaled="2 to 4 s a part, stall after 3 s"),
     Case("a slow server", _slow),
+)
+
+OFTEN = (
+    "exception in the body in mid-stream, CSV",
+    "connection cut between messages",
+    "a stream that ends early, inside a message",
+    "a server that stops sending",
+    "restart in mid-query",
 )
 
 

@@ -164,6 +164,13 @@ CASES = (
     Case("the topic deleted and made anew", _made_anew),
 )
 
+OFTEN = (
+    "connections cut now and then",
+    "a rebalance in mid-export",
+    "the same event a hundred times",
+    "a poison message in the middle",
+)
+
 
 def test_what_is_promised_holds(stage: Scene, case: Case, number: int) -> None:
     play(case, stage, number)

@@ -53,6 +53,13 @@ def _down(scene: Scene) -> None:
     scene.servers.smtp.on()
 
 
+def _wrong_certificate(scene: Scene) -> None:
+    with _sink(scene, tls=self_signed(scene.folder)):
+        export_id = scene.request()
+        eventually(lambda: (scene.notice(export_id) or {}).get("attempts", 0) > 1, what="a second attempt")
+        assert scene.mails(export_id) == []
+
+
 def _hostile_name(scene: Scene) -> None:
     export_id = scene.ask()
     name = "Ada\r\nBcc: everybody@evil.test\r\n\r\n" + "x, y@evil.test; " * 60_000
@@ -78,13 +85,15 @@ CASES = (
     ),
     Case("the connection dies before it is accepted", _scripted(lambda _: {"at_end": at_first(1, None)})),
     Case("greylisting", _scripted(lambda _: {"at_recipient": at_first(2, "450 4.2.0 greylisted, come back later")})),
-    Case(
-        "a wrong certificate",
-        _scripted(lambda scene: {"tls": self_signed(scene.folder)}, "failed"),
-        UNTOLD,
-        scaled="four attempts",
-    ),
+    Case("a wrong certificate, until it is right", _wrong_certificate),
     Case("a million-recipient name with CRLF in it", _hostile_name),
+)
+
+OFTEN = (
+    "4xx, then accept",
+    "5xx for the recipient",
+    "accepts, then the connection dies before its answer",
+    "a million-recipient name with CRLF in it",
 )
 
 

@@ -4,8 +4,9 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
+import psycopg
 import pytest
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import delete, select, update
 
 from config.tables import batch_exports, runs
 from tests.e2e.daemons import eventually
@@ -81,18 +82,19 @@ def _restarted(reach: Callable[[Scene], tuple[str, Gate]]) -> Callable[[Scene], 
 @contextlib.contextmanager
 def _set(scene: Scene, name: str, value: str) -> Iterator[None]:
     """Give every session of this database another default, those that are open cut off, for the block."""
+    _alter(scene, f"SET {name} = '{value}'")
+    try:
+        yield
+    finally:
+        _alter(scene, f"RESET {name}")
+
+
+def _alter(scene: Scene, change: str) -> None:
     database = scene.engine.url.database
-    for statement in (f"SET {name} = '{value}'", f"RESET {name}"):
-        with scene.engine.connect() as connection:
-            connection.execute(text("COMMIT"))
-            connection.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE"))
-            connection.execute(text(f"ALTER DATABASE {database} {statement}"))
-            others = "datname = current_database() AND pid != pg_backend_pid()"
-            connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
-            connection.commit()
-        scene.engine.dispose()
-        if not statement.startswith("RESET"):
-            yield
+    with psycopg.connect(scene.servers.postgres.now.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {database} {change}")
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
+    scene.engine.dispose()
 
 
 def _read_only(scene: Scene) -> None:
@@ -186,6 +188,14 @@ CASES = (
     Case("serialization failure", _serialization),
     Case("the row deleted in mid-export", _deleted(_halfway)),
     Case("the row deleted before the last update", _deleted(_about_to_settle)),
+)
+
+OFTEN = (
+    "gone in mid-export, for longer than a lease",
+    "cut at any byte of the last update",
+    "restarted at the last update",
+    "serialization failure",
+    "the row deleted in mid-export",
 )
 
 

@@ -175,6 +175,17 @@ CASES = (
     Case("the notifier asleep for longer than its lease", _notifier_sleeps),
 )
 
+OFTEN = (
+    "kill -9 in mid-read",
+    "kill -9 at part n",
+    "kill -9 after completing it",
+    "kill -9 after the row and before the event",
+    "SIGTERM at part n",
+    "SIGSTOP for longer than the lease before completing the upload, then SIGCONT",
+    "two zombies",
+    "the notifier killed before the mail was accepted",
+)
+
 
 def test_what_is_promised_holds(stage: Scene, case: Case, number: int) -> None:
     play(case, stage, number)

@@ -143,6 +143,14 @@ CASES = (
     Case("the store restarted in mid-export", _restarted),
 )
 
+OFTEN = (
+    "503 SlowDown storms",
+    "one part failing for ever",
+    "connection reset in mid-part",
+    "completion that answers an error although it succeeded",
+    "completion that answers success although it failed",
+)
+
 
 def test_what_is_promised_holds(stage: Scene, case: Case, number: int) -> None:
     play(case, stage, number)

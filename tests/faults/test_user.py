@@ -141,6 +141,13 @@ CASES = (
     Case("the clock of a pod an hour behind", _skewed(-3600)),
 )
 
+OFTEN = (
+    "cancel in mid-read",
+    "cancel before completing the upload",
+    "cancel as it completes",
+    "retry of a failed export",
+)
+
 
 def test_what_is_promised_holds(stage: Scene, case: Case, number: int) -> None:
     play(case, stage, number)

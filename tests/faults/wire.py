@@ -93,8 +93,14 @@ class Wire:
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._lock:
             self._pairs.append((client, server))
-        for source, sink, way in ((client, server, "up"), (server, client, "down")):
-            threading.Thread(target=self._pump, args=(source, sink, way), daemon=True).start()
+        up = threading.Thread(target=self._pump, args=(client, server, "up"), daemon=True)
+        up.start()
+        self._pump(server, client, "down")
+        up.join()
+        for each in (client, server):
+            each.close()
+        with self._lock, contextlib.suppress(ValueError):
+            self._pairs.remove((client, server))
 
     def _pump(self, source: socket.socket, sink: socket.socket, way: str) -> None:
         try:
