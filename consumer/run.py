@@ -186,14 +186,14 @@ def _stop(claim: Claim, bench: Bench, progress: Progress, now: datetime) -> Outc
 def _conclude(claim: Claim, bench: Bench, hold: Hold, wanted: Outcome, now: datetime) -> Outcome | None:
     if hold is Hold.KEPT:
         return wanted
-    if hold is Hold.CANCELLED:
+    job = bench.jobs.find(claim.job.project_id, claim.job.id)
+    if hold is Hold.CANCELLED or job is None:  # none: the application has deleted the row
         # First the file, then the run: while the run is open, a sweeper will finish what this worker can't.
         _clear(claim, bench)
         bench.jobs.close_cancelled(claim, now)
         return Outcome.CANCELLED
     logger.warning("the lease was lost, nothing is changed", extra=claim.log_context())
-    job = bench.jobs.find(claim.job.project_id, claim.job.id)
-    if job is None or job.ended_without_file:
+    if job.ended_without_file:
         # An attempt that runs now replaces the object or clears it.
         _clear(claim, bench)
     return None

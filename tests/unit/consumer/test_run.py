@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import delete, make_url
 
 from config.database import open_database
 from config.migrations import migrate
-from config.tables import application
+from config.tables import application, batch_exports
 from consumer.records import Outcome
 from consumer.run import UNAVAILABLE_TEXT, run_claim
 from pipeline.errors import Cancelled, Rejected, Unavailable
@@ -90,6 +90,19 @@ def test_a_cancel_that_comes_before_completion_wins_and_takes_the_file_away(stag
     assert stage.run(claimed(stage.jobs)) is Outcome.CANCELLED
 
     assert row_of(stage.engine)["status"] == "CANCELLED"
+    assert (stage.files(), letters(stage.engine)) == ([], [])
+    assert runs_of(stage.engine)[0]["outcome"] == "cancelled"
+
+
+def test_an_export_whose_row_is_deleted_leaves_neither_a_file_nor_an_open_run(stage: Stage) -> None:
+    def forget() -> None:
+        with stage.engine.begin() as connection:
+            connection.execute(delete(batch_exports))
+
+    stage.before = forget
+
+    assert stage.run(claimed(stage.jobs)) is Outcome.CANCELLED
+
     assert (stage.files(), letters(stage.engine)) == ([], [])
     assert runs_of(stage.engine)[0]["outcome"] == "cancelled"
 
