@@ -15,7 +15,7 @@ from tests.faults.source import LARGE
 
 pytestmark = pytest.mark.faults
 CREW = (
-    functools.partial(Scene.consumer, WAYBILL_STALL_SECONDS="3"),
+    functools.partial(Scene.consumer, WAYBILL_STALL_SECONDS="8"),
     Scene.notifier,
 )
 
@@ -128,13 +128,13 @@ CASES = (
     Case("connection cut between messages", _fails_once(lambda _: _between_messages(_reset))),
     Case("a stream that ends early, inside a message", _fails_once(lambda scene: ends_at(_anywhere(scene)))),
     Case("a stream that ends early, between messages", _fails_once(lambda _: _between_messages(None))),
-    Case("a server that stops sending", _stops_sending, scaled="WAYBILL_STALL_SECONDS is 3"),
-    Case("a server that never answers", _never_answers, scaled="WAYBILL_STALL_SECONDS is 3"),
+    Case("a server that stops sending", _stops_sending, scaled="WAYBILL_STALL_SECONDS is 8"),
+    Case("a server that never answers", _never_answers, scaled="WAYBILL_STALL_SECONDS is 8"),
     Case("memory limit before the first row", _fails_once(lambda _: reply(500, MEMORY), times=2)),
     Case("timeout in mid-query", _fails_once(lambda scene: ends_at(_anywhere(scene), lambda: iter([TIMEOUT])))),
     Case("a proxy in between says 503", _busy),
     Case("restart in mid-query", _restarts),
-    Case("slow reading because the upload is slow", _slow_upload, scaled="2 to 4 s a part, stall after 3 s"),
+    Case("slow reading because the upload is slow", _slow_upload, scaled="2 to 4 s a part, stall after 8 s"),
     Case("a slow server", _slow),
 )
 
