@@ -63,3 +63,12 @@ STAGES = (
     Stage("before the row", _described),
     Stage("after the row and before the event", _described, go_on=_written),
 )
+
+
+def halfway(scene: Scene) -> tuple[str, Gate]:
+    """Have an export wait in the middle of its rows; its id, and the gate before which it waits."""
+    gate = Gate()
+    scene.servers.rows.add(picks.reads_rows, hold_at(scene.random.uniform(0.1, 0.9), gate), times=1)
+    export_id = scene.request(LARGE)
+    gate.reached()
+    return export_id, gate

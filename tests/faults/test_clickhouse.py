@@ -19,6 +19,7 @@ CREW = (
     Scene.notifier,
 )
 
+STALL = "WAYBILL_STALL_SECONDS is 8"
 FORMATS = ("CSV", "JSON", "JSONL", "PARQUET")
 END = 8
 MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9.2.1)\n"
@@ -66,22 +67,18 @@ def _reset() -> None:
     raise ConnectionResetError
 
 
-def _stops_sending(scene: Scene) -> None:
-    gate = Gate()
-    scene.servers.rows.add(picks.reads_rows, hold_at(_anywhere(scene), gate), times=1)
-    export_id = scene.request(LARGE)
-    gate.reached()
-    scene.retried(export_id)
-    gate.drop()
+def _silent(make: Callable[[Scene, Gate], Act]) -> Callable[[Scene], None]:
+    """Have the server fall silent, until the next attempt is on its way."""
 
+    def do(scene: Scene) -> None:
+        gate = Gate()
+        scene.servers.rows.add(picks.reads_rows, make(scene, gate), times=1)
+        export_id = scene.request(LARGE)
+        gate.reached()
+        scene.retried(export_id)
+        gate.drop()
 
-def _never_answers(scene: Scene) -> None:
-    gate = Gate()
-    scene.servers.rows.add(picks.reads_rows, hold(gate), times=1)
-    export_id = scene.request(LARGE)
-    gate.reached()
-    scene.retried(export_id)
-    gate.drop()
+    return do
 
 
 def _restarts(scene: Scene) -> None:
@@ -128,8 +125,12 @@ CASES = (
     Case("connection cut between messages", _fails_once(lambda _: _between_messages(_reset))),
     Case("a stream that ends early, inside a message", _fails_once(lambda scene: ends_at(_anywhere(scene)))),
     Case("a stream that ends early, between messages", _fails_once(lambda _: _between_messages(None))),
-    Case("a server that stops sending", _stops_sending, scaled="WAYBILL_STALL_SECONDS is 8"),
-    Case("a server that never answers", _never_answers, scaled="WAYBILL_STALL_SECONDS is 8"),
+    Case(
+        "a server that stops sending",
+        _silent(lambda scene, gate: hold_at(_anywhere(scene), gate)),
+        scaled=STALL,
+    ),
+    Case("a server that never answers", _silent(lambda _, gate: hold(gate)), scaled=STALL),
     Case("memory limit before the first row", _fails_once(lambda _: reply(500, MEMORY), times=2)),
     Case("timeout in mid-query", _fails_once(lambda scene: ends_at(_anywhere(scene), lambda: iter([TIMEOUT])))),
     Case("a proxy in between says 503", _busy),

@@ -7,12 +7,10 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from tests.e2e.daemons import eventually
-from tests.faults import picks
-from tests.faults.acts import hold_at
 from tests.faults.case import FULL, Case, play
-from tests.faults.gate import Gate
 from tests.faults.scene import Scene
 from tests.faults.source import LARGE
+from tests.faults.stages import halfway
 
 pytestmark = pytest.mark.faults
 CREW = (Scene.consumer, Scene.notifier)
@@ -20,17 +18,8 @@ CREW = (Scene.consumer, Scene.notifier)
 AWAY = 120.0 if FULL else 8.0
 
 
-def _halfway(scene: Scene) -> tuple[str, Gate]:
-    """An export that waits in the middle of its rows."""
-    gate = Gate()
-    scene.servers.rows.add(picks.reads_rows, hold_at(scene.random.uniform(0.1, 0.9), gate), times=1)
-    export_id = scene.request(LARGE)
-    gate.reached()
-    return export_id, gate
-
-
 def _away(scene: Scene) -> None:
-    export_id, gate = _halfway(scene)
+    export_id, gate = halfway(scene)
     scene.servers.kafka.off()
     scene.pause(0, 2)
     gate.open()
@@ -51,7 +40,7 @@ def _cut_now_and_then(scene: Scene) -> None:
 
 
 def _rebalance(scene: Scene) -> None:
-    export_id, gate = _halfway(scene)
+    export_id, gate = halfway(scene)
     scene.consumer()
     gate.open()
     scene.becomes(export_id, "COMPLETED")

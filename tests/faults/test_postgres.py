@@ -11,23 +11,16 @@ from sqlalchemy import delete, select, update
 from config.tables import batch_exports, runs
 from tests.e2e.daemons import eventually
 from tests.faults import picks
-from tests.faults.acts import hold_answer, hold_at
+from tests.faults.acts import hold_answer
 from tests.faults.case import Case, play
 from tests.faults.gate import Gate
 from tests.faults.scene import LEASE, Scene
 from tests.faults.source import LARGE, SMALL
+from tests.faults.stages import halfway
 from tests.faults.wire import Weather
 
 pytestmark = pytest.mark.faults
 CREW = (Scene.consumer, Scene.notifier)
-
-
-def _halfway(scene: Scene) -> tuple[str, Gate]:
-    gate = Gate()
-    scene.servers.rows.add(picks.reads_rows, hold_at(scene.random.uniform(0.1, 0.9), gate), times=1)
-    export_id = scene.request(LARGE)
-    gate.reached()
-    return export_id, gate
 
 
 def _about_to_settle(scene: Scene) -> tuple[str, Gate]:
@@ -174,19 +167,19 @@ def _flapping(scene: Scene) -> None:
 
 
 CASES = (
-    Case("gone in mid-export, for less than a lease", _gone((0.2, LEASE / 2), _halfway)),
-    Case("gone in mid-export, for longer than a lease", _gone((LEASE * 1.2, LEASE * 2), _halfway)),
+    Case("gone in mid-export, for less than a lease", _gone((0.2, LEASE / 2), halfway)),
+    Case("gone in mid-export, for longer than a lease", _gone((LEASE * 1.2, LEASE * 2), halfway)),
     Case("gone at the last update", _gone((0.5, LEASE * 2), _about_to_settle)),
     Case("silent at the last update", _silent),
     Case("cut at any byte of the last update", _cut_in_the_ending),
-    Case("restarted in mid-export", _restarted(_halfway)),
+    Case("restarted in mid-export", _restarted(halfway)),
     Case("restarted at the last update", _restarted(_about_to_settle)),
     Case("connections cut all the time", _flapping),
     Case("read-only for a while", _read_only),
     Case("a row locked by the application", _row_locked),
     Case("deadlock", _deadlock),
     Case("serialization failure", _serialization),
-    Case("the row deleted in mid-export", _deleted(_halfway)),
+    Case("the row deleted in mid-export", _deleted(halfway)),
     Case("the row deleted before the last update", _deleted(_about_to_settle)),
 )
 

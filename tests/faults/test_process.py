@@ -101,10 +101,7 @@ def _all_of(scene: Scene, export_id: str) -> list[Any]:
 
 
 def _notifier_dies_before(scene: Scene) -> None:
-    notifier = _only_notifier(scene)
-    scene.servers.smtp_wire.be(Weather(silent=True))
-    export_id = scene.request()
-    _is_sending(scene, export_id)
+    notifier, _ = _mail_on_its_way(scene)
     scene.pause(0, 1)
     notifier.process.kill()
     notifier.process.wait()
@@ -114,10 +111,7 @@ def _notifier_dies_before(scene: Scene) -> None:
 
 
 def _notifier_dies_after(scene: Scene) -> None:
-    notifier = _only_notifier(scene)
-    scene.servers.smtp_wire.be(Weather(silent=True))
-    export_id = scene.request()
-    _is_sending(scene, export_id)
+    notifier, export_id = _mail_on_its_way(scene)
     scene.servers.postgres_wire.be(Weather(silent=True))  # it can't write down that the mail is out
     scene.servers.smtp_wire.heal()
     eventually(lambda: scene.mails(export_id), what="the mail is accepted")
@@ -129,10 +123,7 @@ def _notifier_dies_after(scene: Scene) -> None:
 
 
 def _notifier_ends(scene: Scene) -> None:
-    notifier = _only_notifier(scene)
-    scene.servers.smtp_wire.be(Weather(silent=True))
-    export_id = scene.request()
-    _is_sending(scene, export_id)
+    notifier, _ = _mail_on_its_way(scene)
     notifier.process.send_signal(signal.SIGTERM)
     scene.pause(0, 2)
     scene.servers.smtp_wire.heal()
@@ -141,10 +132,7 @@ def _notifier_ends(scene: Scene) -> None:
 
 
 def _notifier_sleeps(scene: Scene) -> None:
-    notifier = _only_notifier(scene)
-    scene.servers.smtp_wire.be(Weather(silent=True))
-    export_id = scene.request()
-    _is_sending(scene, export_id)
+    notifier, export_id = _mail_on_its_way(scene)
     notifier.process.send_signal(signal.SIGSTOP)
     scene.servers.smtp_wire.cut()
     scene.servers.smtp_wire.heal()
@@ -154,14 +142,14 @@ def _notifier_sleeps(scene: Scene) -> None:
     scene.pause(LEASE / 2, LEASE)
 
 
-def _only_notifier(scene: Scene) -> Daemon:
-    """The notifier that the case may kill, started anew after one that was."""
+def _mail_on_its_way(scene: Scene) -> tuple[Daemon, str]:
+    """Have a mail stuck between a notifier and the server; the notifier, and the export that it is about."""
     alive = scene.living("notify")
-    return alive[0] if alive else scene.notifier()
-
-
-def _is_sending(scene: Scene, export_id: str) -> None:
+    notifier = alive[0] if alive else scene.notifier()
+    scene.servers.smtp_wire.be(Weather(silent=True))
+    export_id = scene.request()
     eventually(lambda: (scene.notice(export_id) or {}).get("state") == "sending", what="a mail is on its way")
+    return notifier, export_id
 
 
 CASES = (

@@ -11,13 +11,13 @@ from config.events import Status
 from config.tables import batch_exports
 from tests.e2e.daemons import eventually, waybill
 from tests.faults import picks
-from tests.faults.acts import hold, hold_answer, hold_at, refuse
+from tests.faults.acts import hold, hold_answer, refuse
 from tests.faults.case import Case, play
 from tests.faults.gate import Gate
 from tests.faults.oracle import Promise
 from tests.faults.scene import LEASE, Scene
 from tests.faults.source import LARGE, PROJECT, SMALL
-from tests.faults.stages import STAGES, Stage
+from tests.faults.stages import STAGES, Stage, halfway
 
 pytestmark = pytest.mark.faults
 CREW = (Scene.consumer, Scene.notifier)
@@ -65,10 +65,7 @@ def _while_it_waits(scene: Scene) -> None:
 
 
 def _with_redelivery(scene: Scene) -> None:
-    gate = Gate()
-    scene.servers.rows.add(picks.reads_rows, hold_at(scene.random.uniform(0.1, 0.9), gate), times=1)
-    export_id = scene.request(LARGE)
-    gate.reached()
+    export_id, gate = halfway(scene)
     ringing = threading.Thread(target=lambda: scene.ring(export_id, times=5))
     ringing.start()
     assert _cancel(scene, export_id)
@@ -106,10 +103,7 @@ def _skewed(seconds: float) -> Callable[[Scene], None]:
 
     def do(scene: Scene) -> None:
         launcher = [sys.executable, "-m", "tests.faults.skewed_consumer", str(seconds)]
-        gate = Gate()
-        scene.servers.rows.add(picks.reads_rows, hold_at(0.5, gate), times=1)
-        held = scene.request(LARGE)
-        gate.reached()
+        held, gate = halfway(scene)
         other = scene.victim(launcher=launcher)
         scene.pause(LEASE, LEASE * 2)
         assert scene.outcomes(held) == [None]
