@@ -20,6 +20,7 @@ class Stage:
     name: str
     arm: Arm
     queries: tuple[Mapping[str, Any], ...] = (LARGE, SMALL)
+    formats: tuple[str, ...] = ("CSV", "JSONL", "PARQUET")
     go_on: Callable[[Scene, Gate, str], None] = lambda *_: None
 
 
@@ -57,7 +58,7 @@ def _written(scene: Scene, gate: Gate, export_id: str) -> None:
 STAGES = (
     Stage("after claim", _claimed),
     Stage("in mid-read", _reading),
-    Stage("at part n", _sending, (LARGE,)),
+    Stage("at part n", _sending, (LARGE,), ("CSV", "JSONL")),  # Parquet is packed into fewer parts
     Stage("before completing the upload", _completing),
     Stage("after completing it", _completed),
     Stage("before the row", _described),

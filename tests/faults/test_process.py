@@ -23,7 +23,7 @@ def _reach(scene: Scene, stage: Stage) -> tuple[Daemon, Gate, str]:
     """Have a worker of its own take an export to the stage."""
     worker, gate = scene.victim(), Gate()
     stage.arm(scene, gate)
-    export_id = scene.request(scene.random.choice(stage.queries), scene.random.choice(("CSV", "JSONL", "PARQUET")))
+    export_id = scene.request(scene.random.choice(stage.queries), scene.random.choice(stage.formats))
     gate.reached()
     stage.go_on(scene, gate, export_id)
     return worker, gate, export_id
