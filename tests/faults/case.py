@@ -43,7 +43,7 @@ def play(case: Case, scene: Scene, number: int) -> None:
     finally:
         scene.servers.heal()
         scene.dismiss(standing)
-    assert problems == [], f"seed {SEED}, round {number}"
+    assert problems == [], f"{problems} (FAULT_SEED={SEED}, round {number})"
 
 
 def _broken(scene: Scene, promise: oracle.Promise) -> list[str]:
