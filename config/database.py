@@ -44,11 +44,13 @@ def open_database(url: URL) -> Engine:
 def writing(engine: Engine) -> Iterator[Connection]:
     """Give a connection in a transaction that may write, committed at the end; on SQLite it is the only one.
 
-    It waits for rows that others hold for 10 s at most, then fails as when the database is away.
+    It waits for rows that others hold for 10 s at most, then fails as when the database is away. Should this process
+    stand still, Postgres takes the rows that it holds away from it after as long.
     """
     with engine.execution_options(**{_WRITES: True}).begin() as connection:
         if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_SECONDS}s'")
+            limits = ("lock_timeout", "idle_in_transaction_session_timeout")
+            connection.exec_driver_sql("; ".join(f"SET LOCAL {each} = '{BUSY_SECONDS}s'" for each in limits))
         yield connection
 
 

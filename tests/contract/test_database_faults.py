@@ -38,6 +38,14 @@ def touch_soon(connection: Connection) -> None:
     connection.execute(TOUCH)
 
 
+def stand_still(connection: Connection, engine: Engine) -> None:
+    connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
+    connection.execute(TOUCH)
+    with changing(engine) as another:
+        another.execute(TOUCH)
+    connection.execute(TOUCH)
+
+
 def forbid_writing(connection: Any, _: object) -> None:
     connection.execute("PRAGMA query_only = 1").close()
 
@@ -71,6 +79,14 @@ def test_a_row_that_the_application_keeps_locked_is_waited_for_within_bounds(eng
         application_.execute(TOUCH)
         with pytest.raises(Unavailable, match="lock timeout"), changing(engine) as connection:
             touch_soon(connection)
+
+
+def test_a_worker_that_stands_still_loses_the_rows_that_it_holds(engine: Engine) -> None:
+    queue(engine)
+    with changing(engine) as connection:
+        assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == "10s"
+    with pytest.raises(Unavailable), changing(engine) as connection:
+        stand_still(connection, engine)
 
 
 def test_a_connection_that_the_server_ends_is_unavailable(engine: Engine) -> None:
