@@ -45,11 +45,14 @@ doctor: [database, clickhouse, kafka, s3, smtp, links]
 
 {{/* A pod that runs one command of waybill: dict "root" "command" "values" (its resources and, for a daemon, its probes)
 "pod" (its overrides) "serviceAccountName" and, as needed, "port" (makes it a daemon) "annotations" "restartPolicy".
-Only a daemon reads the settings from the ConfigMap: hooks run before that is there. */}}
+Only a daemon reads the settings from the ConfigMap: hooks run before that is there. A hook gets no setting that asks
+for a secret which it does not get. */}}
 {{- define "waybill.pod" -}}
 {{- $root := .root -}}
 {{- $pod := mergeOverwrite (deepCopy $root.Values.pod) (deepCopy (default dict .pod)) -}}
-{{- $kafka := has "kafka" (index (include "waybill.dependencies" $root | fromYaml) .command) -}}
+{{- $needed := index (include "waybill.dependencies" $root | fromYaml) .command -}}
+{{- $kafka := has "kafka" $needed -}}
+{{- $links := has "links" $needed -}}
 {{- $ca := and $kafka $root.Values.secrets.kafka.caSecret -}}
 metadata:
   labels:
@@ -116,8 +119,10 @@ spec:
       env:
         {{- if not .port }}
         {{- range $name, $value := $root.Values.settings }}
+        {{- if not (or (and (hasPrefix "KAFKA_" $name) (not $kafka)) (and (eq $name "WAYBILL_PUBLIC_URL") (not $links))) }}
         - name: {{ $name }}
           value: {{ include "waybill.setting" $value }}
+        {{- end }}
         {{- end }}
         {{- end }}
         {{- with include "waybill.secretEnv" (dict "root" $root "command" .command) | trim }}

@@ -9,16 +9,20 @@ from typing import Any
 import pytest
 import yaml
 
-from config.settings import Settings
+from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, Settings, load
 from tests.chart.schemas import write_custom, write_kubernetes
 from tests.chart.tools import CHART, kept, run, tool
 from tests.services.installed import pinned
 
 SCENARIOS = sorted((CHART / "ci").glob("*-values.yaml"))
-KUBERNETES = ("1.35.0", "1.36.0", "1.37.0")
+KUBERNETES = ("1.29.0", "1.35.0", "1.36.0", "1.37.0")
+"""The oldest that the chart is for, and three recent ones."""
 NEWEST = KUBERNETES[-1]
 KINDS = {"Deployment", "Job", "Pod", "NetworkPolicy", "PodDisruptionBudget", "HorizontalPodAutoscaler", "Ingress"}
 KINDS |= {"ScaledObject", "TriggerAuthentication", "PodMonitor", "ServiceMonitor", "PrometheusRule"}
+SECRETS = {"DATABASE_URL": "postgresql://app:secret@db/app", "SMTP_CONNECTION_URL": "smtp://app:secret@mail:587"}
+NEEDS = {"consumer": CONSUMER_NEEDS, "notify": NOTIFY_NEEDS, "doctor": CONSUMER_NEEDS}
+NEEDS |= {"migrate": ("DATABASE_URL",), "topics": ("KAFKA_BOOTSTRAP_SERVERS",)}
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 
@@ -151,6 +155,36 @@ def checksums(*more: str) -> list[str]:
 
 def test_a_changed_setting_restarts_the_pods_and_nothing_else_does() -> None:
     assert checksums("--set", "settings.WAYBILL_SLOTS=3") != checksums() == checksums("--set", "consumer.replicas=9")
+
+
+def containers(values: Path) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Every container of Waybill's with the variables that it gets, something fitting for each secret."""
+    objects = list(yaml.load_all(render(values), Loader=yaml.CSafeLoader))
+    shared = {each["metadata"]["name"]: each["data"] for each in objects if each["kind"] == "ConfigMap"}
+    for each in objects:
+        spec = each["spec"] if each["kind"] == "Pod" else each.get("spec", {}).get("template", {}).get("spec", {})
+        for container in spec.get("containers", [])[:1]:
+            variables: dict[str, str] = {}
+            for source in container.get("envFrom", []):
+                variables |= shared.get(source["configMapRef"]["name"], {})
+            for own in container["env"]:
+                variables[own["name"]] = own.get("value", SECRETS.get(own["name"], "x" * 32))
+            yield container, variables
+
+
+@pytest.mark.parametrize("values", SCENARIOS, ids=lambda path: path.stem)
+def test_every_command_gets_the_settings_that_it_needs_and_can_read_them(
+    values: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    for container, variables in containers(values):
+        (command,) = container["args"]
+        for field in Settings.model_fields.values():
+            monkeypatch.delenv(str(field.alias), raising=False)
+        load(variables, needs=NEEDS[command])
+        started.append(command)
+
+    assert {"consumer", "notify", "migrate", "doctor"} <= set(started)
 
 
 def settings_of(values: Path) -> set[str]:
