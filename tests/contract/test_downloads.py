@@ -99,9 +99,9 @@ def test_a_link_that_leads_to_no_file_any_more_is_a_page(door: Door, how: str) -
         case "cancelled":
             set_status(door.engine, "CANCELLED")
         case "deleted":
-            door.storage.delete(KEY)
+            door.storage.delete(KEY, 1)
         case _:
-            door.storage.put(KEY, DATA[:-1], "text/csv")
+            door.put(DATA[:-1])
 
     answer = door.ask(link)
 

@@ -158,12 +158,12 @@ def fail(door: Door) -> None:
 
 def delete_the_file(door: Door) -> None:
     door.complete()
-    door.storage.delete(KEY)
+    door.storage.delete(KEY, 1)
 
 
 def cut_the_file(door: Door) -> None:
     door.complete()
-    door.storage.put(KEY, DATA[:-1], "text/csv")
+    door.put(DATA[:-1])
 
 
 def delete_the_row(door: Door) -> None:
@@ -295,7 +295,10 @@ def test_too_many_requests_have_to_wait(door: Door, monkeypatch: pytest.MonkeyPa
     assert door.ask(link, X_Forwarded_For="1.2.3.4").status == 429
 
 
-def test_behind_a_proxy_that_is_trusted_each_client_is_counted(engine: Engine, tmp_path: Path) -> None:
+def test_behind_a_proxy_that_is_trusted_each_client_is_counted(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.downloads.time.monotonic", lambda: 1000.0)
     with Door(engine, FolderStorage(tmp_path), trusted_proxies=1).open() as door:
         link = door.complete()
         for _ in range(downloads.EACH.burst):

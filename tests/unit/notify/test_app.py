@@ -51,8 +51,8 @@ def desk(engine: Engine, server: MailServer) -> Desk:
     )
 
 
-def patient_for(engine: Engine, patience: timedelta) -> Notices:
-    return Notices(engine, patience=patience, first_pause=timedelta(milliseconds=50), lease=timedelta(seconds=1))
+def patient_for(engine: Engine, patience: timedelta, lease: timedelta = timedelta(seconds=1)) -> Notices:
+    return Notices(engine, patience=patience, first_pause=timedelta(milliseconds=50), lease=lease)
 
 
 def notifier(desk: Desk, stop: asyncio.Event, settings: Settings | None = None) -> Notifier:
@@ -108,7 +108,8 @@ def test_a_completion_that_comes_many_times_is_one_mail(engine: Engine, desk: De
 def test_two_notifiers_send_one_mail_each_notice(engine: Engine, desk: Desk, server: MailServer) -> None:
     async def play() -> None:
         stop = asyncio.Event()
-        both = [notifier(desk, stop), notifier(desk, stop)]
+        long_leases = replace(desk, notices=patient_for(engine, timedelta(hours=1), timedelta(minutes=1)))
+        both = [notifier(long_leases, stop), notifier(long_leases, stop)]
         for number in range(20):
             await both[0].record(completion(event_id=f"e{number}", attempt=number).encode())
 
