@@ -55,9 +55,7 @@ chart-readme: ## Make helm/README.md anew from the values
 
 .PHONY: ci
 ci: install check ## What CI runs: every check, every real service required
-	@tests/services/install.sh
-	@tests/services/tools.sh
-	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest
+	@tests/ci.sh
 
 PIN := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
