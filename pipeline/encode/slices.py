@@ -39,4 +39,5 @@ def _cut(batch: pa.RecordBatch, target: int, added: int) -> Iterator[pa.RecordBa
 
 
 def _size(batch: pa.RecordBatch, added: int) -> int:
-    return int(batch.nbytes) + batch.num_rows * added
+    size: int = batch.nbytes + batch.num_rows * added
+    return size
