@@ -116,7 +116,7 @@ def _report(bench: Bench, forms: list[str], places: list[Place], console: Consol
         table.add_section()
     console.print(table)
     console.print(
-        "The drain reads the same statement as Arrow and throws it away. Row by row makes the same columns, of scores and"
+        "The drain reads the same statement as Arrow and throws it away. Row by row makes the same columns, scores and"
         " comments too, and the same JSON values with the standard library; it replaces no escapes and no formulas."
     )
     console.print("Goals: of the drain 0.7 (CSV, Parquet) or 0.5, 5 times row by row, under 300 MiB.")
