@@ -76,8 +76,10 @@ def _completed(rows: Iterable[Row], scores: list[str], scored: Scored, connectio
     while some := list(islice(remaining, ROWS_AT_ONCE)):
         ids = [row[0] for row in some]
         comments: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in connection.execute(COMMENTED, {"ids": json.dumps(ids), "project": PROJECT}):
-            comments[row[0]].append(dict(zip(("id", "content", "author_email", "created_at"), row[1:], strict=True)))
+        for found in connection.execute(COMMENTED, {"ids": json.dumps(ids), "project": PROJECT}):
+            comments[found[0]].append(
+                dict(zip(("id", "content", "author_email", "created_at"), found[1:], strict=True))
+            )
         for row in some:
             has = scored.get(row[0], nothing)
             yield (*row, comments.get(row[0], []), *(has.get(name) for name in scores))
