@@ -6,6 +6,7 @@ from datetime import timedelta
 import consumer.app
 import notify.app
 from cli import build
+from config.links import read_links
 from config.logs import set_up
 from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, load
 from notify.deliver import Desk, read_post
@@ -31,6 +32,7 @@ def run_consumer() -> None:
         metrics=metrics,
         export=export,
         checks={name: checks[name] for name in ("database", "clickhouse", "storage", "kafka")},
+        routes=build.downloads(settings, jobs, storage, metrics),
     )
     asyncio.run(consumer.app.run(settings, parts))
 
@@ -43,8 +45,9 @@ def run_notify() -> None:
     engine = build.engine(settings)
     notices = Notices(
         engine,
-        max_attempts=settings.max_attempts,
+        patience=timedelta(hours=settings.notice_hours),
         first_pause=timedelta(seconds=settings.retry_base_seconds),
         lease=timedelta(seconds=settings.lease_seconds),
     )
-    asyncio.run(notify.app.run(settings, Desk(engine, notices, post, settings.nextauth_url), build.metrics()))
+    desk = Desk(engine, notices, post, settings.nextauth_url, read_links(settings))
+    asyncio.run(notify.app.run(settings, desk, build.metrics()))

@@ -43,6 +43,9 @@ class Metrics:
             "waybill_upload_parts", "Parts of uploads, by outcome.", ["outcome"], registry=registry
         )
         self.notices = Counter("waybill_notices", "Notices, by outcome.", ["outcome"], registry=registry)
+        self.downloads = Counter(
+            "waybill_downloads", "Download links followed, by what they led to.", ["outcome"], registry=registry
+        )
         self.last_success = Gauge(
             "waybill_last_success_timestamp_seconds",
             "When an export was last completed by this process.",

@@ -4,11 +4,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from config.events import ExportFinished
 from config.tables import outbox
 from consumer.store import changing, looking
+
+FULL = 10_000
+"""So many events may wait for Kafka; then nothing new is claimed until some have gone."""
+
+PRUNED_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,20 @@ def unpublished(engine: Engine, *, limit: int) -> list[Letter]:
     query = query.where(outbox.c.published_at.is_(None)).order_by(outbox.c.id).limit(limit)
     with looking(engine) as connection:
         return [Letter(*row) for row in connection.execute(query)]
+
+
+def is_full(engine: Engine) -> bool:
+    """Whether FULL events or more wait for Kafka."""
+    waiting = select(outbox.c.id).where(outbox.c.published_at.is_(None)).limit(FULL).subquery()
+    with looking(engine) as connection:
+        return bool(connection.execute(select(func.count()).select_from(waiting)).scalar_one() >= FULL)
+
+
+def prune(engine: Engine, *, before: datetime, limit: int) -> bool:
+    """Delete events that were published earlier, `limit` at most; says whether there may be more."""
+    old = select(outbox.c.id).where(outbox.c.published_at < before).limit(limit)
+    with changing(engine) as connection:
+        return connection.execute(delete(outbox).where(outbox.c.id.in_(old))).rowcount == limit
 
 
 def mark_published(engine: Engine, ids: Collection[int], now: datetime) -> None:

@@ -21,7 +21,9 @@ def relay(engine: Engine, publisher: Publisher, now: Callable[[], datetime]) -> 
     Safe in many workers at once: an event may then be published twice, with the same event id.
     """
     published = 0
-    while letters := unpublished(engine, limit=BATCH):
+    more = True
+    while more and (letters := unpublished(engine, limit=BATCH)):
+        more = len(letters) == BATCH
         outgoing = [Outgoing(each.topic, each.key.encode(), each.payload.encode()) for each in letters]
         answers = publisher.publish(outgoing)
         delivered = [letter.id for letter, error in zip(letters, answers, strict=True) if error is None]

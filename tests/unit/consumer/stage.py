@@ -60,8 +60,10 @@ class Stage:
             raise self.raises
         if self.fenced:
             fence()
-        storage.put(spec.key, b"data", "text/csv")
-        storage.put(manifest_key(spec.key), b"{}", "application/json")
+        for key, data in ((spec.key, b"data"), (manifest_key(spec.key), b"{}")):
+            with storage.open(key, "text/csv", spec.attempt) as upload:
+                upload.write(data)
+                upload.finish()
         return result_of(spec.key)
 
     def now(self) -> datetime:
