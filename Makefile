@@ -42,6 +42,10 @@ check: install ## Lint, format check, types
 bench: install ## Measure the pipeline against two yardsticks
 	@$(BIN)/python -m tests.bench
 
+.PHONY: bench-large
+bench-large: install ## Measure 5,000,000 traces and their observations, to a file
+	@$(BIN)/python -m tests.bench --rows 5000000 --formats CSV --repeats 1 --no-s3 --tables observations --names
+
 .PHONY: chart
 chart: install ## Lint, render, validate and test the chart, its alerts and its dashboards
 	@tests/services/tools.sh

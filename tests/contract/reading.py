@@ -65,7 +65,7 @@ class World:
         self,
         *,
         project: str = "p",
-        form: str = "CSV",
+        form: str = "PARQUET",
         limit: int | None = None,
         progress: Progress | None = None,
         each: Callable[[pa.RecordBatch], None] = lambda _: None,
