@@ -9,7 +9,7 @@ from config.metrics import Metrics
 from consumer.guards import Policy, Reaction, Refusal, Verdict, judge
 from consumer.jobs import Jobs
 from consumer.labels import labels_of
-from consumer.records import Claim, Job, Outcome
+from consumer.records import Claim, Failure, Job, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -54,15 +54,18 @@ class Admission:
         if not self.jobs.fail(job, refusal.failure, words=refusal.text, now=now):
             return Refusal(Verdict.OVERTAKEN, Reaction.SKIP, _REASONS[Verdict.OVERTAKEN])
         self.metrics.exports.labels(Outcome.FAILED, *labels_of(job)).inc()
+        self.metrics.attempts_failed.labels(refusal.failure).inc()
         return refusal
 
     def _note(self, claim: Claim) -> None:
         logger.info("claimed", extra=claim.log_context())
+        self.metrics.exports_started.labels(*labels_of(claim.job)).inc()
         if claim.attempt == 1:
             self.metrics.queue_wait.observe(max((claim.claimed_at - claim.job.created_at).total_seconds(), 0))
         if claim.job.run is not None and claim.job.run.finished_at is None:
             logger.warning("the worker that had it died", extra=claim.log_context() | {"worker": claim.job.run.worker})
             self.metrics.exports.labels(Outcome.LOST, *labels_of(claim.job)).inc()
+            self.metrics.attempts_failed.labels(Failure.LOST).inc()
 
 
 def verdict_on(answer: Claim | Refusal) -> Verdict:

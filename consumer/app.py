@@ -25,11 +25,14 @@ from config.metrics import Metrics
 from config.publisher import Outgoing, Publisher
 from config.settings import Settings
 from config.threads import in_thread
+from config.vitals import follow_loop, follow_pool
 from consumer.admission import Admission
 from consumer.clock import DatabaseClock
 from consumer.dead_letters import Received
-from consumer.guards import Policy, Verdict
+from consumer.gauges import measure
+from consumer.guards import Policy
 from consumer.jobs import Jobs
+from consumer.labels import start_at_zero
 from consumer.reception import Closed, Reception
 from consumer.records import Claim, Hold
 from consumer.relay import relay
@@ -79,9 +82,11 @@ async def run(settings: Settings, parts: Parts) -> None:
         async with serve(settings.http_host, port, registry=parts.metrics.registry, health=health, routes=parts.routes):
             if not await wait_for_dependencies(health, stop):
                 return
-            timers = asyncio.gather(worker.sweep(health), worker.relay(health))
+            timers = asyncio.gather(
+                worker.sweep(health), worker.relay(health), worker.measure(health), follow_loop(parts.metrics, stop)
+            )
             build = partial(_listen, settings, worker.reception, Path(folder))
-            await supervise(build, health=health, stop=stop)
+            await supervise(build, health=health, metrics=parts.metrics, stop=stop)
             health.rest()
             await worker.end()
             with suppress(TimeoutError):
@@ -134,8 +139,8 @@ class _Worker:
             project_slots=settings.project_slots,
             unseen_for=timedelta(seconds=UNSEEN_SWEEPS * settings.sweep_seconds),
         )
-        for verdict in Verdict:
-            parts.metrics.requests.labels(verdict)
+        start_at_zero(parts.metrics)
+        follow_pool(parts.metrics, parts.jobs.engine)
         self._settings = settings
         self._parts = parts
         self._now = clock.now
@@ -152,6 +157,11 @@ class _Worker:
         """Publish endings as soon as they are written, and every `WAYBILL_SWEEP_SECONDS` what is left."""
         seconds, work = self._settings.sweep_seconds, self._publish
         await every(seconds, work, name="relay", health=health, stop=self._stop, wake=self._relay_now)
+
+    async def measure(self, health: Health) -> None:
+        """Set the gauges of what waits in the database, every `WAYBILL_SWEEP_SECONDS`."""
+        seconds = self._settings.sweep_seconds
+        await every(seconds, self._measure, name="gauges", health=health, stop=self._stop)
 
     async def end(self) -> None:
         """Bring what runs to an end; what does not come to one goes back to the queue."""
@@ -182,6 +192,14 @@ class _Worker:
             await in_thread(relay, self._parts.jobs.engine, self._parts.publisher, self._now)
         except Unavailable as error:
             logger.warning("events wait in the outbox: %s", error)
+
+    async def _measure(self) -> None:
+        now = self._now()
+        not_before = now - timedelta(days=self._settings.stale_days)
+        try:
+            await in_thread(measure, self._parts.jobs.engine, self._parts.metrics, now=now, not_before=not_before)
+        except Unavailable as error:
+            logger.warning("what waits can't be counted: %s", error)
 
     def _on_end(self) -> None:
         self._relay_now.set()

@@ -123,6 +123,7 @@ class Reception:
         now = self.admission.now()
         await self._insist(lambda: in_thread(publish, verdict=verdict, reason=reason, now=now))
         self.metrics.requests.labels(verdict).inc()
+        self.metrics.dead_letters.labels(verdict).inc()
 
     async def _insist(self, work: Callable[[], Awaitable[R]]) -> R:
         """Do it until it succeeds, for as long as dependencies are away; what looks like a bug is tried a few times."""

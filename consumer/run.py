@@ -158,17 +158,24 @@ def _complete(claim: Claim, bench: Bench, result: ExportResult, url: str, now: d
 
 def _reject(claim: Claim, bench: Bench, words: str, now: datetime) -> Outcome | None:
     _try_to_clear(claim, bench)
-    return _conclude(claim, bench, bench.jobs.reject(claim, words, now), Outcome.REJECTED, now)
+    outcome = _conclude(claim, bench, bench.jobs.reject(claim, words, now), Outcome.REJECTED, now)
+    return _counted(outcome, Failure.REJECTED, bench)
 
 
 def _retry(claim: Claim, bench: Bench, failure: Failure, words: str, error: str, now: datetime) -> Outcome | None:
     if claim.failures + 1 >= bench.rules.max_attempts:
         _try_to_clear(claim, bench)
         hold = bench.jobs.give_up(claim, failure, words=words, error=error, now=now)
-        return _conclude(claim, bench, hold, Outcome.FAILED, now)
+        return _counted(_conclude(claim, bench, hold, Outcome.FAILED, now), failure, bench)
     until = now + bench.rules.retry_base * 2**claim.failures
     hold = bench.jobs.postpone(claim, failure, error=error, until=until, now=now)
-    return _conclude(claim, bench, hold, Outcome.RETRY, now)
+    return _counted(_conclude(claim, bench, hold, Outcome.RETRY, now), failure, bench)
+
+
+def _counted(outcome: Outcome | None, failure: Failure, bench: Bench) -> Outcome | None:
+    if outcome in {Outcome.REJECTED, Outcome.RETRY, Outcome.FAILED}:
+        bench.metrics.attempts_failed.labels(failure).inc()
+    return outcome
 
 
 def _stop(claim: Claim, bench: Bench, progress: Progress, now: datetime) -> Outcome | None:

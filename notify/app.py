@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec, TypeVar
@@ -19,6 +20,7 @@ from config.kafka import build_app, check_topics, raw_topic
 from config.metrics import Metrics
 from config.settings import Settings
 from config.tables import notices
+from config.vitals import follow_loop, follow_pool
 from notify import missed
 from notify.deliver import Desk, Outcome, attempt, settle
 from notify.notices import Notice
@@ -51,8 +53,11 @@ async def run(settings: Settings, desk: Desk, metrics: Metrics) -> None:
             loops = asyncio.gather(
                 notifier.send(),
                 every(settings.sweep_seconds, notifier.look_for_missed, name="missed", health=health, stop=stop),
+                every(settings.sweep_seconds, notifier.measure, name="gauges", health=health, stop=stop),
+                follow_loop(metrics, stop),
             )
-            await supervise(lambda: _listen(settings, notifier, Path(folder)), health=health, stop=stop)
+            build = partial(_listen, settings, notifier, Path(folder))
+            await supervise(build, health=health, metrics=metrics, stop=stop)
             try:
                 await asyncio.wait_for(loops, settings.drain_seconds)
             except TimeoutError:
@@ -87,6 +92,7 @@ class Notifier:
         self._seen_until = _now() - missed.LOOK_BACK
         for outcome in Outcome:
             metrics.notices.labels(outcome)
+        follow_pool(metrics, desk.engine)
 
     async def record(self, value: bytes | None) -> None:
         """Make one message a notice; returns when that is durable, or when the message is none or one seen before."""
@@ -111,6 +117,12 @@ class Notifier:
                 logger.warning("a completion never came over Kafka", extra={"event_id": each.event.event_id})
                 self._rung.set()
             self._seen_until = each.published_at
+
+    async def measure(self) -> None:
+        """Set the gauges of what waits to be sent."""
+        count, oldest = await asyncio.to_thread(self._desk.notices.waiting)
+        self._metrics.notices_waiting.set(count)
+        self._metrics.oldest_notice.set(0 if oldest is None else max((_now() - oldest).total_seconds(), 0))
 
     async def send(self) -> None:
         """Send what is due until told to stop: when a completion comes, when a retry is due, and now and then."""

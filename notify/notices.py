@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from config.database import reading, writing
@@ -93,6 +93,13 @@ class Notices:
         with reading(self._engine) as connection:
             due: datetime | None = connection.scalar(first.limit(1))
             return due
+
+    def waiting(self) -> tuple[int, datetime | None]:
+        """Count the open notices, and say when the oldest of them was made."""
+        open_ = select(func.count(), func.min(notices.c.created_at)).where(notices.c.state.in_(OPEN))
+        with reading(self._engine) as connection:
+            count, oldest = connection.execute(open_).one()
+            return count, oldest
 
     def claim(self, notice: Notice, now: datetime) -> Notice | None:
         """Take a due notice for one attempt, under a lease; None if another notifier was quicker."""

@@ -14,7 +14,7 @@ from pipeline.manifest import CONTENT_TYPE, manifest, manifest_key
 from pipeline.read import Table, open_table
 from pipeline.sources import Sources
 from pipeline.spec import ExportSpec
-from pipeline.stages import Checksum, Stages, Tally
+from pipeline.stages import Checksum, Stages, Tally, counted
 from pipeline.storage.types import Storage
 from pipeline.types import ExportResult, Progress
 from pipeline.watch import watch
@@ -64,7 +64,7 @@ def deliver(  # noqa: PLR0913 (as `export`)
     enriched = stages.timed("enrich", table.enrich(batches))
     with (
         closing(ahead(enriched)) as ready,
-        storage.open(spec.key, content_type_of(spec), spec.attempt) as upload,
+        counted(storage.open(spec.key, content_type_of(spec), spec.attempt), metrics) as upload,
     ):
         progress.on_stop(upload.interrupt)
         encoded = stages.timed("encode", form.encode(table.columns, stages.timed("wait", ready), options))

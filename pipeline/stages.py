@@ -1,4 +1,4 @@
-"""Measures what flows between the stages: seconds spent in each, bytes that pass."""
+"""Measures what flows between the stages: seconds spent in each, bytes that pass, uploads that end."""
 
 import hashlib
 import threading
@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from config.metrics import Metrics
 from pipeline.encode.options import Chunk
+from pipeline.storage.types import Upload
 
 T = TypeVar("T")
 
@@ -46,6 +47,18 @@ class Stages:
             self._seconds.labels(stage).inc(max(0.0, taken - inside.pop()))
             if inside:
                 inside[-1] += taken
+
+
+@contextmanager
+def counted(upload: Upload, metrics: Metrics) -> Iterator[Upload]:
+    """Enter the upload, and count how it ended: completed when the block ends by itself, else aborted."""
+    outcome = "aborted"
+    try:
+        with upload:
+            yield upload
+            outcome = "completed"
+    finally:
+        metrics.uploads.labels(outcome).inc()
 
 
 class Tally:

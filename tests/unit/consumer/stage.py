@@ -91,3 +91,6 @@ class Stage:
             "waybill_exports_total", {"outcome": outcome, "table": "traces", "format": "CSV"}
         )
         return value or 0
+
+    def failures(self, reason: str) -> float:
+        return self.metrics.registry.get_sample_value("waybill_attempts_failed_total", {"reason": reason}) or 0

@@ -49,6 +49,7 @@ def test_a_query_that_can_not_be_read_is_rejected_at_once(stage: Stage) -> None:
 
     assert row_of(stage.engine, "bad")["status"] == "FAILED"
     assert row_of(stage.engine, "bad")["log"].startswith("The query can't be read: tableName")
+    assert stage.failures("rejected") == 1
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_failures_are_tried_again_with_growing_pauses_and_end(
     assert (row_of(stage.engine)["status"], row_of(stage.engine)["log"]) == ("FAILED", words)
     assert [(run["error"], run["error_class"]) for run in runs_of(stage.engine)] == [(kept, kind)] * 3
     assert len(letters(stage.engine)) == 1
-    assert (stage.counted("retry"), stage.counted("failed")) == (2, 1)
+    assert (stage.counted("retry"), stage.counted("failed"), stage.failures(kind)) == (2, 1, 3)
 
 
 def test_a_rejection_in_the_pipeline_ends_it_with_its_words(stage: Stage) -> None:
