@@ -51,8 +51,8 @@ PIN := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url 
 
 .PHONY: lock
 lock: ## Pin every dependency anew, with hashes (needs uv)
-	$(PIN) pyproject.toml --extra embedded --group dev -o requirements.lock
-	$(PIN) pyproject.toml -c requirements.lock -o requirements-image.lock
+	$(PIN) pyproject.toml --extra embedded --extra otel --group dev -o requirements.lock
+	$(PIN) pyproject.toml --extra otel -c requirements.lock -o requirements-image.lock
 	echo hatchling | $(PIN) - -c requirements.lock -o requirements-build.lock
 
 .PHONY: clean

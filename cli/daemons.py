@@ -8,6 +8,7 @@ import notify.app
 from cli import build
 from config.logs import set_up
 from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, load
+from config.tracing import open_tracer
 from notify.deliver import Desk, read_post
 from notify.notices import Notices
 from pipeline.memory import keep_small
@@ -31,6 +32,7 @@ def run_consumer() -> None:
         metrics=metrics,
         export=export,
         checks={name: checks[name] for name in ("database", "clickhouse", "storage", "kafka")},
+        tracer=open_tracer(settings.otel_endpoint, "waybill-consumer"),
     )
     asyncio.run(consumer.app.run(settings, parts))
 
@@ -47,4 +49,5 @@ def run_notify() -> None:
         first_pause=timedelta(seconds=settings.retry_base_seconds),
         lease=timedelta(seconds=settings.lease_seconds),
     )
-    asyncio.run(notify.app.run(settings, Desk(engine, notices, post, settings.nextauth_url), build.metrics()))
+    tracer = open_tracer(settings.otel_endpoint, "waybill-notify")
+    asyncio.run(notify.app.run(settings, Desk(engine, notices, post, settings.nextauth_url, tracer), build.metrics()))

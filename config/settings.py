@@ -142,6 +142,7 @@ class Settings(BaseSettings):
     public_url: HttpUrl | None = Field(None, alias="WAYBILL_PUBLIC_URL")
     secret_key: SecretStr | None = Field(None, alias="WAYBILL_SECRET_KEY")
     csv_neutralise: bool = Field(default=True, alias="WAYBILL_CSV_NEUTRALISE_FORMULAS")
+    otel_endpoint: HttpUrl | None = Field(None, alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     log_format: Literal["json", "text"] | None = Field(None, alias="WAYBILL_LOG_FORMAT")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="WAYBILL_LOG_LEVEL")
 

@@ -34,7 +34,7 @@ class Admission:
         job = self.jobs.find(project_id, export_id) if self.policy.enabled else None
         return judge(job, self.policy, self.now())
 
-    def admit(self, project_id: str, export_id: str) -> Claim | Refusal:
+    def admit(self, project_id: str, export_id: str, traceparent: str | None) -> Claim | Refusal:
         """Claim the export, or refuse it and do to the row what the refusal asks for; raises Unavailable."""
         now = self.now()
         job = self.jobs.find(project_id, export_id) if self.policy.enabled else None
@@ -42,7 +42,7 @@ class Admission:
         if refusal is not None:
             return refusal if job is None else self._refuse(job, refusal, now)
         assert job is not None  # noqa: S101 (the guard `exists` has seen to it)
-        claim = self.jobs.claim(job, self.worker, now)
+        claim = self.jobs.claim(job, self.worker, now, traceparent)
         if isinstance(claim, Verdict):
             return Refusal(claim, Reaction.SKIP, _REASONS[claim])
         self._note(claim)

@@ -7,7 +7,7 @@ import secrets
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,12 @@ from aiohttp import web
 from config.daemon import every, stop_on_signals, supervise, wait_for_dependencies
 from config.events import ExportRequested
 from config.http import Check, Health, serve
-from config.kafka import build_app, raw_topic
+from config.kafka import build_app, message_headers, raw_topic
 from config.metrics import Metrics
 from config.publisher import Outgoing, Publisher
 from config.settings import Settings
 from config.threads import in_thread
+from config.tracing import Tracer
 from config.vitals import follow_loop, follow_pool
 from consumer.admission import Admission
 from consumer.clock import DatabaseClock
@@ -66,6 +67,7 @@ class Parts:
     export: Export
     checks: Mapping[str, Check]
     routes: tuple[web.RouteDef, ...] = ()
+    tracer: Tracer = field(default_factory=Tracer)
 
 
 async def run(settings: Settings, parts: Parts) -> None:
@@ -111,6 +113,7 @@ class _Worker:
             rules=_rules(settings),
             export=parts.export,
             now=clock.now,
+            tracer=parts.tracer,
         )
         admission = Admission(
             jobs=parts.jobs, policy=policy, worker=_worker_name(), metrics=parts.metrics, now=clock.now
@@ -225,14 +228,13 @@ def _listen(settings: Settings, reception: Reception, datadir: Path) -> faust.Ap
 
 def _received(event: Any) -> Received:
     message = event.message
-    headers = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
     return Received(
         topic=message.topic,
         partition=message.partition,
         offset=message.offset,
         key=message.key,
         value=event.value,
-        headers=tuple((name, value) for name, value in headers),
+        headers=message_headers(message),
     )
 
 

@@ -52,9 +52,19 @@ class Jobs:
             row = connection.execute(query).mappings().first()
         return None if row is None else to_job(row)
 
-    def claim(self, job: Job, worker: str, now: datetime) -> Claim | Verdict:
-        """Take the job from the state it was seen in, for one lease; OVERTAKEN or CAPPED when that can't be."""
-        claim = Claim(job=job, attempt=job.attempt + 1, worker=worker, claimed_at=now, failures=job.failed_so_far)
+    def claim(self, job: Job, worker: str, now: datetime, traceparent: str | None = None) -> Claim | Verdict:
+        """Take the job from the state it was seen in, for one lease; OVERTAKEN or CAPPED when that can't be.
+
+        Without a trace of its own, the attempt belongs to that of the attempt before.
+        """
+        claim = Claim(
+            job=job,
+            attempt=job.attempt + 1,
+            worker=worker,
+            claimed_at=now,
+            failures=job.failed_so_far,
+            traceparent=traceparent or job.traceparent,
+        )
         try:
             with changing(self.engine) as connection:
                 if self._project_is_full(connection, job.project_id, now):
@@ -140,7 +150,7 @@ class Jobs:
             with changing(self.engine) as connection:
                 _move(connection, job, job.status, now, status=Status.FAILED, finished_at=now, log=words)
                 _close_dead(connection, job, now, Outcome.FAILED, error_class=failure)
-                outbox.add(connection, self._terms.completions_topic, event, now)
+                outbox.add(connection, self._terms.completions_topic, event, now, job.traceparent)
         except _Overtaken:
             return False
         return True
@@ -191,7 +201,7 @@ class Jobs:
                 _move(connection, claim.job, Status.PROCESSING, now, **row)
                 _expect_one(connection, update(runs).where(_open(claim)).values(finished_at=now, **run))
                 if event is not None:
-                    outbox.add(connection, self._terms.completions_topic, event, now)
+                    outbox.add(connection, self._terms.completions_topic, event, now, claim.traceparent)
         except _Overtaken:
             return self._look(claim, run["outcome"])
         return Hold.KEPT
@@ -225,6 +235,7 @@ class Jobs:
             "heartbeat_at": claim.claimed_at,
             "lease_until": claim.claimed_at + self._terms.lease,
             "failures": claim.failures,
+            "traceparent": claim.traceparent,
         }
 
 

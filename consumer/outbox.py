@@ -19,17 +19,18 @@ class Letter:
     topic: str
     key: str
     payload: str
+    traceparent: str | None
 
 
-def add(connection: Connection, topic: str, event: ExportFinished, now: datetime) -> None:
-    """Write the event within the caller's transaction."""
+def add(connection: Connection, topic: str, event: ExportFinished, now: datetime, traceparent: str | None) -> None:
+    """Write the event, and the trace that it belongs to, within the caller's transaction."""
     values = {"topic": topic, "key": event.batch_export_id, "payload": event.encode().decode(), "created_at": now}
-    connection.execute(insert(outbox).values(values))
+    connection.execute(insert(outbox).values(values | {"traceparent": traceparent}))
 
 
 def unpublished(engine: Engine, *, limit: int) -> list[Letter]:
     """List events that Kafka has not confirmed, oldest first."""
-    query = select(outbox.c.id, outbox.c.topic, outbox.c.key, outbox.c.payload)
+    query = select(outbox.c.id, outbox.c.topic, outbox.c.key, outbox.c.payload, outbox.c.traceparent)
     query = query.where(outbox.c.published_at.is_(None)).order_by(outbox.c.id).limit(limit)
     with looking(engine) as connection:
         return [Letter(*row) for row in connection.execute(query)]

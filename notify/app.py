@@ -16,10 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.daemon import every, stop_on_signals, supervise, until
 from config.events import Malformed, read_finished
 from config.http import Health, serve
-from config.kafka import build_app, check_topics, raw_topic
+from config.kafka import build_app, check_topics, message_headers, raw_topic
 from config.metrics import Metrics
 from config.settings import Settings
 from config.tables import notices
+from config.tracing import read_traceparent
 from config.vitals import follow_loop, follow_pool
 from notify import missed
 from notify.deliver import Desk, Outcome, attempt, settle
@@ -71,7 +72,7 @@ def _listen(settings: Settings, notifier: "Notifier", datadir: Path) -> faust.Ap
     async def completions(stream: Any) -> None:
         # Faust acknowledges what an agent that is stopped has in hand: only a durable row is reason enough.
         async for event in stream.noack().events():
-            await notifier.record(event.value)
+            await notifier.record(event.value, read_traceparent(message_headers(event.message)))
             event.ack()
 
     return app
@@ -94,7 +95,7 @@ class Notifier:
             metrics.notices.labels(outcome)
         follow_pool(metrics, desk.engine)
 
-    async def record(self, value: bytes | None) -> None:
+    async def record(self, value: bytes | None, traceparent: str | None = None) -> None:
         """Make one message a notice; returns when that is durable, or when the message is none or one seen before."""
         try:
             event = read_finished(value)
@@ -102,7 +103,7 @@ class Notifier:
             logger.warning("a completion is malformed and skipped: %s", error, extra={"outcome": Outcome.MALFORMED})
             self._count(Outcome.MALFORMED)
             return
-        if await _insist(self._desk.notices.record, event, _now()):
+        if await _insist(self._desk.notices.record, event, _now(), traceparent):
             self._rung.set()
         else:
             self._count(Outcome.DUPLICATE)
@@ -113,7 +114,7 @@ class Notifier:
         for each in await asyncio.to_thread(
             lambda: list(missed.published(desk.engine, self._topic, since=self._seen_until, now=now))
         ):
-            if await asyncio.to_thread(desk.notices.record, each.event, now):
+            if await asyncio.to_thread(desk.notices.record, each.event, now, each.traceparent):
                 logger.warning("a completion never came over Kafka", extra={"event_id": each.event.event_id})
                 self._rung.set()
             self._seen_until = each.published_at

@@ -1,7 +1,7 @@
 """Keeps one row for each completion and channel, so that a person is told once, whatever is redelivered or dies."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -40,6 +40,7 @@ class Notice:
     export_id: str
     attempts: int
     payload: bytes
+    traceparent: str | None
 
 
 class Notices:
@@ -55,7 +56,7 @@ class Notices:
         self._first_pause = first_pause
         self._lease = lease
 
-    def record(self, event: ExportFinished, now: datetime) -> bool:
+    def record(self, event: ExportFinished, now: datetime, traceparent: str | None = None) -> bool:
         """Make the notice for a completion; False if this ending of the export has one already."""
         row = {
             "event_id": event.event_id,
@@ -67,6 +68,7 @@ class Notices:
             "state": State.PENDING,
             "created_at": now,
             "next_attempt_at": now,
+            "traceparent": traceparent,
         }
         insert = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
         with writing(self._engine) as connection:
@@ -76,14 +78,14 @@ class Notices:
     def due(self, now: datetime, *, limit: int) -> list[Notice]:
         """Name the notices to send now, the longest due first: new ones, retries, and those whose notifier died."""
         wanted = (
-            select(notices.c.event_id, notices.c.channel, notices.c.export_id, notices.c.attempts, notices.c.payload)
+            select(notices)
             .where(notices.c.state.in_(OPEN), notices.c.next_attempt_at <= now)
             .order_by(notices.c.next_attempt_at)
             .limit(limit)
         )
         with reading(self._engine) as connection:
             return [
-                Notice(row.event_id, row.channel, row.export_id, row.attempts, row.payload.encode())
+                Notice(row.event_id, row.channel, row.export_id, row.attempts, row.payload.encode(), row.traceparent)
                 for row in connection.execute(wanted)
             ]
 
@@ -110,7 +112,7 @@ class Notices:
         }
         if not self._change(notice, taken, notices.c.next_attempt_at <= now, notices.c.attempts < self._max_attempts):
             return None
-        return Notice(notice.event_id, notice.channel, notice.export_id, notice.attempts + 1, notice.payload)
+        return replace(notice, attempts=notice.attempts + 1)
 
     def abandon(self, notice: Notice, now: datetime) -> bool:
         """Fail a due notice whose every attempt died with its notifier; False if it is not such a one."""

@@ -60,6 +60,7 @@ def deliver(  # noqa: PLR0913 (as `export`)
     """Do as `export` does with a table that is open already."""
     form, codec, options = FORMATS[spec.format], _codec(spec), _options(spec)
     stages, raw, stored, checksum = Stages(metrics), Tally(), Tally(), Checksum()
+    progress.stages = stages.seconds
     batches = watch(stages.timed("read", table.batches), progress, spec.export_id)
     enriched = stages.timed("enrich", table.enrich(batches))
     with (
