@@ -7,7 +7,7 @@ READY := $(VENV)/.ready-$(shell cat requirements.lock pyproject.toml 2>/dev/null
 
 .PHONY: help
 help: ## List what can be made
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock pyproject.toml
 	@if command -v uv >/dev/null; then \
@@ -42,9 +42,21 @@ check: install ## Lint, format check, types
 bench: install ## Measure the pipeline against two yardsticks
 	@$(BIN)/python -m tests.bench
 
+.PHONY: chart
+chart: install ## Lint, render, validate and test the chart, its alerts and its dashboards
+	@tests/services/tools.sh
+	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest tests/chart
+
+.PHONY: chart-readme
+chart-readme: ## Make helm/README.md anew from the values
+	@tests/services/tools.sh
+	@source tests/services/versions.env && cd helm && \
+	  "$${WAYBILL_TEST_CACHE:-$$HOME/.cache/waybill-tests}/helm-docs-$$HELM_DOCS" --log-level warning
+
 .PHONY: ci
 ci: install check ## What CI runs: every check, every real service required
 	@tests/services/install.sh
+	@tests/services/tools.sh
 	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest
 
 PIN := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
