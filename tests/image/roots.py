@@ -76,13 +76,15 @@ def _follow(stage: Stage, done: Mapping[str, tuple[Path, Context]], root: Path) 
 
 def _copy(instruction: Instruction, roots: Mapping[str, Path], root: Path, folder: str) -> None:
     words = instruction.rest.split()
-    source = roots[words.pop(0).removeprefix("--from=")] if words[0].startswith("--from=") else REPOSITORY
+    ours = not words[0].startswith("--from=")
+    source = REPOSITORY if ours else roots[words.pop(0).removeprefix("--from=")]
+    ignored = shutil.ignore_patterns(*(["__pycache__"] if ours else []))  # as .dockerignore says
     *names, to = words
     target = root / str(PurePosixPath(folder, to)).lstrip("/")
     for name in names:
         path = source / name.lstrip("/")
         if path.is_dir():
-            shutil.copytree(path, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(path, target, symlinks=True, ignore=ignored)
         else:
             shutil.copy2(path, target)
 
