@@ -2,19 +2,23 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import clickhouse_connect
+from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from sqlalchemy import Engine, inspect
 
 from config.database import open_database
 from config.kafka import build_producer, check_topics
+from config.links import read_links
 from config.metrics import Metrics
 from config.publisher import Publisher
 from config.settings import Misconfigured, Settings
 from config.tables import application, waybill
+from consumer.downloads import Downloads
 from consumer.jobs import Jobs, Terms
 from notify import smtp
 from notify.deliver import read_post
@@ -73,6 +77,15 @@ def jobs(settings: Settings) -> Jobs:
         completions_topic=settings.completions_topic,
     )
     return Jobs(engine(settings), terms)
+
+
+def downloads(settings: Settings, jobs: Jobs, storage: Storage, metrics: Metrics) -> tuple[web.RouteDef, ...]:
+    """Make the routes of the download links; there are none without WAYBILL_PUBLIC_URL."""
+    links = read_links(settings)
+    if links is None:
+        return ()
+    clock, proxies = partial(datetime.now, UTC), settings.trusted_proxies
+    return Downloads(links, jobs, storage, metrics, now=clock, trusted_proxies=proxies).routes()
 
 
 def publisher(settings: Settings) -> Publisher:

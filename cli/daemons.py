@@ -6,6 +6,7 @@ from datetime import timedelta
 import consumer.app
 import notify.app
 from cli import build
+from config.links import read_links
 from config.logs import set_up
 from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, load
 from config.tracing import open_tracer
@@ -33,6 +34,7 @@ def run_consumer() -> None:
         export=export,
         checks={name: checks[name] for name in ("database", "clickhouse", "storage", "kafka")},
         tracer=open_tracer(settings.otel_endpoint, "waybill-consumer"),
+        routes=build.downloads(settings, jobs, storage, metrics),
     )
     asyncio.run(consumer.app.run(settings, parts))
 
@@ -45,9 +47,10 @@ def run_notify() -> None:
     engine = build.engine(settings)
     notices = Notices(
         engine,
-        max_attempts=settings.max_attempts,
+        patience=timedelta(hours=settings.notice_hours),
         first_pause=timedelta(seconds=settings.retry_base_seconds),
         lease=timedelta(seconds=settings.lease_seconds),
     )
     tracer = open_tracer(settings.otel_endpoint, "waybill-notify")
-    asyncio.run(notify.app.run(settings, Desk(engine, notices, post, settings.nextauth_url, tracer), build.metrics()))
+    desk = Desk(engine, notices, post, settings.nextauth_url, read_links(settings), tracer)
+    asyncio.run(notify.app.run(settings, desk, build.metrics()))

@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ from cli import build
 from cli.exports import follow, request
 from cli.output import console, fail, print_fields, size
 from config.events import Status
+from config.links import read_links
 from config.migrations import migrate
 from config.settings import Settings, load
 from consumer.records import Job
@@ -83,19 +86,24 @@ def demo(
     with ExitStack() as running:
         _say("Starting a broker, ClickHouse, SQLite, a folder for files and a mail sink")
         stack = running.enter_context(started(kept))
-        environment = stack.environment() | {"WAYBILL_HEARTBEAT_SECONDS": "0.5"}
+        port = _free_port()
+        environment = stack.environment() | {
+            "WAYBILL_HEARTBEAT_SECONDS": "0.5",
+            "WAYBILL_PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "WAYBILL_SECRET_KEY": secrets.token_hex(32),
+        }
         settings = load(environment)
         _say(f"Making {rows:,} traces, with their scores and comments")
         _prepare(settings, lambda client, engine: fill(client, engine, rows=rows))
         _say("Starting waybill consumer and waybill notify")
-        consumer = running.enter_context(_daemon("consumer", kept, environment))
+        consumer = running.enter_context(_daemon("consumer", kept, environment | {"WAYBILL_HTTP_PORT": str(port)}))
         notifier = running.enter_context(_daemon("notify", kept, environment))
         _say("Asking for the export: a row, and an event on Kafka")
         job = _export(settings, format_.upper(), compression)
         if job.status != Status.COMPLETED:
             fail(f"The export ended {job.status}: {job.log}; the logs are in {kept}")
         mail = _eventually(lambda: next(stack.mails.glob("*.eml"), None), "a mail")
-        _show_file(job, stack.exports)
+        _show_file(job, stack.exports, settings)
         _show_mail(mail)
         _show_counters(consumer, notifier)
     _say(f"All of it is kept in {kept}")
@@ -138,7 +146,7 @@ def _daemon(name: str, folder: Path, environment: Mapping[str, str]) -> Iterator
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "cli.main", name],
-            env={**os.environ, **environment, **private},
+            env={**os.environ, **private, **environment},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
@@ -152,6 +160,13 @@ def _daemon(name: str, folder: Path, environment: Mapping[str, str]) -> Iterator
         process.wait()
 
 
+def _free_port() -> int:
+    """Find a port for the consumer: the links must know it before it serves."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
 def _eventually(look: Callable[[], T | None], what: str) -> T:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -161,12 +176,15 @@ def _eventually(look: Callable[[], T | None], what: str) -> T:
     fail(f"waited {PATIENCE:.0f} s for {what} in vain")
 
 
-def _show_file(job: Job, exports: Path) -> None:
-    if job.run is None or job.run.object_key is None:
-        fail("the export has no file")
-    path = exports / job.run.object_key
+def _show_file(job: Job, exports: Path, settings: Settings) -> None:
+    links = read_links(settings)
+    if job.run is None or job.run.object_key is None or links is None:
+        fail("the export has no file, or no link")
+    path, link = exports / job.run.object_key, links.write(job.project_id, job.id)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    with urllib.request.urlopen(link) as stream:  # noqa: S310 (our own daemon)
+        fetched = hashlib.file_digest(stream, "sha256").hexdigest()
     agrees = "the manifest says the same" if digest == job.run.sha256 else f"BUT the manifest says {job.run.sha256}"
     _heading("The file")
     print_fields(
@@ -176,7 +194,8 @@ def _show_file(job: Job, exports: Path) -> None:
             "bytes": f"{path.stat().st_size:,} ({size(path.stat().st_size)})",
             "sha256": f"{digest} ({agrees})",
             "manifest": f"{path}.manifest.json",
-            "link": job.url,
+            "link": link,
+            "fetched": f"through the link, {'with the same' if fetched == digest else 'BUT WITH ANOTHER'} sha256",
         }
     )
 

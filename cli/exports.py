@@ -11,6 +11,7 @@ from cli import build
 from cli.filters import check, read_filters
 from cli.output import FAILED, console, fail, print_fields, print_json, print_table, size
 from config.events import ExportRequested, Status
+from config.links import read_links
 from config.publisher import Outgoing
 from config.settings import Settings, load
 from consumer.jobs import Jobs
@@ -69,7 +70,7 @@ def create(
     request(settings, project, job.id)
     if wait:
         job = follow(jobs, job)
-    _print_job(jobs, job, as_json=as_json)
+    _print_job(settings, jobs, job, as_json=as_json)
     if wait and job.status != Status.COMPLETED:
         raise typer.Exit(FAILED)
 
@@ -97,15 +98,17 @@ def list_(
 
 def show(project: Project, export: Export, as_json: JsonFlag = False) -> None:
     """Show one export with all its attempts."""
-    jobs = build.jobs(load(needs=["DATABASE_URL"]))
-    _print_job(jobs, find(jobs, project, export), as_json=as_json)
+    settings = load(needs=["DATABASE_URL"])
+    jobs = build.jobs(settings)
+    _print_job(settings, jobs, find(jobs, project, export), as_json=as_json)
 
 
 def watch(project: Project, export: Export, as_json: JsonFlag = False) -> None:
     """Show an export's progress, until it has ended."""
-    jobs = build.jobs(load(needs=["DATABASE_URL"]))
+    settings = load(needs=["DATABASE_URL"])
+    jobs = build.jobs(settings)
     job = follow(jobs, find(jobs, project, export))
-    _print_job(jobs, job, as_json=as_json)
+    _print_job(settings, jobs, job, as_json=as_json)
     if job.status != Status.COMPLETED:
         raise typer.Exit(FAILED)
 
@@ -231,12 +234,14 @@ def _size(job: Job) -> str | None:
     return size(job.run.bytes) if job.run else None
 
 
-def _print_job(jobs: Jobs, job: Job, *, as_json: bool) -> None:
+def _print_job(settings: Settings, jobs: Jobs, job: Job, *, as_json: bool) -> None:
+    links = read_links(settings)
+    fields = _fields(job) | {"link": links.write(job.project_id, job.id) if links is not None else None}
     attempts = [_run_fields(run) for run in list_runs(jobs.engine, job)]
     if as_json:
-        print_json({**_fields(job), "query": job.query, "attempts": attempts})
+        print_json({**fields, "query": job.query, "attempts": attempts})
         return
-    print_fields(_fields(job))
+    print_fields(fields)
     if len(attempts) > 1 or any(each["error"] for each in attempts):
         names = ("attempt", "outcome", "claimed", "finished", "rows", "error")
         print_table(names, [[each[name] for name in names] for each in attempts], empty="")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -52,7 +53,10 @@ async def every(
     stop: asyncio.Event,
     wake: asyncio.Event | None = None,
 ) -> None:
-    """Do `work` now, every so many seconds and when `wake` is set, until `stop` is; what it raises is logged."""
+    """Do `work` now, every so many seconds and when `wake` is set, until `stop` is; what it raises is logged.
+
+    The pauses are a tenth longer or shorter, so that many processes that were started together come apart.
+    """
     wake = wake or asyncio.Event()
     while not stop.is_set():
         wake.clear()
@@ -62,7 +66,8 @@ async def every(
             logger.exception("%s failed, it will be tried again", name)
         health.beat(name, within=10 * seconds + LOOP_SECONDS)
         waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(wake.wait())]
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        pause = seconds * random.uniform(0.9, 1.1)  # noqa: S311 (spreads timers, hides nothing)
+        await asyncio.wait(waits, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
         for each in waits:
             each.cancel()
 

@@ -19,6 +19,8 @@ Check = Callable[[], None]
 
 CHECK_SECONDS = 6.0
 KEEP_SECONDS = 2.0
+CLOSE_SECONDS = 3.0
+"""How long answers that are under way may take when the daemon ends: a download can be resumed elsewhere."""
 
 
 class Health:
@@ -103,7 +105,7 @@ async def serve(
 
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics), web.get("/livez", livez), web.get("/readyz", readyz), *routes])
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_SECONDS)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

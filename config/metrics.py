@@ -58,6 +58,9 @@ class Metrics:
         )
         self.uploads = Counter("waybill_uploads", "Uploads ended, by outcome.", ["outcome"], registry=registry)
         self.notices = Counter("waybill_notices", "Notices, by outcome.", ["outcome"], registry=registry)
+        self.downloads = Counter(
+            "waybill_downloads", "Download links followed, by what they led to.", ["outcome"], registry=registry
+        )
         self.last_success = Gauge(
             "waybill_last_success_timestamp_seconds",
             "When an export was last completed by this process.",

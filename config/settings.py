@@ -20,6 +20,8 @@ PRISMA_ONLY = {
     "statement_cache_size",
 }
 SIGV4_MAX_HOURS = 7 * 24
+KEY_CHARACTERS = 32
+"""What a secret key must have at least: as many as 128 random bits have in hexadecimal."""
 
 STORAGE = "LANGFUSE_S3_BATCH_EXPORT_BUCKET"
 STORAGE_URL = "WAYBILL_STORAGE_URL"
@@ -61,6 +63,19 @@ def _storage_url(value: str) -> str:
     if "://" not in value:
         raise ValueError("must be an fsspec URL such as file:///var/exports or s3://bucket/prefix")
     return value.rstrip("/")
+
+
+def _secret_key(value: SecretStr) -> SecretStr:
+    if any(len(key) < KEY_CHARACTERS for key in _keys(value)):
+        raise ValueError(
+            f"a key must have {KEY_CHARACTERS} characters or more (`openssl rand -hex 32` makes one); "
+            "several are separated by commas"
+        )
+    return value
+
+
+def _keys(value: SecretStr) -> list[str]:
+    return [key.strip() for key in value.get_secret_value().split(",")]
 
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
@@ -136,11 +151,15 @@ class Settings(BaseSettings):
     max_attempts: int = Field(8, alias="WAYBILL_MAX_ATTEMPTS", ge=1)
     retry_base_seconds: float = Field(5, alias="WAYBILL_RETRY_BASE_SECONDS", gt=0)
     stale_days: float = Field(30, alias="WAYBILL_STALE_DAYS", gt=0)
+    delete_expired: bool = Field(default=False, alias="WAYBILL_DELETE_EXPIRED")
+    stall_seconds: float = Field(900, alias="WAYBILL_STALL_SECONDS", gt=0)
     drain_seconds: float = Field(30, alias="WAYBILL_DRAIN_SECONDS", ge=0)
     http_host: str = Field("0.0.0.0", alias="WAYBILL_HTTP_HOST")  # noqa: S104 (probes and scrapers come from outside)
     http_port: int | None = Field(None, alias="WAYBILL_HTTP_PORT", ge=0, le=65535)
     public_url: HttpUrl | None = Field(None, alias="WAYBILL_PUBLIC_URL")
-    secret_key: SecretStr | None = Field(None, alias="WAYBILL_SECRET_KEY")
+    secret_key: Annotated[SecretStr, AfterValidator(_secret_key)] | None = Field(None, alias="WAYBILL_SECRET_KEY")
+    trusted_proxies: int = Field(0, alias="WAYBILL_TRUSTED_PROXIES", ge=0)
+    notice_hours: float = Field(24, alias="WAYBILL_NOTICE_HOURS", gt=0)
     csv_neutralise: bool = Field(default=True, alias="WAYBILL_CSV_NEUTRALISE_FORMULAS")
     otel_endpoint: HttpUrl | None = Field(None, alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     log_format: Literal["json", "text"] | None = Field(None, alias="WAYBILL_LOG_FORMAT")
@@ -165,6 +184,11 @@ class Settings(BaseSettings):
         if schema := url.query.get("schema"):
             query["options"] = f"-csearch_path={schema}"
         return url.set(drivername="postgresql+psycopg", query=query)
+
+    @property
+    def secret_keys(self) -> tuple[bytes, ...]:
+        """The keys of WAYBILL_SECRET_KEY: the first signs, all verify."""
+        return tuple(key.encode() for key in _keys(self.secret_key)) if self.secret_key is not None else ()
 
     @property
     def destination(self) -> str:
@@ -199,6 +223,8 @@ def load(values: Mapping[str, str] | None = None, *, needs: Collection[str] = ()
     ]
     if given.get("KAFKA_SECURITY_PROTOCOL", "").startswith("SASL") and not given.get("KAFKA_SASL_USERNAME"):
         problems.append("KAFKA_SASL_USERNAME is missing, and KAFKA_SECURITY_PROTOCOL needs it")
+    if given.get("WAYBILL_PUBLIC_URL") and not given.get("WAYBILL_SECRET_KEY"):
+        problems.append("WAYBILL_SECRET_KEY is missing, and WAYBILL_PUBLIC_URL needs it")
     try:
         settings = Settings(**dict(values or {}))  # type: ignore[arg-type] # values are parsed by pydantic
     except ValidationError as error:

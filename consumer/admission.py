@@ -34,7 +34,7 @@ class Admission:
         job = self.jobs.find(project_id, export_id) if self.policy.enabled else None
         return judge(job, self.policy, self.now())
 
-    def admit(self, project_id: str, export_id: str, traceparent: str | None) -> Claim | Refusal:
+    def admit(self, project_id: str, export_id: str, traceparent: str | None = None) -> Claim | Refusal:
         """Claim the export, or refuse it and do to the row what the refusal asks for; raises Unavailable."""
         now = self.now()
         job = self.jobs.find(project_id, export_id) if self.policy.enabled else None

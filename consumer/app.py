@@ -17,19 +17,20 @@ from typing import Any
 import faust
 from aiohttp import web
 
-from config.daemon import every, stop_on_signals, supervise, wait_for_dependencies
+from config.daemon import every, stop_on_signals, supervise, until, wait_for_dependencies
 from config.events import ExportRequested
 from config.http import Check, Health, serve
-from config.kafka import build_app, message_headers, raw_topic
+from config.kafka import build_app, raw_topic
 from config.metrics import Metrics
 from config.publisher import Outgoing, Publisher
 from config.settings import Settings
 from config.threads import in_thread
 from config.tracing import Tracer
 from config.vitals import follow_loop, follow_pool
+from consumer import outbox
 from consumer.admission import Admission
 from consumer.clock import DatabaseClock
-from consumer.dead_letters import Received
+from consumer.dead_letters import received
 from consumer.gauges import measure
 from consumer.guards import Policy
 from consumer.jobs import Jobs
@@ -40,6 +41,7 @@ from consumer.relay import relay
 from consumer.run import Bench, Export, Rules, run_claim
 from consumer.slots import Rhythm, Slots
 from consumer.sweeper import Sweeper
+from consumer.upkeep import Upkeep
 from pipeline.errors import Unavailable
 from pipeline.sources import Sources
 from pipeline.storage import Storage
@@ -50,6 +52,9 @@ logger = logging.getLogger(__name__)
 DEFAULT_PORT = 6066
 GRACE_SECONDS = 10.0
 """How long an export that is stopped may take to be put back in the queue."""
+
+UPKEEP_SECONDS = 300.0
+CLOCK_SECONDS = 1.0
 
 UNSEEN_SWEEPS = 2
 """After so many sweeps a QUEUED row is taken up without its event."""
@@ -84,13 +89,20 @@ async def run(settings: Settings, parts: Parts) -> None:
         async with serve(settings.http_host, port, registry=parts.metrics.registry, health=health, routes=parts.routes):
             if not await wait_for_dependencies(health, stop):
                 return
+            if not await worker.set_clock():
+                return
+            ending = asyncio.create_task(worker.end())
             timers = asyncio.gather(
-                worker.sweep(health), worker.relay(health), worker.measure(health), follow_loop(parts.metrics, stop)
+                worker.sweep(health),
+                worker.relay(health),
+                worker.tidy(health),
+                worker.measure(health),
+                follow_loop(parts.metrics, stop),
             )
             build = partial(_listen, settings, worker.reception, Path(folder))
             await supervise(build, health=health, metrics=parts.metrics, stop=stop)
             health.rest()
-            await worker.end()
+            await ending
             with suppress(TimeoutError):
                 await asyncio.wait_for(timers, GRACE_SECONDS)
 
@@ -123,7 +135,9 @@ class _Worker:
             work=lambda claim, progress: run_claim(claim, bench, progress),
             beat=lambda claim, progress: _beat(bench, claim, progress),
             on_end=self._on_end,
-            rhythm=Rhythm(heartbeat=settings.heartbeat_seconds, lease=settings.lease_seconds),
+            rhythm=Rhythm(
+                heartbeat=settings.heartbeat_seconds, lease=settings.lease_seconds, stall=settings.stall_seconds
+            ),
             metrics=parts.metrics,
         )
         self.reception = Reception(
@@ -142,11 +156,13 @@ class _Worker:
             project_slots=settings.project_slots,
             unseen_for=timedelta(seconds=UNSEEN_SWEEPS * settings.sweep_seconds),
         )
+        self._upkeep = Upkeep(bench=bench, prefix=settings.prefix, delete_expired=settings.delete_expired)
         start_at_zero(parts.metrics)
         follow_pool(parts.metrics, parts.jobs.engine)
         self._settings = settings
         self._parts = parts
         self._now = clock.now
+        self._clock = clock
         self._stop = stop
         self._sweep_now = asyncio.Event()
         self._relay_now = asyncio.Event()
@@ -166,8 +182,24 @@ class _Worker:
         seconds = self._settings.sweep_seconds
         await every(seconds, self._measure, name="gauges", health=health, stop=self._stop)
 
+    async def set_clock(self) -> bool:
+        """Learn the database's time before anything is claimed by it; False when stopped first."""
+        while not self._stop.is_set():
+            try:
+                await in_thread(self._clock.compare)
+            except Unavailable as error:
+                logger.warning("the database's time is not known yet: %s", error)
+            else:
+                return True
+            await until(self._stop, CLOCK_SECONDS)
+        return False
+
     async def end(self) -> None:
-        """Bring what runs to an end; what does not come to one goes back to the queue."""
+        """On the signal, bring what runs to an end; what does not come to one goes back to the queue.
+
+        The group is left in the meantime.
+        """
+        await self._stop.wait()
         await self.reception.settle(GRACE_SECONDS)
         stopped = await self._slots.drain(self._settings.drain_seconds, GRACE_SECONDS)
         try:
@@ -190,11 +222,19 @@ class _Worker:
         except Unavailable as error:
             logger.warning("a stopped export is left to the sweepers: %s", error, extra=claim.log_context())
 
+    async def tidy(self, health: Health) -> None:
+        """Tidy up every few minutes."""
+        await every(UPKEEP_SECONDS, self._upkeep.tidy, name="upkeep", health=health, stop=self._stop)
+
     async def _publish(self) -> None:
+        engine, full = self._parts.jobs.engine, self.reception.outbox_full
         try:
-            await in_thread(relay, self._parts.jobs.engine, self._parts.publisher, self._now)
+            await in_thread(relay, engine, self._parts.publisher, self._now)
+            full.clear()
         except Unavailable as error:
             logger.warning("events wait in the outbox: %s", error)
+            if await in_thread(outbox.is_full, engine):
+                full.set()
 
     async def _measure(self) -> None:
         now = self._now()
@@ -218,24 +258,12 @@ def _listen(settings: Settings, reception: Reception, datadir: Path) -> faust.Ap
         # Left to itself, Faust acknowledges what an agent has in hand when it is cancelled or raises.
         async for event in stream.noack().events():
             try:
-                await reception.answer(_received(event))
+                await reception.answer(received(event))
             except Closed:
                 return
             event.ack()
 
     return app
-
-
-def _received(event: Any) -> Received:
-    message = event.message
-    return Received(
-        topic=message.topic,
-        partition=message.partition,
-        offset=message.offset,
-        key=message.key,
-        value=event.value,
-        headers=message_headers(message),
-    )
 
 
 def _beat(bench: Bench, claim: Claim, progress: Progress) -> Hold:

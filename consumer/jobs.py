@@ -12,7 +12,7 @@ from config.events import ExportFinished, Status
 from config.tables import batch_exports, runs
 from consumer import outbox
 from consumer.guards import Verdict
-from consumer.records import Claim, Failure, Hold, Job, Outcome
+from consumer.records import Claim, Failure, Hold, Job, Outcome, Run
 from consumer.store import changing, looking, select_jobs, to_job
 from pipeline.errors import Rejected
 from pipeline.types import ExportResult
@@ -79,10 +79,12 @@ class Jobs:
     def beat(self, claim: Claim, *, rows: int, bytes_: int, now: datetime) -> Hold:
         """Extend the lease and note how far the export is (rows read, bytes written so far)."""
         values = {"heartbeat_at": now, "lease_until": now + self._terms.lease, "rows": rows, "bytes": bytes_}
+        status_now = select(batch_exports.c.status).where(_row(claim.job))
+        extended = update(runs).where(_open(claim)).values(values).returning(status_now.scalar_subquery())
         with changing(self.engine) as connection:
-            alive = connection.execute(update(runs).where(_open(claim)).values(values)).rowcount == 1
-            status = connection.execute(select(batch_exports.c.status).where(_row(claim.job))).scalar()
-        if alive and status == Status.PROCESSING:
+            alive = connection.execute(extended).first()
+            status = alive[0] if alive is not None else connection.execute(status_now).scalar()
+        if alive is not None and status == Status.PROCESSING:
             return Hold.KEPT
         return Hold.CANCELLED if status == Status.CANCELLED else Hold.LOST
 
@@ -97,7 +99,7 @@ class Jobs:
             "sha256": result.sha256,
             "truncated": result.truncated,
         }
-        event = _finished(claim.job, claim.attempt, Status.COMPLETED, now).model_copy(
+        event = outbox.ending_of(claim.job, claim.attempt, Status.COMPLETED, now).model_copy(
             update={
                 "rows": result.rows,
                 "bytes": result.bytes,
@@ -145,7 +147,7 @@ class Jobs:
 
     def fail(self, job: Job, failure: Failure, *, words: str, now: datetime) -> bool:
         """End as FAILED from the state it was seen in, without an attempt: `words` for the user; False if overtaken."""
-        event = _finished(job, job.attempt, Status.FAILED, now).model_copy(update={"error": words})
+        event = outbox.ending_of(job, job.attempt, Status.FAILED, now).model_copy(update={"error": words})
         try:
             with changing(self.engine) as connection:
                 _move(connection, job, job.status, now, status=Status.FAILED, finished_at=now, log=words)
@@ -154,6 +156,12 @@ class Jobs:
         except _Overtaken:
             return False
         return True
+
+    def forget_object(self, run: Run) -> None:
+        """Note that the attempt's file is deleted: its run has no key any more."""
+        same = and_(runs.c.export_id == run.export_id, runs.c.attempt == run.attempt)
+        with changing(self.engine) as connection:
+            connection.execute(update(runs).where(same).values(object_key=None))
 
     def create(self, project_id: str, user_id: str, name: str, query: Any, format_: str, now: datetime) -> Job:
         """Insert a QUEUED row; the export sees data up to `now`."""
@@ -188,7 +196,7 @@ class Jobs:
     def _fail(self, claim: Claim, outcome: Outcome, failure: Failure, words: str, error: str, now: datetime) -> Hold:
         row = {"status": Status.FAILED, "finished_at": now, "log": words}
         run = {"outcome": outcome, "error_class": failure, "error": error}
-        event = _finished(claim.job, claim.attempt, Status.FAILED, now).model_copy(
+        event = outbox.ending_of(claim.job, claim.attempt, Status.FAILED, now).model_copy(
             update={"error": words, "started_at": claim.claimed_at}
         )
         return self._settle(claim, row, run, event, now)
@@ -274,26 +282,6 @@ def _close_dead(connection: Connection, job: Job, now: datetime, outcome: Outcom
     dead = and_(runs.c.export_id == job.id, runs.c.attempt == job.run.attempt, runs.c.finished_at.is_(None))
     if job.status != Status.QUEUED:
         dead = and_(dead, runs.c.lease_until <= now)
-    values = {"error_class": Failure.LOST, **values}
+    silent = f"the worker {job.run.worker} fell silent"
+    values = {"error_class": Failure.LOST, "error": silent, **values}
     _expect_one(connection, update(runs).where(dead).values(finished_at=now, outcome=outcome, **values))
-
-
-def _finished(job: Job, attempt: int, status: Status, now: datetime) -> ExportFinished:
-    ending = f"waybill:{job.project_id}:{job.id}:{attempt}:{status}"
-    return ExportFinished(
-        event_id=str(uuid.uuid5(uuid.NAMESPACE_URL, ending)),
-        project_id=job.project_id,
-        batch_export_id=job.id,
-        attempt=attempt,
-        status=status,
-        table_name=job.table,
-        format=job.format,
-        rows=0,
-        bytes=0,
-        sha256=None,
-        truncated=False,
-        started_at=None,
-        finished_at=now,
-        expires_at=None,
-        error=None,
-    )

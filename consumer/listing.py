@@ -1,12 +1,13 @@
 """Looks at exports without changing them: lists for people, and the work that the sweeper finds."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy import Engine, and_, func, or_, select
 
 from config.events import Status
 from config.tables import batch_exports, runs
-from consumer.records import Job, Run
+from consumer.records import Job, Outcome, Run
 from consumer.store import looking, select_jobs, to_job, to_run
 
 
@@ -60,6 +61,30 @@ def list_due(
         query = query.where(batch_exports.c.project_id.not_in(full))
     with looking(engine) as connection:
         return [to_job(row) for row in connection.execute(query).mappings()]
+
+
+def list_latest_runs(engine: Engine, export_ids: Collection[str]) -> list[Run]:
+    """List the latest attempt at each of these exports that had any, also of those whose row is gone."""
+    newest = select(runs.c.export_id, func.max(runs.c.attempt).label("attempt"))
+    latest = newest.where(runs.c.export_id.in_(export_ids)).group_by(runs.c.export_id).subquery()
+    same = and_(runs.c.export_id == latest.c.export_id, runs.c.attempt == latest.c.attempt)
+    with looking(engine) as connection:
+        return [to_run(row) for row in connection.execute(select(runs).join(latest, same)).mappings()]
+
+
+def list_expired(engine: Engine, *, now: datetime, limit: int) -> list[Run]:
+    """List attempts that completed and have a file still, of exports whose link has expired, first expired first."""
+    query = select(runs).join(batch_exports, batch_exports.c.id == runs.c.export_id)
+    query = query.where(
+        batch_exports.c.status == Status.COMPLETED,
+        batch_exports.c.project_id == runs.c.project_id,
+        batch_exports.c.expires_at <= now,
+        runs.c.outcome == Outcome.COMPLETED,
+        runs.c.object_key.is_not(None),
+    )
+    with looking(engine) as connection:
+        found = connection.execute(query.order_by(batch_exports.c.expires_at).limit(limit)).mappings()
+        return [to_run(row) for row in found]
 
 
 def list_orphans(engine: Engine, *, now: datetime, limit: int) -> list[Job]:

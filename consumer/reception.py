@@ -38,7 +38,7 @@ class Closed(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Reception:
-    """What answering takes; once `closed` is set, nothing is taken up any more."""
+    """What answering takes; once `closed` is set, nothing is taken up any more, and nothing while `outbox_full` is."""
 
     admission: Admission
     slots: Slots
@@ -46,6 +46,7 @@ class Reception:
     dead_letter_topic: str
     metrics: Metrics
     closed: asyncio.Event
+    outbox_full: asyncio.Event = field(default_factory=asyncio.Event)
     _claiming: set[asyncio.Task[Claim | Refusal]] = field(default_factory=set)
 
     async def answer(self, message: Received) -> None:
@@ -96,6 +97,8 @@ class Reception:
         return await self._admit(request.project_id, request.batch_export_id, traceparent)
 
     async def _admit(self, project_id: str, export_id: str, traceparent: str | None) -> Claim | Refusal:
+        if self.outbox_full.is_set():
+            raise Unavailable("too many events wait for Kafka: nothing new is claimed")
         await self.slots.take()
         if self.closed.is_set():
             self.slots.give_back()

@@ -47,6 +47,8 @@ class Failure(StrEnum):
     REJECTED = auto()
     UNAVAILABLE = auto()
     BUG = auto()
+    STALLED = auto()
+    """No row was read and no byte written for too long."""
     STALE = auto()
     LOST = auto()
 

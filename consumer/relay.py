@@ -22,7 +22,9 @@ def relay(engine: Engine, publisher: Publisher, now: Callable[[], datetime]) -> 
     Safe in many workers at once: an event may then be published twice, with the same event id.
     """
     published = 0
-    while letters := unpublished(engine, limit=BATCH):
+    more = True
+    while more and (letters := unpublished(engine, limit=BATCH)):
+        more = len(letters) == BATCH
         outgoing = [
             Outgoing(each.topic, each.key.encode(), each.payload.encode(), headers_of(each.traceparent))
             for each in letters

@@ -14,7 +14,7 @@ from config.tracing import Tracer
 from consumer.guards import INTERNAL_TEXT
 from consumer.jobs import Jobs
 from consumer.labels import labels_of
-from consumer.leftovers import clear_leftovers, clear_uploads
+from consumer.leftovers import clear_leftovers
 from consumer.records import Claim, Failure, Hold, Job, Outcome
 from pipeline.errors import Cancelled, Rejected, Unavailable
 from pipeline.run import content_type_of
@@ -123,13 +123,17 @@ def _work(claim: Claim, bench: Bench, progress: Progress) -> Ending:
     try:
         spec = bench.spec_of(claim.job, claim.attempt)
         if claim.attempt > 1:
-            clear_uploads(bench.storage, spec, claim.claimed_at)
+            # A worker that stalls could complete its upload later, where the store knows no conditions.
+            bench.storage.abort_uploads(spec.key, claim.claimed_at)
         fence = partial(_fence, claim, bench, progress)
         result = bench.export(spec, bench.sources, bench.storage, progress, bench.metrics, fence=fence)
         url = bench.storage.sign(result.key, bench.rules.link_lifetime, _filename(result.key), content_type_of(spec))
     except Rejected as error:
         return partial(_reject, claim, bench, str(error))
     except Cancelled:
+        if progress.stalled:
+            words = f"stalled: for too long no row was read and no byte written, after {progress.rows} rows"
+            return partial(_retry, claim, bench, Failure.STALLED, UNAVAILABLE_TEXT, words)
         return partial(_stop, claim, bench, progress)
     except Unavailable as error:
         logger.warning("failed: %s", error, extra=claim.log_context())
@@ -206,23 +210,23 @@ def _conclude(claim: Claim, bench: Bench, hold: Hold, wanted: Outcome, now: date
         return wanted
     if hold is Hold.CANCELLED:
         # First the file, then the run: while the run is open, a sweeper will finish what this worker can't.
-        _clear(claim, bench, now)
+        _clear(claim, bench)
         bench.jobs.close_cancelled(claim, now)
         return Outcome.CANCELLED
     logger.warning("the lease was lost, nothing is changed", extra=claim.log_context())
     job = bench.jobs.find(claim.job.project_id, claim.job.id)
     if job is None or job.ended_without_file:
-        # An attempt that runs now replaces the object or clears it; one that has completed must keep it.
-        _clear(claim, bench, now)
+        # An attempt that runs now replaces the object or clears it.
+        _clear(claim, bench)
     return None
 
 
-def _clear(claim: Claim, bench: Bench, now: datetime) -> None:
+def _clear(claim: Claim, bench: Bench) -> None:
     try:
         spec = bench.spec_of(claim.job, claim.attempt)
     except Rejected:
         return  # no attempt ever had a key to write to
-    clear_leftovers(bench.storage, spec, now)
+    clear_leftovers(bench.storage, spec, claim.claimed_at)
 
 
 def _try_to_clear(claim: Claim, bench: Bench) -> None:
@@ -230,7 +234,7 @@ def _try_to_clear(claim: Claim, bench: Bench) -> None:
     if claim.attempt == 1:
         return
     try:
-        _clear(claim, bench, bench.now())
+        _clear(claim, bench)
     except Unavailable as error:
         logger.warning("leftovers could not be removed: %s", error, extra=claim.log_context())
 

@@ -19,10 +19,11 @@ Beat = Callable[[Claim, Progress], Hold]
 
 @dataclass(frozen=True)
 class Rhythm:
-    """How often a running export beats, and how long its lease lasts without; seconds."""
+    """How often a running export beats, how long its lease lasts without, how long nothing may move; seconds."""
 
     heartbeat: float
     lease: float
+    stall: float
 
 
 class Slots:
@@ -100,8 +101,9 @@ class Slots:
             heart.cancel()
 
     async def _keep_alive(self, claim: Claim, progress: Progress) -> None:
-        """Beat until the claim no longer holds, or no beat has come through for a lease; then stop the export."""
-        kept = time.monotonic()
+        """Beat until the claim no longer holds, no beat has come through for a lease, or nothing moves; then stop."""
+        kept = moved = time.monotonic()
+        seen = (progress.rows, progress.bytes)
         beat: asyncio.Future[Hold] | None = None
         while True:
             await asyncio.sleep(self._rhythm.heartbeat)
@@ -115,6 +117,13 @@ class Slots:
             elif hold is not None or time.monotonic() - kept > self._rhythm.lease:
                 logger.info("stopping: the claim is %s", hold or "out of reach", extra=claim.log_context())
                 await in_thread(progress.stop)
+                return
+            if seen != (progress.rows, progress.bytes):
+                seen, moved = (progress.rows, progress.bytes), time.monotonic()
+            elif time.monotonic() - moved > self._rhythm.stall:
+                # Nor is there another beat: if the stop does not help either, the lease runs out.
+                logger.warning("stopping: nothing moves", extra=claim.log_context() | {"rows": progress.rows})
+                await in_thread(progress.stall)
                 return
 
 

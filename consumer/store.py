@@ -5,40 +5,25 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, Select, and_, func, select
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
-from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from config.database import reading, writing
 from config.tables import batch_exports, runs
 from consumer.records import Job, Outcome, Run
-from pipeline.errors import Unavailable
-
-_OURS = (DataError, IntegrityError, ProgrammingError)
+from pipeline.database import faults
 
 
 @contextmanager
 def changing(engine: Engine) -> Iterator[Connection]:
     """Give a transaction that writes; raises Unavailable when the database fails, and nothing was written."""
-    with _translated(), writing(engine) as connection:
+    with faults(), writing(engine) as connection:
         yield connection
 
 
 @contextmanager
 def looking(engine: Engine) -> Iterator[Connection]:
     """Give a transaction that reads; raises Unavailable when the database fails."""
-    with _translated(), reading(engine) as connection:
+    with faults(), reading(engine) as connection:
         yield connection
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except _OURS:
-        raise
-    except (DBAPIError, PoolExhausted) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        raise Unavailable(f"the database failed: {str(cause).strip().splitlines()[0]}") from error
 
 
 def select_jobs() -> Select[Any]:

@@ -11,7 +11,7 @@ from consumer.labels import labels_of
 from consumer.leftovers import clear_leftovers
 from consumer.listing import list_due, list_orphans
 from consumer.reception import Closed, Reception
-from consumer.records import Failure, Job, Outcome
+from consumer.records import Failure, Job, Outcome, Run
 from consumer.run import Bench
 from pipeline.errors import Rejected, Unavailable
 
@@ -78,8 +78,8 @@ class Sweeper:
         now = self.bench.now()
         for job in list_orphans(self.bench.jobs.engine, now=now, limit=BATCH):
             try:
-                if job.ended_without_file:
-                    self._clear(job)
+                if job.ended_without_file and job.run is not None:
+                    self._clear(job, job.run)
             except Unavailable as error:
                 logger.warning("leftovers stay for now: %s", error, extra=job.log_context())
                 continue
@@ -88,9 +88,9 @@ class Sweeper:
                 self.bench.metrics.exports.labels(Outcome.CANCELLED, *labels_of(job)).inc()
                 self.bench.metrics.attempts_failed.labels(Failure.LOST).inc()
 
-    def _clear(self, job: Job) -> None:
+    def _clear(self, job: Job, run: Run) -> None:
         try:
-            spec = self.bench.spec_of(job, job.attempt)
+            spec = self.bench.spec_of(job, run.attempt)
         except Rejected:
             return  # no attempt ever had a key to write to
-        clear_leftovers(self.bench.storage, spec, self.bench.now())
+        clear_leftovers(self.bench.storage, spec, run.lease_until)

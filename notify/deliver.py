@@ -10,16 +10,15 @@ from urllib.parse import quote
 from sqlalchemy import Engine
 
 from config.events import ExportFinished, read_finished
+from config.links import Links
 from config.logs import about
 from config.settings import Settings
 from config.tracing import Tracer, trace_id
 from notify import mail, recipient, smtp, text
-from notify.errors import Unavailable, Undeliverable
+from notify.errors import Unanswered, Unavailable, Undeliverable
 from notify.notices import Notice, Notices
 
 logger = logging.getLogger(__name__)
-
-LEVELS = {"sent": logging.INFO, "skipped": logging.WARNING, "failed": logging.ERROR, "retried": logging.WARNING}
 
 
 class Outcome(StrEnum):
@@ -29,8 +28,13 @@ class Outcome(StrEnum):
     SKIPPED = "skipped"
     FAILED = "failed"
     RETRIED = "retried"
+    UNANSWERED = "unanswered"
+    """Tried again although the server may have taken the mail: the only one that may come twice."""
     DUPLICATE = "duplicate"
     MALFORMED = "malformed"
+
+
+LEVELS = {Outcome.SENT: logging.INFO, Outcome.FAILED: logging.ERROR}
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,16 @@ class Post:
 
 @dataclass(frozen=True)
 class Desk:
-    """All that an attempt needs; without `post` nobody is told, and every notice is skipped."""
+    """All that an attempt needs; without `post` nobody is told, and every notice is skipped.
+
+    Without `links`, mails link to the URL that the export's row has.
+    """
 
     engine: Engine
     notices: Notices
     post: Post | None
     nextauth_url: str | None
+    links: Links | None
     tracer: Tracer = field(default_factory=Tracer)
 
 
@@ -83,6 +91,8 @@ def _attempt(desk: Desk, notice: Notice, now: datetime) -> Attempt:
         return Attempt(Outcome.FAILED, str(error))
     except Unavailable as error:
         return Attempt(Outcome.RETRIED, str(error))
+    except Unanswered as error:
+        return Attempt(Outcome.UNANSWERED, str(error))
     except Exception as error:
         logger.exception("a notice could not be made: this is a bug", extra=_extra(notice))
         return Attempt(Outcome.RETRIED, f"internal error ({type(error).__name__})")
@@ -91,7 +101,7 @@ def _attempt(desk: Desk, notice: Notice, now: datetime) -> Attempt:
 def settle(notices: Notices, notice: Notice, ended: Attempt, now: datetime) -> Outcome | None:
     """Record how an attempt ended; gives the outcome to count, or None if another notifier has the notice by now."""
     outcome = ended.outcome
-    if outcome is Outcome.RETRIED and notices.is_last(notice):
+    if outcome in {Outcome.RETRIED, Outcome.UNANSWERED} and notices.is_last(notice, now):
         outcome = Outcome.FAILED
     if outcome is Outcome.SENT:
         recorded = notices.sent(notice, ended.detail, now)
@@ -99,12 +109,15 @@ def settle(notices: Notices, notice: Notice, ended: Attempt, now: datetime) -> O
         recorded = notices.skip(notice, ended.detail)
     elif outcome is Outcome.FAILED:
         recorded = notices.fail(notice, ended.detail)
+    elif outcome is Outcome.UNANSWERED:
+        recorded = notices.postpone(notice, ended.detail, now, longest=None)
     else:
         recorded = notices.postpone(notice, ended.detail, now)
     if not recorded:
         logger.warning("a notice was taken over meanwhile", extra=_extra(notice))
         return None
-    logger.log(LEVELS[outcome], "notice %s: %s", outcome, ended.detail, extra=_extra(notice) | {"outcome": outcome})
+    level = LEVELS.get(outcome, logging.WARNING)
+    logger.log(level, "notice %s: %s", outcome, ended.detail, extra=_extra(notice) | {"outcome": outcome})
     return outcome
 
 
@@ -118,7 +131,7 @@ def _tell(desk: Desk, event: ExportFinished, now: datetime) -> Attempt:
         recipient=found.address or "",
         user_name=found.user_name,
         export_name=found.export_name,
-        url=text.link(found.url),
+        url=text.link(desk.links.write(event.project_id, event.batch_export_id) if desk.links else found.url),
         page=_page(desk.nextauth_url, event.project_id),
         expires_at=found.expires_at,
     )

@@ -1,4 +1,4 @@
-"""Names the two ways a notice can fail, by what the caller does next."""
+"""Names the ways a notice can fail, by what the caller does next."""
 
 
 class Unavailable(Exception):
@@ -7,3 +7,7 @@ class Unavailable(Exception):
 
 class Undeliverable(Exception):
     """No retry will help: the address or the message is refused; the text says by whom and holds no address."""
+
+
+class Unanswered(Exception):
+    """The server has the whole mail and never said whether it takes it: retry, but rarely, for it may come twice."""

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, and_, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from config.database import reading, writing
@@ -14,7 +14,8 @@ from config.events import ExportFinished
 from config.tables import notices
 
 MAIL = "mail"
-LONGEST_PAUSE = timedelta(hours=1)
+LONGEST_PAUSE = timedelta(minutes=15)
+MOST_DOUBLINGS = 20
 REASON_LIMIT = 500
 
 
@@ -39,6 +40,7 @@ class Notice:
     channel: str
     export_id: str
     attempts: int
+    created_at: datetime
     payload: bytes
     traceparent: str | None
 
@@ -48,11 +50,13 @@ class Notices:
 
     The number of the attempt is the fencing token: a notifier whose lease was taken over changes nothing, but for
     the one fact that stays true, that the mail was sent.
+
+    A notice is tried for `patience`, whatever its number of attempts, and a last time when that is over.
     """
 
-    def __init__(self, engine: Engine, *, max_attempts: int, first_pause: timedelta, lease: timedelta) -> None:
+    def __init__(self, engine: Engine, *, patience: timedelta, first_pause: timedelta, lease: timedelta) -> None:
         self._engine = engine
-        self._max_attempts = max_attempts
+        self._patience = patience
         self._first_pause = first_pause
         self._lease = lease
 
@@ -77,17 +81,16 @@ class Notices:
 
     def due(self, now: datetime, *, limit: int) -> list[Notice]:
         """Name the notices to send now, the longest due first: new ones, retries, and those whose notifier died."""
+        names = ("event_id", "channel", "export_id", "attempts", "created_at", "payload", "traceparent")
         wanted = (
-            select(notices)
+            select(*(notices.c[name] for name in names))
             .where(notices.c.state.in_(OPEN), notices.c.next_attempt_at <= now)
             .order_by(notices.c.next_attempt_at)
             .limit(limit)
         )
         with reading(self._engine) as connection:
-            return [
-                Notice(row.event_id, row.channel, row.export_id, row.attempts, row.payload.encode(), row.traceparent)
-                for row in connection.execute(wanted)
-            ]
+            found = connection.execute(wanted).mappings().all()
+        return [Notice(**{**row, "payload": row["payload"].encode()}) for row in found]
 
     def next_due(self) -> datetime | None:
         """Say when the next notice is due, or None if none is open."""
@@ -104,24 +107,26 @@ class Notices:
             return count, oldest
 
     def claim(self, notice: Notice, now: datetime) -> Notice | None:
-        """Take a due notice for one attempt, under a lease; None if another notifier was quicker."""
+        """Take a due notice for one attempt, under a lease; None if another notifier was quicker, or to abandon it."""
         taken = {
             "state": State.SENDING,
             "attempts": notice.attempts + 1,
             "next_attempt_at": now + self._lease,
         }
-        if not self._change(notice, taken, notices.c.next_attempt_at <= now, notices.c.attempts < self._max_attempts):
+        worth_it = or_(notices.c.state == State.PENDING, notices.c.created_at > now - self._patience)
+        if not self._change(notice, taken, notices.c.next_attempt_at <= now, worth_it):
             return None
         return replace(notice, attempts=notice.attempts + 1)
 
     def abandon(self, notice: Notice, now: datetime) -> bool:
-        """Fail a due notice whose every attempt died with its notifier; False if it is not such a one."""
+        """Fail a notice whose last attempt died with its notifier; False if it is not such a one."""
         ended = {
             "state": State.FAILED,
             "next_attempt_at": None,
             "error": "the notifier died in the last attempt: the mail may have been sent or not",
         }
-        return self._change(notice, ended, notices.c.next_attempt_at <= now, notices.c.attempts >= self._max_attempts)
+        over = and_(notices.c.state == State.SENDING, notices.c.created_at <= now - self._patience)
+        return self._change(notice, ended, notices.c.next_attempt_at <= now, over)
 
     def beat(self, notice: Notice, now: datetime) -> bool:
         """Extend the lease of a claimed notice; False if it is another's now."""
@@ -149,18 +154,22 @@ class Notices:
         """Record that the mail can't be delivered; False if the lease was lost."""
         return self._end(notice, State.FAILED, why)
 
-    def postpone(self, notice: Notice, why: str, now: datetime) -> bool:
-        """Put a claimed notice off, twice as long each time; False if the lease was lost."""
+    def postpone(self, notice: Notice, why: str, now: datetime, *, longest: timedelta | None = LONGEST_PAUSE) -> bool:
+        """Put a claimed notice off, twice as long each time up to `longest`; False if the lease was lost."""
+        pause = self._first_pause * 2 ** min(notice.attempts - 1, MOST_DOUBLINGS)
         later = {
             "state": State.PENDING,
-            "next_attempt_at": now + min(self._first_pause * 2 ** (notice.attempts - 1), LONGEST_PAUSE),
+            "next_attempt_at": min(now + (pause if longest is None else min(pause, longest)), self._end_of(notice)),
             "error": why[:REASON_LIMIT],
         }
         return self._change(notice, later, notices.c.state == State.SENDING)
 
-    def is_last(self, notice: Notice) -> bool:
-        """Say whether the attempt that claimed this notice is the last that it gets."""
-        return notice.attempts >= self._max_attempts
+    def is_last(self, notice: Notice, now: datetime) -> bool:
+        """Say whether an attempt that ends now is the last that its notice gets."""
+        return now >= self._end_of(notice)
+
+    def _end_of(self, notice: Notice) -> datetime:
+        return notice.created_at + self._patience
 
     def _end(self, notice: Notice, state: State, why: str) -> bool:
         ended = {"state": state, "next_attempt_at": None, "error": why[:REASON_LIMIT]}

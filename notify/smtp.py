@@ -8,17 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
+from email.policy import SMTP, SMTPUTF8, EmailPolicy
 from enum import Enum
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from config.settings import Misconfigured
-from notify.errors import Unavailable, Undeliverable
+from notify.errors import Unanswered, Unavailable, Undeliverable
 
 SECONDS = 60.0
-"""How long the server may be silent at any step."""
+"""How long the server may be silent at any step but the last."""
+
+ANSWER_SECONDS = 600.0
+"""How long it may think about the mail once it has it (RFC 5321, section 4.5.3.2): to give up early doubles mails."""
 
 ENHANCED_STATUS = re.compile(rb"^([245]\.\d{1,3}\.\d{1,3})\b")
-PERMANENT = 500
+OK, FORWARDED, GO_ON, PERMANENT = 250, 251, 354, 500
+LEADING_DOT = re.compile(rb"^\.", re.MULTILINE)
 
 
 class Encryption(Enum):
@@ -73,14 +78,19 @@ def parse_server(url: str) -> Server:
 
 
 def send(server: Server, message: EmailMessage) -> None:
-    """Hand the mail over to those that its headers name; returning means that the server has taken it.
+    """Hand the mail over to the one that its header names; returning means that the server has taken it.
 
-    Raises Unavailable (no answer, 4xx, a certificate or login that does not work) or Undeliverable (5xx for the
-    recipient or the content, or an address that the server has no means to reach).
+    Raises Unavailable (no answer, 4xx, a certificate or login that does not work), Undeliverable (5xx for the
+    recipient or the content, or an address that the server has no means to reach), or Unanswered (no answer to the
+    mail itself, which may have been taken).
     """
     with _translated(), _session(server) as client:
-        # smtplib sets SMTPUTF8 by itself when an address needs it.
-        client.send_message(message)
+        policy = _announce(client, message)
+        data = LEADING_DOT.sub(b"..", message.as_bytes(policy=policy))
+        client.send(data.removesuffix(b"\r\n") + b"\r\n.\r\n")
+        code, text = _answer(client)
+        if code != OK:
+            raise smtplib.SMTPDataError(code, text)
 
 
 def check(server: Server) -> None:
@@ -106,6 +116,38 @@ def _session(server: Server) -> Iterator[smtplib.SMTP]:
             client.quit()
     finally:
         client.close()
+
+
+def _announce(client: smtplib.SMTP, message: EmailMessage) -> "EmailPolicy[EmailMessage]":
+    """Say from whom and to whom, and that the mail comes; gives the policy to write it by."""
+    client.ehlo_or_helo_if_needed()  # encryption makes the server forget what it said
+    sender, recipient = (message[name].addresses[0].addr_spec for name in ("From", "To"))
+    options: list[str] = []
+    if not (sender.isascii() and recipient.isascii()):
+        if not client.has_extn("smtputf8"):
+            raise smtplib.SMTPNotSupportedError("SMTPUTF8 is not offered")
+        options = ["SMTPUTF8", "BODY=8BITMIME"]
+        client.command_encoding = "utf-8"
+    code, text = client.mail(sender, options)
+    if code != OK:
+        raise smtplib.SMTPSenderRefused(code, text, sender)
+    code, text = client.rcpt(recipient)
+    if code not in {OK, FORWARDED}:
+        raise smtplib.SMTPRecipientsRefused({recipient: (code, text)})
+    code, text = client.docmd("data")
+    if code != GO_ON:
+        raise smtplib.SMTPDataError(code, text)
+    return SMTPUTF8 if options else SMTP
+
+
+def _answer(client: smtplib.SMTP) -> tuple[int, bytes]:
+    """Wait for what the server says to the mail: from here on it may have been taken."""
+    try:
+        if client.sock is not None:
+            client.sock.settimeout(ANSWER_SECONDS)
+        return client.getreply()
+    except (smtplib.SMTPServerDisconnected, OSError) as error:
+        raise Unanswered(f"the mail server has the mail and does not answer ({_cause(error)})") from error
 
 
 def _connect(server: Server) -> smtplib.SMTP:
@@ -167,10 +209,10 @@ def _reply(code: int, text: bytes | str) -> str:
 
 
 def _cause(error: Exception) -> str:
+    if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):
+        return "it took too long"
     if isinstance(error, smtplib.SMTPServerDisconnected):
         return "it closed the connection"
-    if isinstance(error, TimeoutError):
-        return "it took too long"
     if type(error) is smtplib.SMTPException:  # smtplib's way to say that it knows none of the login methods offered
         return str(error)
     return getattr(error, "strerror", None) or type(error).__name__

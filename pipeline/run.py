@@ -1,7 +1,7 @@
 """Runs one export: rows in, one finished object and its manifest out."""
 
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 
 from config.metrics import Metrics
@@ -9,7 +9,7 @@ from pipeline.ahead import ahead
 from pipeline.compress import CODECS, Codec
 from pipeline.encode import FORMATS
 from pipeline.encode.options import EncodeOptions
-from pipeline.errors import Unavailable
+from pipeline.errors import Cancelled, Unavailable
 from pipeline.manifest import CONTENT_TYPE, manifest, manifest_key
 from pipeline.read import Table, open_table
 from pipeline.sources import Sources
@@ -63,11 +63,12 @@ def deliver(  # noqa: PLR0913 (as `export`)
     progress.stages = stages.seconds
     batches = watch(stages.timed("read", table.batches), progress, spec.export_id)
     enriched = stages.timed("enrich", table.enrich(batches))
-    with (
-        closing(ahead(enriched)) as ready,
-        counted(storage.open(spec.key, content_type_of(spec), spec.attempt), metrics) as upload,
-    ):
-        progress.on_stop(upload.interrupt)
+    file = storage.open(spec.key, content_type_of(spec), spec.attempt)
+    beside = storage.open(manifest_key(spec.key), CONTENT_TYPE, spec.attempt)
+    progress.on_stop(file.interrupt)
+    progress.on_stop(beside.interrupt)
+    # Both are entered before the fence: what another attempt puts there afterwards is then seen by them.
+    with closing(ahead(enriched)) as ready, counted(file, metrics) as upload, beside as description:
         encoded = stages.timed("encode", form.encode(table.columns, stages.timed("wait", ready), options))
         compressed = stages.timed("compress", codec.compress(raw.counted(encoded)))
         for chunk in stages.timed("checksum", checksum.summed(stored.counted(compressed))):
@@ -75,19 +76,20 @@ def deliver(  # noqa: PLR0913 (as `export`)
                 upload.write(chunk)
             progress.bytes = stored.bytes
         fence()
-        with stages.spent("upload"):
+        result = ExportResult(
+            key=spec.key,
+            rows=progress.rows,
+            raw_bytes=raw.bytes,
+            bytes=stored.bytes,
+            sha256=checksum.hex,
+            truncated=table.truncated,
+            columns=tuple(column.name for column in table.columns),
+            cutoff=spec.created_at,
+        )
+        with stages.spent("upload"), _both_or_none(spec, storage):
             upload.finish()
-    result = ExportResult(
-        key=spec.key,
-        rows=progress.rows,
-        raw_bytes=raw.bytes,
-        bytes=stored.bytes,
-        sha256=checksum.hex,
-        truncated=table.truncated,
-        columns=tuple(column.name for column in table.columns),
-        cutoff=spec.created_at,
-    )
-    _describe(manifest(spec, result, options.compression, clock()), spec.key, storage)
+            description.write(manifest(spec, result, options.compression, clock()))
+            description.finish()
     return result
 
 
@@ -107,11 +109,12 @@ def _options(spec: ExportSpec) -> EncodeOptions:
     return EncodeOptions(spec.query.compression, spec.csv_neutralise)
 
 
-def _describe(content: bytes, key: str, storage: Storage) -> None:
-    """Store the manifest; a file that can't have one is taken back."""
+@contextmanager
+def _both_or_none(spec: ExportSpec, storage: Storage) -> Iterator[None]:
+    """Take back a file that can't have a manifest, unless a later attempt has replaced it."""
     try:
-        storage.put(manifest_key(key), content, CONTENT_TYPE)
-    except Unavailable:
+        yield
+    except (Unavailable, Cancelled):
         with suppress(Unavailable):
-            storage.delete(key)
+            storage.delete(spec.key, spec.attempt)
         raise

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
@@ -73,6 +74,7 @@ class Progress:
         self.rows = 0
         self.bytes = 0
         self.stages: dict[str, float] = {}
+        self.stalled = False
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._on_stop: list[Callable[[], None]] = []
@@ -87,8 +89,19 @@ class Progress:
         with self._lock:
             self._stopped.set()
             callbacks, self._on_stop = self._on_stop, []
-        for callback in callbacks:
+        # The latest first: what waits on top is freed before what lies below is asked to end, which may take its time.
+        for callback in reversed(callbacks):
             callback()
+
+    def stall(self) -> None:
+        """Stop it because nothing has moved for too long; `stalled` then tells so."""
+        self.stalled = True
+        self.stop()
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Do not call `callback` any more; what has passed needs no stopping."""
+        with self._lock, suppress(ValueError):
+            self._on_stop.remove(callback)
 
     def on_stop(self, callback: Callable[[], None]) -> None:
         """Call `callback` (from the stopping thread) at the stop, or at once when it has come already."""

@@ -1,18 +1,15 @@
 """Reads the rows of a table in Postgres or SQLite through a cursor, in one snapshot, as record batches."""
 
 import json
-import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import polars as pl
-import psycopg
 import pyarrow as pa
 from sqlalchemy import Connection, Engine, Select, func, select, true
 
-from pipeline.database import connected
-from pipeline.errors import Cancelled, Unavailable
+from pipeline.database import connected, stoppable
 from pipeline.query import relational
 from pipeline.read import sqlite
 from pipeline.spec import ExportSpec
@@ -25,7 +22,6 @@ COMPRESSED = 8
 ROW_BYTES = 256
 MOST_ROWS = 2048
 FEWEST_ROWS = 16
-CANCEL_SECONDS = 10
 
 SETTINGS = {
     # An upload over a slow line leaves minutes between two reads, and a sort hours before the first.
@@ -43,70 +39,26 @@ def batches(table: Relational, spec: ExportSpec, database: Engine, progress: Pro
     Cancelled once `progress` is stopped.
     """
     rows, widest = relational.rows(table, spec, database), relational.widest(table, spec)
-    return _batches(table, rows, widest, spec, _Source(database, progress))
+    return _batches(table, rows, widest, spec, stoppable(database, progress))
 
 
-class _Source:
-    """The database, and the way to stop what it is asked."""
-
-    def __init__(self, database: Engine, progress: Progress) -> None:
-        self._database = database
-        self._progress = progress
-
-    @contextmanager
-    def snapshot(self) -> Iterator[Connection]:
-        """Connect, and see the rows as they are at the first statement for as long as the block lasts."""
-        try:
-            with connected(self._database) as connection, self._stoppable(connection):
-                if connection.dialect.name == "postgresql":
-                    connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-                    connection.execute(select(*(func.set_config(*each, true()) for each in SETTINGS.items())))
-                else:
-                    sqlite.teach(_driver(connection))
-                yield connection
-        except Unavailable as error:
-            if self._progress.stopped:
-                raise Cancelled from error
-            raise
-
-    @contextmanager
-    def _stoppable(self, connection: Connection) -> Iterator[None]:
-        """Interrupt what runs on the connection when the export is stopped, but not what others run on it later."""
-        driver = _driver(connection)
-        lock = threading.Lock()
-        ours = True
-
-        def interrupt() -> None:
-            with lock:
-                if ours:
-                    _interrupt(driver)
-
-        self._progress.on_stop(interrupt)
-        try:
-            if self._progress.stopped:
-                raise Cancelled
-            yield
-        finally:
-            with lock:
-                ours = False
-
-
-def _driver(connection: Connection) -> Any:
-    return connection.connection.driver_connection
-
-
-def _interrupt(driver: Any) -> None:
-    if isinstance(driver, psycopg.Connection):
-        with suppress(psycopg.Error):
-            driver.cancel_safe(timeout=CANCEL_SECONDS)
-    else:
-        driver.interrupt()
+@contextmanager
+def _snapshot(database: Engine) -> Iterator[Connection]:
+    """Connect, and see the rows as they are at the first statement for as long as the block lasts."""
+    with connected(database) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            connection.execute(select(*(func.set_config(*each, true()) for each in SETTINGS.items())))
+        else:
+            driver: Any = connection.connection.driver_connection
+            sqlite.teach(driver)
+        yield connection
 
 
 def _batches(
-    table: Relational, rows: Select[Any], widest: Select[Any], spec: ExportSpec, source: _Source
+    table: Relational, rows: Select[Any], widest: Select[Any], spec: ExportSpec, database: Engine
 ) -> Generator[pa.RecordBatch]:
-    with source.snapshot() as connection:
+    with _snapshot(database) as connection:
         size = connection.scalar(widest) or 0
         fetched = max(FEWEST_ROWS, min(MOST_ROWS, FETCH_BYTES // (size * COMPRESSED + ROW_BYTES)))
         with connection.execute(rows, execution_options={"yield_per": fetched}) as result:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from pipeline.database import stoppable
 from pipeline.enrich.comments import COMMENTS, Comments
 from pipeline.enrich.scores import SCORES, ScoreColumn, Scores, score_columns
 from pipeline.errors import Rejected
@@ -88,6 +89,7 @@ def open_table(spec: ExportSpec, sources: Sources, progress: Progress) -> Iterat
             yield Table([field.column for field in table.fields], joined(batches), [], spec.row_limit)
         return
     declaration = _declared(spec)
+    sources = replace(sources, database=stoppable(sources.database, progress))
     with closing(Server(sources.clickhouse, progress)) as server:
         surveyed = _surveyed(declaration, spec, server)
         if declaration.otherwise is not None and not surveyed.rows:

@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 _PARTIAL = ".partial"
 _NAME_MAX = 200
+_ATTEMPT = "user.waybill-attempt"
+
+_Version = tuple[int, int, int]
 
 
 class FolderUpload:
@@ -26,11 +29,11 @@ class FolderUpload:
         self._target = target
         # The names of other attempts differ, so a zombie and its successor can't write to one file.
         self._partial = target.with_name(f".{target.name[:_NAME_MAX]}.{attempt}{_PARTIAL}")
+        self._attempt = attempt
         self._interrupted = False
         self._size = 0
-        with _translated("create", self._partial):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] | None = self._partial.open("wb", buffering=0)
+        self._seen: _Version | None = None
+        self._file: IO[bytes] | None = None
 
     def write(self, data: bytes | memoryview) -> None:
         """Append to the hidden file."""
@@ -42,12 +45,15 @@ class FolderUpload:
         self._size += len(data)
 
     def finish(self) -> int:
-        """Flush to disk, then rename over the target."""
+        """Flush to disk, then give the file its name, unless another file than on entering has it by now."""
         self._go_on()
         with _translated("finish", self._target):
             os.fsync(self._opened().fileno())
             self._opened().close()
-            self._partial.replace(self._target)
+            try:
+                self._publish()
+            except FileExistsError as error:
+                raise Unavailable(f"somebody else has written {self._target} since this attempt began") from error
             self._file = None
             _flush_folder(self._target.parent)
         return self._size
@@ -71,12 +77,25 @@ class FolderUpload:
         if self._interrupted:
             raise Cancelled("the upload was interrupted")
 
+    def _publish(self) -> None:
+        if self._seen is None and _linked(self._partial, self._target):
+            self._partial.unlink()
+        elif _version(self._target) == self._seen:
+            self._partial.replace(self._target)
+        else:
+            raise FileExistsError
+
     def _opened(self) -> IO[bytes]:
         if self._file is None:
-            raise ValueError("the upload has ended")
+            raise ValueError("the upload has ended, or was not entered")
         return self._file
 
     def __enter__(self) -> Self:
+        with _translated("create", self._partial):
+            self._seen = _version(self._target)
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._partial.open("wb", buffering=0)
+            _sign(self._file, self._attempt)
         return self
 
     def __exit__(
@@ -92,14 +111,8 @@ class FolderStorage:
         self._root = root.absolute()
 
     def open(self, key: str, content_type: str, attempt: int) -> FolderUpload:  # noqa: ARG002 (files have no media type)
-        """Start a file beside its target."""
+        """Start a file that will lie beside its target."""
         return FolderUpload(self._path(key), attempt)
-
-    def put(self, key: str, data: bytes, content_type: str) -> None:
-        """Write a small file the same way."""
-        with self.open(key, content_type, 0) as upload:
-            upload.write(data)
-            upload.finish()
 
     def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:  # noqa: ARG002 (whoever can read the folder can read the file)
         """Return the file's own URL: it has no end."""
@@ -111,22 +124,33 @@ class FolderStorage:
         with _translated("read", path):
             return path.stat().st_size if path.is_file() else None
 
-    def delete(self, key: str) -> None:
-        """Remove the file."""
+    def delete(self, key: str, attempt: int) -> None:
+        """Remove the file, if its extended attributes name no later attempt."""
         path = self._path(key)
         with _translated("remove", path):
-            path.unlink(missing_ok=True)
+            if _written_by(path) <= attempt:
+                path.unlink(missing_ok=True)
 
     def abort_uploads(self, prefix: str, older_than: datetime) -> int:
         """Remove partial files that were last written to before `older_than`."""
-        removed = 0
-        folder, _, start = prefix.rpartition("/")
+        partial = self._partials(prefix, older_than)
         with _translated("clean", self._root):
-            for path in (self._root / folder).glob(f"**/.{glob.escape(start)}*{_PARTIAL}"):
-                if path.stat().st_mtime < older_than.timestamp():
-                    path.unlink(missing_ok=True)
-                    removed += 1
-        return removed
+            for path in partial:
+                path.unlink(missing_ok=True)
+        return len(partial)
+
+    def list_uploads(self, prefix: str, older_than: datetime) -> set[str]:
+        """Name the files whose partial files were last written to before `older_than`."""
+        partial = self._partials(prefix, older_than)
+        # The hidden name is a dot, the file's own name, the attempt and the suffix.
+        targets = [path.with_name(path.name.removeprefix(".").rsplit(".", 2)[0]) for path in partial]
+        return {target.relative_to(self._root).as_posix() for target in targets}
+
+    def _partials(self, prefix: str, older_than: datetime) -> list[Path]:
+        folder, _, start = prefix.rpartition("/")
+        with _translated("look into", self._root):
+            found = (self._root / folder).glob(f"**/.{glob.escape(start)}*{_PARTIAL}")
+            return [path for path in found if path.stat().st_mtime < older_than.timestamp()]
 
     def check(self) -> None:
         """Write a file and remove it."""
@@ -143,6 +167,37 @@ def _translated(doing: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise Unavailable(f"could not {doing} {path}: {error.strerror or error}") from error
+
+
+def _version(path: Path) -> _Version | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Give a file a second name, which must not be taken; False where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def _sign(file: IO[bytes], attempt: int) -> None:
+    with contextlib.suppress(OSError):  # not every file system has extended attributes
+        os.setxattr(file.fileno(), _ATTEMPT, str(attempt).encode())
+
+
+def _written_by(path: Path) -> int:
+    try:
+        return int(os.getxattr(path, _ATTEMPT))
+    except (OSError, ValueError):
+        return 0
 
 
 def _flush_folder(folder: Path) -> None:

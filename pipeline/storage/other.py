@@ -33,9 +33,8 @@ class OtherUpload:
         self._interrupted = False
         self._ended = False
         self._size = 0
-        with _translated("create"):
-            fs.makedirs(folder, exist_ok=True)
-            self._handle = fs.open(self._partial, "wb", autocommit=False)
+        self._seen: str | None = None
+        self._handle: Any = None
 
     def write(self, data: bytes | memoryview) -> None:
         """Hand the bytes to the handle."""
@@ -45,18 +44,20 @@ class OtherUpload:
         self._size += len(data)
 
     def finish(self) -> int:
-        """Commit under the hidden name, then give the object its own."""
+        """Commit under the hidden name, then give the object its own, if nothing has changed there since entering."""
         self._go_on()
         with _translated("finish"):
             self._handle.close()
             self._handle.commit()
+            if self._version() != self._seen:
+                raise FileExistsError(f"somebody else has written {self._target} since this attempt began")
             self._fs.mv(self._partial, self._target)
         self._ended = True
         return self._size
 
     def abort(self) -> None:
         """Discard what was written, committed or not."""
-        if self._ended:
+        if self._ended or self._handle is None:
             return
         self._ended = True
         try:
@@ -74,7 +75,14 @@ class OtherUpload:
         if self._interrupted:
             raise Cancelled("the upload was interrupted")
 
+    def _version(self) -> str | None:
+        return str(self._fs.ukey(self._target)) if self._fs.exists(self._target) else None
+
     def __enter__(self) -> Self:
+        with _translated("create"):
+            self._fs.makedirs(self._target.rpartition("/")[0], exist_ok=True)
+            self._seen = self._version()
+            self._handle = self._fs.open(self._partial, "wb", autocommit=False)
         return self
 
     def __exit__(
@@ -96,12 +104,6 @@ class OtherStorage:
         """Start an object under a hidden name."""
         return OtherUpload(self._fs, self._path(key), attempt)
 
-    def put(self, key: str, data: bytes, content_type: str) -> None:
-        """Write a small object the same way."""
-        with self.open(key, content_type, 0) as upload:
-            upload.write(data)
-            upload.finish()
-
     def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:  # noqa: ARG002 (fsspec signs a path alone)
         """Sign as the filesystem does."""
         path = self._path(key)
@@ -117,7 +119,7 @@ class OtherStorage:
         with _translated("read"):
             return int(self._fs.size(path)) if self._fs.exists(path) else None
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, attempt: int) -> None:  # noqa: ARG002 (fsspec has no way to keep it with an object)
         """Remove the object."""
         path = self._path(key)
         with _translated("remove"):
@@ -126,17 +128,28 @@ class OtherStorage:
 
     def abort_uploads(self, prefix: str, older_than: datetime) -> int:
         """Remove hidden objects that were last written to before `older_than`, where the filesystem knows when."""
-        removed = 0
+        partial = self._partials(prefix, older_than)
+        with _translated("clean"):
+            for path in partial:
+                self._fs.rm_file(path)
+        return len(partial)
+
+    def list_uploads(self, prefix: str, older_than: datetime) -> set[str]:
+        """Name the objects whose hidden ones were last written to before `older_than`."""
+        start = len(self._root.rstrip("/")) + 1
+        targets = [path[start:].rpartition("/") for path in self._partials(prefix, older_than)]
+        # The hidden name is a dot, the object's own name, the attempt and the suffix.
+        return {f"{folder}{slash}{name[1:].rsplit('.', 2)[0]}" for folder, slash, name in targets}
+
+    def _partials(self, prefix: str, older_than: datetime) -> list[str]:
         folder, _, start = prefix.rpartition("/")
-        with contextlib.suppress(NotImplementedError), _translated("clean"):
+        found: list[str] = []
+        with contextlib.suppress(NotImplementedError), _translated("look into"):
             for path in self._fs.find(f"{self._root}/{folder}".rstrip("/")):
                 name = path.rpartition("/")[2]
-                if not (name.startswith(f".{start}") and name.endswith(PARTIAL)):
-                    continue
-                if self._fs.modified(path) < older_than:
-                    self._fs.rm_file(path)
-                    removed += 1
-        return removed
+                if name.startswith(f".{start}") and name.endswith(PARTIAL) and self._fs.modified(path) < older_than:
+                    found.append(path)
+        return found
 
     def check(self) -> None:
         """Start an object and discard it."""

@@ -1,6 +1,6 @@
 """Keeps files in S3 and what speaks it, through s3fs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,10 +9,8 @@ from s3fs import S3FileSystem
 
 from pipeline.storage.keys import attachment, joined
 from pipeline.storage.s3_calls import Calls, Refused
-from pipeline.storage.s3_upload import S3Upload, Target, abort_upload
+from pipeline.storage.s3_upload import OVERTAKEN, S3Upload, Target, abort_upload, look, written_by
 from pipeline.storage.types import MAX_LIFETIME
-
-_MISSING = {"404", "NoSuchKey"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,7 @@ class S3Storage:
         self._outside = Calls(_filesystem(options, options.external_endpoint or options.endpoint), options.pauses)
 
     def open(self, key: str, content_type: str, attempt: int) -> S3Upload:
-        """Start an object; nothing is sent before the first part is full."""
+        """Start an object; none of it is sent before the first part is full."""
         name = joined(self._root, key)
         headers = {
             "ContentType": content_type,
@@ -57,11 +55,6 @@ class S3Storage:
         }
         target = Target(self._bucket, name, attempt, headers, self._options.part_size, self._options.parts_in_flight)
         return S3Upload(self._calls, target, self._on_part)
-
-    def put(self, key: str, data: bytes, content_type: str) -> None:
-        """Store a small object by one request."""
-        headers = {"ContentType": content_type, **_encryption(self._options)}
-        self._calls.run("put_object", Bucket=self._bucket, Key=joined(self._root, key), Body=data, **headers)
 
     def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:
         """Sign a download with the external endpoint; lives no longer than the credentials that sign it."""
@@ -77,39 +70,46 @@ class S3Storage:
 
     def size(self, key: str) -> int | None:
         """Ask for the object's head."""
-        try:
-            return int(self._calls.run("head_object", **self._object(key))["ContentLength"])
-        except Refused as refused:
-            if refused.code in _MISSING:
-                return None
-            raise
+        head = look(self._calls, self._bucket, joined(self._root, key))
+        return None if head is None else int(head["ContentLength"])
 
-    def delete(self, key: str) -> None:
-        """Delete the object."""
-        self._calls.run("delete_object", **self._object(key))
+    def delete(self, key: str, attempt: int) -> None:
+        """Delete the object that was looked at, and none that took its place since."""
+        name = joined(self._root, key)
+        head = look(self._calls, self._bucket, name)
+        if head is None or written_by(head) > attempt:
+            return
+        try:
+            self._calls.run("delete_object", Bucket=self._bucket, Key=name, condition={"IfMatch": head["ETag"]})
+        except Refused as refused:
+            if refused.code not in OVERTAKEN:
+                raise
 
     def abort_uploads(self, prefix: str, older_than: datetime) -> int:
         """Abort multipart uploads; parts that nobody completes are stored and billed for ever."""
+        return sum(abort_upload(self._calls, self._bucket, each) for each in self._uploads(prefix, older_than))
+
+    def list_uploads(self, prefix: str, older_than: datetime) -> set[str]:
+        """Name the keys of multipart uploads that nobody has ended."""
+        start = len(self._root) + 1 if self._root else 0
+        return {each["Key"][start:] for each in self._uploads(prefix, older_than)}
+
+    def _uploads(self, prefix: str, older_than: datetime) -> Iterator[dict[str, Any]]:
         start = f"{self._root}/{prefix}" if self._root else prefix
-        aborted = 0
         marker: dict[str, str] = {}
         while True:
             page = self._calls.run("list_multipart_uploads", Bucket=self._bucket, Prefix=start, **marker)
-            for upload in page.get("Uploads", []):
-                if upload["Initiated"] < older_than:
-                    aborted += abort_upload(self._calls, self._bucket, upload)
+            yield from (upload for upload in page.get("Uploads", []) if upload["Initiated"] < older_than)
             if not page.get("IsTruncated"):
-                return aborted
+                return
             marker = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def check(self) -> None:
         """Begin a multipart upload and abort it: that needs the right to write, and leaves nothing to see."""
         target = {"Bucket": self._bucket, "Key": joined(self._root, ".waybill-check")}
         begun = self._calls.run("create_multipart_upload", **target, **_encryption(self._options))
-        self._calls.run("abort_multipart_upload", **target, UploadId=begun["UploadId"])
-
-    def _object(self, key: str) -> dict[str, str]:
-        return {"Bucket": self._bucket, "Key": joined(self._root, key)}
+        # A try whose answer was lost has done it.
+        abort_upload(self._calls, self._bucket, {"Key": target["Key"], "UploadId": begun["UploadId"]})
 
 
 def _filesystem(options: S3Options, endpoint: str | None) -> S3FileSystem:

@@ -2,9 +2,12 @@
 
 import asyncio
 import io
+import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -19,6 +22,12 @@ from s3fs import S3FileSystem
 
 from pipeline.errors import Unavailable
 
+logger = logging.getLogger(__name__)
+
+CALL_SECONDS = 30.0
+"""How long a call may take with all its tries, where it is waited for at once."""
+
+_NOT_IMPLEMENTED = "NotImplemented"
 _SERVER_ERROR = 500
 _TOO_MANY = 429
 _PASSING_CODES = {
@@ -33,6 +42,15 @@ _PASSING_CODES = {
     "Throttling",
     "ThrottlingException",
     "XAmzContentSHA256Mismatch",
+}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+_HINTS = {
+    "AccessDenied": "do the credentials allow putting, reading, listing and deleting objects and uploads there?",
+    "NoSuchBucket": "is LANGFUSE_S3_BATCH_EXPORT_BUCKET right, and the region?",
+    "InvalidAccessKeyId": "is LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID right?",
+    "SignatureDoesNotMatch": "is LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY right?",
+    "RequestTimeTooSkewed": "is this machine's clock right?",
+    **dict.fromkeys(_EXPIRED, "the credentials have expired, and nothing here can renew them"),
 }
 _PASSING = (HTTPClientError, ResponseParserError, aiohttp.ClientError, OSError, TimeoutError)
 
@@ -52,25 +70,54 @@ class Calls:
         fs.retries = 1  # retried here, where what is worth it is known
         self._fs = fs
         self._pauses = pauses
+        self._unconditional: set[str] = set()
 
-    def start(self, method: str, on_retry: Callable[[], None] = lambda: None, **params: Any) -> Future[dict[str, Any]]:
-        """Begin a call, and return at once; the future raises Unavailable, or Refused."""
-        return asyncio.run_coroutine_threadsafe(self._tried(method, on_retry, params), self._fs.loop)
+    def start(
+        self,
+        method: str,
+        *,
+        on_retry: Callable[[], None] = lambda: None,
+        condition: Mapping[str, str] = MappingProxyType({}),
+        **params: Any,
+    ) -> Future[dict[str, Any]]:
+        """Begin a call, and return at once; the future raises Unavailable, or Refused.
+
+        Where the store says that it knows no conditions, the call is made without.
+        """
+        return asyncio.run_coroutine_threadsafe(self._on(condition, method, on_retry, params), self._fs.loop)
 
     def run(self, method: str, **params: Any) -> dict[str, Any]:
-        """Make a call and wait for its answer."""
-        return self.start(method, **params).result()
+        """Make a call and wait for its answer, for CALL_SECONDS at most."""
+        future = self.start(method, **params)
+        try:
+            return future.result(CALL_SECONDS)
+        except FutureTimeout as error:
+            future.cancel()
+            raise Unavailable(f"S3 did not answer {method} within {CALL_SECONDS:g} s") from error
 
     def presign(self, params: dict[str, Any], seconds: int) -> str:
         """Sign a download; nothing is sent."""
         return asyncio.run_coroutine_threadsafe(self._signed(params, seconds), self._fs.loop).result()
+
+    async def _on(
+        self, condition: Mapping[str, str], method: str, on_retry: Callable[[], None], params: dict[str, Any]
+    ) -> dict[str, Any]:
+        if condition and method not in self._unconditional:
+            try:
+                return await self._tried(method, on_retry, {**params, **condition})
+            except Refused as refused:
+                if refused.code != _NOT_IMPLEMENTED:
+                    raise
+            self._unconditional.add(method)
+            logger.warning("the store knows no conditional %s: a stalled worker may overwrite a newer file", method)
+        return await self._tried(method, on_retry, params)
 
     async def _tried(self, method: str, on_retry: Callable[[], None], params: dict[str, Any]) -> dict[str, Any]:
         for pause in self._pauses:
             try:
                 return await self._called(method, params)
             except Exception as error:
-                if not _passes(error):
+                if not (_passes(error) or await self._renewed(error)):
                     raise _translated(method, error) from error
             on_retry()
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 (spreads retries, hides nothing)
@@ -78,6 +125,13 @@ class Calls:
             return await self._called(method, params)
         except Exception as error:
             raise _translated(method, error) from error
+
+    async def _renewed(self, error: Exception) -> bool:
+        """Ask the chain of credentials anew when they have expired; those from the settings are all there are."""
+        if not isinstance(error, ClientError) or _code(error) not in _EXPIRED or self._fs.key is not None:
+            return False
+        await self._fs.set_session(refresh=True)
+        return True
 
     async def _called(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         # A file is sent piece by piece, where bytes would hold up the loop; and every try reads it from its start.
@@ -102,6 +156,8 @@ class Calls:
 def _passes(error: Exception) -> bool:
     """Say whether the same call may well succeed a moment later."""
     if isinstance(error, ClientError):
+        if _code(error) == _NOT_IMPLEMENTED:
+            return False
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status >= _SERVER_ERROR or status == _TOO_MANY or _code(error) in _PASSING_CODES
     return isinstance(error, _PASSING)
@@ -110,7 +166,8 @@ def _passes(error: Exception) -> bool:
 def _translated(method: str, error: Exception) -> Exception:
     if isinstance(error, ClientError):
         reason = error.response.get("Error", {}).get("Message", "")
-        return Refused(f"S3 refused {method}: {_code(error)}: {reason}", _code(error))
+        hint = f" ({_HINTS[_code(error)]})" if _code(error) in _HINTS else ""
+        return Refused(f"S3 refused {method}: {_code(error)}: {reason}{hint}", _code(error))
     if isinstance(error, (*_PASSING, BotoCoreError)) and not isinstance(error, ParamValidationError):
         return Unavailable(f"S3 could not be reached for {method}: {error or type(error).__name__}")
     return error

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +21,9 @@ _LOOK_UP = 0.25
 _LANDING = 5.0
 _ATTEMPT = "waybill-attempt"
 _GONE = {"404", "NoSuchUpload"}
+_MISSING = {"404", "NoSuchKey"}
+OVERTAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+"""What S3 says where the object is another than the call was made for."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,27 @@ def part_size(number: int, first: int) -> int:
     return first + max(0, number - _EVEN_PARTS) * _GROWTH
 
 
+def look(calls: Calls, bucket: str, name: str) -> dict[str, Any] | None:
+    """Return the head of an object, or None where there is none."""
+    return found(partial(calls.run, "head_object", Bucket=bucket, Key=name))
+
+
+def found(head: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the head that a call gives, or None where the object is missing."""
+    try:
+        return head()
+    except Refused as refused:
+        if refused.code in _MISSING:
+            return None
+        raise
+
+
+def written_by(head: Mapping[str, Any]) -> int:
+    """Return the attempt that wrote an object, 0 where its head does not say."""
+    attempt = head.get("Metadata", {}).get(_ATTEMPT, "")
+    return int(attempt) if attempt.isdecimal() else 0
+
+
 def abort_upload(calls: Calls, bucket: str, upload: Mapping[str, Any]) -> bool:
     """Abort an upload as S3 lists it; False where it has ended since it was listed."""
     try:
@@ -61,6 +86,7 @@ class S3Upload:
         self._calls = calls
         self._target = target
         self._on_part = on_part
+        self._condition: dict[str, str] | None = None
         self._interrupted = threading.Event()
         self._upload_id: str | None = None
         self._ended = False
@@ -86,10 +112,8 @@ class S3Upload:
     def finish(self) -> int:
         """Send the rest, complete the object, and compare its size with what was written."""
         self._go_on()
-        if self._target.attempt > 1:
-            self._abort_rivals()
         if self._upload_id is None:
-            self._calls.run("put_object", Body=self._take(), **self._key(), **self._headers())
+            self._settle("put_object", Body=self._take(), **self._headers())
             self._on_part("stored")
         else:
             if self._held:
@@ -97,8 +121,8 @@ class S3Upload:
             while self._in_flight:
                 self._collect()
             self._complete()
+            self._verify()
         self._ended = True
-        self._verify()
         return self._written
 
     def abort(self) -> None:
@@ -124,12 +148,12 @@ class S3Upload:
         self._interrupted.set()
 
     def _go_on(self) -> None:
-        if self._ended:
-            raise ValueError("the upload has ended")
+        if self._ended or self._condition is None:
+            raise ValueError("the upload has ended, or was not entered")
         if self._interrupted.is_set():
             raise Cancelled("the upload was interrupted")
 
-    def _key(self) -> dict[str, str]:
+    def _key(self) -> dict[str, Any]:
         return {"Bucket": self._target.bucket, "Key": self._target.name}
 
     def _headers(self) -> dict[str, Any]:
@@ -145,7 +169,7 @@ class S3Upload:
     def _send(self, body: bytes) -> None:
         """Put a part in flight, once there is room for it."""
         if self._upload_id is None:
-            begun = self._calls.run("create_multipart_upload", **self._key(), **self._headers())
+            begun = self._answer(self._calls.start("create_multipart_upload", **self._key(), **self._headers()))
             self._upload_id = begun["UploadId"]
         number = len(self._sizes) + 1
         # Large parts, of very large files, go one by one: what is in flight is memory.
@@ -183,41 +207,45 @@ class S3Upload:
             # S3 would join what there is and call it whole.
             raise RuntimeError(f"parts {sorted(self._stored)} of {len(numbers)} were stored")
         parts = [{"PartNumber": number, "ETag": self._stored[number]} for number in numbers]
-        try:
-            self._calls.run(
-                "complete_multipart_upload",
-                UploadId=self._upload_id,
-                MultipartUpload={"Parts": parts},
-                **self._key(),
-            )
-        except Unavailable:
-            # An answer can be lost after the deed: then the object is there, and is this attempt's.
-            if not self._is_there():
-                raise
+        self._settle("complete_multipart_upload", UploadId=self._upload_id, MultipartUpload={"Parts": parts})
 
-    def _is_there(self) -> bool:
+    def _settle(self, method: str, **params: Any) -> None:
+        """Make the call that makes the object visible, unless another object than on entering is there by now."""
         try:
-            return self._is_ours(self._calls.run("head_object", **self._key()))
-        except Refused:
-            return False
+            self._answer(self._calls.start(method, condition=self._condition or {}, **self._key(), **params))
+        except Unavailable as error:
+            # An answer can be lost after the deed: then the object is there, and is this attempt's.
+            head = self._head()
+            if head is not None and self._is_ours(head):
+                return
+            if isinstance(error, Refused) and error.code in OVERTAKEN:
+                raise Unavailable(f"somebody else has written {self._target.name} since this attempt began") from error
+            raise
+
+    def _answer(self, call: Future[dict[str, Any]]) -> dict[str, Any]:
+        """Wait for a call; once interrupted only as long as it may take to land, for it can't be called back."""
+        while not wait([call], timeout=_LOOK_UP).done:
+            if self._interrupted.is_set() and not wait([call], timeout=_LANDING).done:
+                call.cancel()
+                raise Cancelled("the upload was interrupted")
+        return call.result()
+
+    def _head(self) -> dict[str, Any] | None:
+        return found(partial(self._answer, self._calls.start("head_object", **self._key())))
 
     def _is_ours(self, head: dict[str, Any]) -> bool:
-        written_by = head.get("Metadata", {}).get(_ATTEMPT)
-        return bool(head["ContentLength"] == self._written and written_by == str(self._target.attempt))
+        return bool(head["ContentLength"] == self._written and written_by(head) == self._target.attempt)
 
     def _verify(self) -> None:
-        head = self._calls.run("head_object", **self._key())
+        head = self._head()
+        if head is None:
+            raise Unavailable(f"S3 says that {self._target.name} is stored, and has no such object")
         if not self._is_ours(head):
             raise Unavailable(f"S3 holds another object ({head['ContentLength']} bytes) than was written")
 
-    def _abort_rivals(self) -> None:
-        """Abort what earlier attempts left open: one that only slept could complete its upload over ours."""
-        page = self._calls.run("list_multipart_uploads", Bucket=self._target.bucket, Prefix=self._target.name)
-        for rival in page.get("Uploads", []):
-            if rival["Key"] == self._target.name and rival["UploadId"] != self._upload_id:
-                abort_upload(self._calls, self._target.bucket, rival)
-
     def __enter__(self) -> Self:
+        head = self._head()
+        self._condition = {"IfNoneMatch": "*"} if head is None else {"IfMatch": head["ETag"]}
         return self
 
     def __exit__(

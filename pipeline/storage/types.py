@@ -11,15 +11,18 @@ MAX_LIFETIME = timedelta(days=7)
 class Upload(Protocol):
     """One object on its way; nobody can see it before `finish` returns.
 
-    One export thread calls `write` and `finish`, inside a `with`: leaving it without `finish` aborts. Any call may
-    raise Unavailable, and Cancelled after `interrupt`.
+    One export thread calls `write` and `finish`, inside a `with`: entering it notes what is under the key, and leaving
+    it without `finish` aborts. Any call may raise Unavailable, and Cancelled after `interrupt`.
     """
 
     def write(self, data: bytes | memoryview) -> None:
         """Take more bytes of the object; blocks while enough of it is on its way."""
 
     def finish(self) -> int:
-        """Make the object visible, in place of any older one, check it, and return its size in bytes."""
+        """Make the object visible in place of what was there on entering, check it, and return its size in bytes.
+
+        Raises Unavailable when somebody else has put or removed an object there since: theirs stays.
+        """
 
     def abort(self) -> None:
         """Drop what was written, in the store too; does nothing after `finish`, and never raises."""
@@ -42,10 +45,7 @@ class Storage(Protocol):
     """
 
     def open(self, key: str, content_type: str, attempt: int) -> Upload:
-        """Start one object; `attempt` is kept with it where the store can."""
-
-    def put(self, key: str, data: bytes, content_type: str) -> None:
-        """Store one small object at once, in place of any older one."""
+        """Start one object; `attempt` is kept with it where the store can. Talks to nobody: entering it does."""
 
     def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:
         """Return a URL that downloads the object as `filename` for `lifetime`, at most MAX_LIFETIME."""
@@ -53,8 +53,11 @@ class Storage(Protocol):
     def size(self, key: str) -> int | None:
         """Return the object's size in bytes, or None where there is no object."""
 
-    def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is no error."""
+    def delete(self, key: str, attempt: int) -> None:
+        """Remove an object, unless a later attempt than this wrote it; one that is not there is no error."""
+
+    def list_uploads(self, prefix: str, older_than: datetime) -> set[str]:
+        """Return the keys under `prefix` of uploads that began before `older_than` and never ended."""
 
     def abort_uploads(self, prefix: str, older_than: datetime) -> int:
         """Drop uploads under `prefix` that began before `older_than` and never ended; return how many."""

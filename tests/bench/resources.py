@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cli import build
 from cli.embedded import stack
@@ -115,7 +116,7 @@ def measured(case: Case, environment: dict[str, str], folder: Path) -> Taken:
         began = time.monotonic()
         jobs = build.jobs(settings)
         for _ in range(case.slots):
-            query = {"tableName": "traces", "filter": [], "orderBy": None}
+            query: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
             jobs.create(PROJECTS[0], "", "An export", query, case.format, datetime.now(UTC))
         eventually(
             lambda: consumer.metric("waybill_exports_total", outcome="completed") == case.slots,

@@ -82,8 +82,8 @@ def pieces(data: bytes, size: int) -> Iterator[bytes | memoryview]:
         yield bytes(piece) if start % 2 else piece
 
 
-def store(storage: Storage, data: bytes, attempt: int = 1, piece: int = 1_000_003) -> int:
-    with storage.open(KEY, "text/csv", attempt) as upload:
+def store(storage: Storage, data: bytes, attempt: int = 1, piece: int = 1_000_003, key: str = KEY) -> int:
+    with storage.open(key, "text/csv", attempt) as upload:
         for part in pieces(data, piece):
             upload.write(part)
         return upload.finish()

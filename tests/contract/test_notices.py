@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, Row, insert, make_url, select
+from sqlalchemy import Engine, Row, insert, make_url, select, update
 
 from config.database import open_database
 from config.events import ExportFinished, Status
@@ -20,6 +20,7 @@ from tests.unit.notify.scenes import NOW, completion
 
 LEASE = timedelta(seconds=60)
 PAUSE = timedelta(seconds=5)
+PATIENCE = timedelta(hours=24)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -40,7 +41,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def store(engine: Engine) -> Notices:
-    return Notices(engine, max_attempts=3, first_pause=PAUSE, lease=LEASE)
+    return Notices(engine, patience=PATIENCE, first_pause=PAUSE, lease=LEASE)
 
 
 def row(engine: Engine) -> Row[Any]:
@@ -83,7 +84,7 @@ def test_another_ending_has_a_notice_of_its_own(store: Notices, other: dict[str,
 
 
 def test_many_at_once_record_one_and_claim_one(engine: Engine, store: Notices) -> None:
-    others = [Notices(engine, max_attempts=3, first_pause=PAUSE, lease=LEASE) for _ in range(6)]
+    others = [Notices(engine, patience=PATIENCE, first_pause=PAUSE, lease=LEASE) for _ in range(6)]
     with ThreadPoolExecutor(6) as pool:
         recorded = list(pool.map(lambda each: each.record(completion(), NOW), others))
         due = store.due(NOW, limit=1)[0]
@@ -143,53 +144,90 @@ def test_a_mail_that_is_out_is_sent_whoever_says_so_and_once(engine: Engine, sto
     assert store.next_due() is None
 
 
-def test_a_postponed_notice_waits_twice_as_long_each_time(store: Notices) -> None:
+def postpone(store: Notices, now: datetime, **options: Any) -> datetime:
+    """Claim the notice that is due and put it off; gives when it is due again."""
+    assert store.postpone(claim(store, now), "later", now, **options)
+    due = store.next_due()
+    assert due is not None
+    assert store.due(due - timedelta(seconds=1), limit=9) == []
+    return due
+
+
+def test_a_postponed_notice_waits_twice_as_long_each_time_up_to_a_quarter_of_an_hour(store: Notices) -> None:
+    store.record(completion(), NOW)
+    now, pauses = NOW, []
+    for _ in range(11):
+        due = postpone(store, now)
+        pauses.append((due - now).total_seconds())
+        now = due
+
+    assert pauses == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900, 900]
+
+
+def test_a_mail_server_that_is_away_for_an_hour_costs_a_quarter_of_an_hour_more(engine: Engine, store: Notices) -> None:
+    store.record(completion(), NOW)
+    now, back = NOW, NOW + timedelta(hours=1)
+    while now < back:
+        now = postpone(store, now)
+
+    assert now - back <= timedelta(minutes=15)
+    assert store.sent(claim(store, now), "<1@example.com>", now)
+    assert row(engine).state == "sent"
+
+
+def test_what_may_have_been_sent_is_tried_ever_more_rarely(store: Notices) -> None:
+    store.record(completion(), NOW)
+    now, attempts = NOW, 0
+    while not store.is_last(claimed := claim(store, now), now):
+        assert store.postpone(claimed, "no answer", now, longest=None)
+        now, attempts = store.next_due() or now, attempts + 1
+
+    assert (now, attempts) == (NOW + PATIENCE, 15)
+
+
+def test_a_notice_is_tried_for_its_time_and_a_last_time_when_that_is_over(engine: Engine, store: Notices) -> None:
     store.record(completion(), NOW)
     now = NOW
-    for seconds in (5, 10):
-        assert store.postpone(claim(store, now), "later", now)
-        assert store.next_due() == now + timedelta(seconds=seconds)
-        assert store.due(now + timedelta(seconds=seconds - 1), limit=9) == []
-        now += timedelta(seconds=seconds)
+    while now < NOW + PATIENCE:
+        assert not store.is_last(claim(store, now), now)
+        with engine.begin() as connection:
+            connection.execute(update(notices).values(state="pending", attempts=0, next_attempt_at=now))
+        now = postpone(store, now)
+        if now < NOW + PATIENCE:
+            now += timedelta(hours=1)  # it is a while until somebody looks
+
     last = claim(store, now)
-
-    assert store.is_last(last)
-    assert store.fail(last, "later")
-
-
-def test_the_longest_wait_is_an_hour(engine: Engine) -> None:
-    patient = Notices(engine, max_attempts=99, first_pause=PAUSE, lease=LEASE)
-    patient.record(completion(), NOW)
-    now = NOW
-    for _ in range(12):
-        patient.postpone(claim(patient, now), "later", now)
-        now = row(engine).next_attempt_at
-
-    assert patient.postpone(claim(patient, now), "x" * 9_000, now)
-    assert row(engine).next_attempt_at == now + timedelta(hours=1)
-    assert len(row(engine).error) == 500
+    assert store.is_last(last, now)
+    assert store.fail(last, "x" * 9_000)
+    assert (row(engine).state, len(row(engine).error)) == ("failed", 500)
 
 
-def test_a_notice_that_kills_its_notifiers_is_given_up(engine: Engine, store: Notices) -> None:
+def test_a_notice_that_waited_for_longer_than_its_time_gets_its_attempt(store: Notices) -> None:
+    store.record(completion(), NOW)
+    later = NOW + timedelta(days=3)
+
+    claimed = claim(store, later)
+
+    assert store.is_last(claimed, later)
+    assert not store.abandon(claimed, later)
+
+
+def test_a_notice_that_kills_its_notifiers_is_given_up_when_its_time_is_over(engine: Engine, store: Notices) -> None:
     store.record(completion(), NOW)
     now = NOW
-    for _ in range(3):
-        claim(store, now)
-        now += LEASE
+    while now < NOW + PATIENCE:
+        due = store.due(now, limit=9)[0]
+        assert not store.abandon(due, now)
+        claimed = store.claim(due, now)
+        assert claimed is not None
+        now += timedelta(hours=6)
     due = store.due(now, limit=9)[0]
 
     assert store.claim(due, now) is None
-    assert not store.abandon(due, now - timedelta(seconds=1))
     assert store.abandon(due, now)
     assert not store.abandon(due, now)
     assert row(engine).state == "failed"
     assert "died" in row(engine).error
-
-
-def test_a_notice_with_attempts_left_is_not_given_up(store: Notices) -> None:
-    store.record(completion(), NOW)
-
-    assert not store.abandon(store.due(NOW, limit=1)[0], NOW)
 
 
 def test_the_longest_due_are_named_first(store: Notices) -> None:

@@ -3,24 +3,15 @@
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import wait
 from datetime import timedelta
 
 import pytest
 
 from pipeline.errors import Unavailable
-from pipeline.storage import S3Options, Storage, open_storage
+from pipeline.storage import S3Options, open_storage
 from tests import moto_server
 from tests.contract.places import KEY, PART, noise, s3_options, s3_place, store
 from tests.services.s3 import S3, Bucket
-
-
-def finish_late(storage: Storage) -> None:
-    with storage.open(KEY, "text/csv", 1) as zombie:
-        zombie.write(noise(PART))
-        wait(getattr(zombie, "_in_flight", {}))  # it sleeps, and sends nothing
-        store(storage, noise(2 * PART), attempt=2)
-        zombie.finish()
 
 
 @pytest.fixture(params=["moto", "real"])
@@ -77,15 +68,6 @@ def test_the_object_carries_its_type_and_name(bucket: Bucket) -> None:
         assert head["ContentType"] == "text/csv"
         assert head["ContentDisposition"] == f'attachment; filename="{KEY.rpartition("/")[2]}"'
         assert head["Metadata"] == {"waybill-attempt": "1"}
-
-
-def test_a_zombie_cant_complete_over_its_successor(s3: S3) -> None:
-    with s3.bucket() as bucket:
-        place = s3_place(bucket)
-        with pytest.raises(Unavailable):
-            finish_late(place.storage)
-        assert place.read(KEY) == noise(2 * PART)
-        assert place.leftovers() == []
 
 
 def test_a_missing_bucket_is_named(bucket: Bucket) -> None:

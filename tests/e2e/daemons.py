@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -96,7 +97,7 @@ def daemon(
     settings = {"WAYBILL_HTTP_PORT": "0", "WAYBILL_HTTP_HOST": "127.0.0.1", "WAYBILL_LOG_FORMAT": "json"}
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            launcher or command(name),
+            [*_bound(), *(launcher or command(name))],
             env={**os.environ, **settings, **environment},
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -114,6 +115,11 @@ def daemon(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _bound() -> list[str]:
+    """What binds a daemon to our life, so that a test run that is killed leaves none behind."""
+    return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str | None:

@@ -36,14 +36,16 @@ def scripted(
     if verb == "fail" and spec.attempt <= int(rest.partition("-")[0]):
         raise Unavailable("the source is away")
     data = f"attempt {spec.attempt}".encode()
-    with storage.open(spec.key, "text/csv", spec.attempt) as upload:
+    beside = storage.open(manifest_key(spec.key), "application/json", spec.attempt)
+    with storage.open(spec.key, "text/csv", spec.attempt) as upload, beside as description:
         upload.write(data)
         progress.rows, progress.bytes = 1, len(data)
         if verb == "sleep":
             _rest(float(rest.partition("-")[0]), progress)
         fence()
         upload.finish()
-    storage.put(manifest_key(spec.key), b"{}", "application/json")
+        description.write(b"{}")
+        description.finish()
     return ExportResult(
         key=spec.key,
         rows=1,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from sqlalchemy import Engine, Row, insert, select
+from sqlalchemy import Engine, Row, insert, select, update
 
 from config.database import open_database
 from config.events import ExportFinished, Status
@@ -18,9 +18,12 @@ from config.settings import load
 from config.tables import application, batch_exports, notices, users
 from tests.e2e.daemons import Daemon, daemon, eventually
 from tests.services.mail import Mail
+from tests.services.process import free_port
+from tests.services.smtp import Smtp
 from tests.services.stacks import Stack
+from tests.unit.notify.scenes import mail_server
 
-QUICK = {"WAYBILL_RETRY_BASE_SECONDS": "0.2", "WAYBILL_SWEEP_SECONDS": "1", "WAYBILL_MAX_ATTEMPTS": "3"}
+QUICK = {"WAYBILL_RETRY_BASE_SECONDS": "0.2", "WAYBILL_SWEEP_SECONDS": "1", "WAYBILL_NOTICE_HOURS": "1"}
 
 
 @pytest.fixture
@@ -159,18 +162,95 @@ def test_a_mail_server_that_is_away_ends_as_failed_and_leaves_the_export_alone(
     stack: Stack, engine: Engine, tmp_path: Path
 ) -> None:
     event = told(engine)
-    with notifier(stack, tmp_path, SMTP_CONNECTION_URL="smtp://127.0.0.1:9") as running:
+    away = {"SMTP_CONNECTION_URL": "smtp://127.0.0.1:9", "WAYBILL_NOTICE_HOURS": str(2 / 3600)}
+    with notifier(stack, tmp_path, **away) as running:
         publish(stack, event.encode())
 
         kept = ended(engine, event)
-        assert (kept.state, kept.attempts) == ("failed", 3)
-        eventually(lambda: running.metric("waybill_notices_total", outcome="retried") == 2)
+        assert kept.state == "failed"
+        assert kept.attempts > 1
+        eventually(lambda: running.metric("waybill_notices_total", outcome="retried") == kept.attempts - 1)
         assert running.metric("waybill_notices_total", outcome="failed") == 1
 
     with engine.connect() as connection:
         status = connection.scalar(select(batch_exports.c.status).where(batch_exports.c.id == event.batch_export_id))
     assert status == "COMPLETED"
     assert mails(stack, event) == []
+
+
+def test_a_mail_server_that_comes_back_takes_the_mail_that_waited(stack: Stack, engine: Engine, tmp_path: Path) -> None:
+    event, port = told(engine), free_port()
+    with notifier(stack, tmp_path, SMTP_CONNECTION_URL=f"smtp://127.0.0.1:{port}"):
+        publish(stack, event.encode())
+        eventually(lambda: (kept := row(engine, event)) and kept.attempts > 2, what="it is tried in vain")
+
+        with mail_server(port=port) as server:
+            kept = ended(engine, event)
+
+    assert kept.state == "sent"
+    assert [each["Message-ID"] for each in server.messages] == [kept.message_id]
+
+
+def test_a_mail_without_an_answer_is_the_only_one_that_comes_twice(
+    stack: Stack, engine: Engine, tmp_path: Path
+) -> None:
+    event, other = told(engine), told(engine)
+    with mail_server() as server, notifier(stack, tmp_path, SMTP_CONNECTION_URL=server.url) as running:
+        server.before_answer = lambda transport: transport.abort()
+        publish(stack, event.encode())
+        eventually(lambda: running.metric("waybill_notices_total", outcome="unanswered") > 0, what="it is counted")
+        server.before_answer = None
+        assert ended(engine, event).state == "sent"
+        publish(stack, other.encode())
+        assert ended(engine, other).state == "sent"
+        unanswered = running.metric("waybill_notices_total", outcome="unanswered")
+
+    told_of = [each["Message-ID"] for each in server.messages]
+    assert told_of.count(row_id(engine, event)) == 1 + unanswered
+    assert told_of.count(row_id(engine, other)) == 1
+
+
+def row_id(engine: Engine, event: ExportFinished) -> str:
+    kept = row(engine, event)
+    assert kept is not None
+    return str(kept.message_id)
+
+
+@pytest.mark.parametrize(("local_part", "state"), [("refused", "failed"), ("later", "pending")])
+def test_a_recipient_is_refused_for_good_or_for_now(
+    stack: Stack, engine: Engine, smtp: Smtp, tmp_path: Path, local_part: str, state: str
+) -> None:
+    event = told(engine)
+    with engine.begin() as connection:
+        who = users.c.id == f"user-{event.batch_export_id.removeprefix('export-')}"
+        connection.execute(update(users).where(who).values(email=f"{local_part}@{event.event_id}.test"))
+
+    with notifier(stack, tmp_path, **smtp.environment()):
+        publish(stack, event.encode())
+        eventually(
+            lambda: (kept := row(engine, event)) and kept.state == state and kept.attempts > (state == "pending"),
+            what=f"it is {state}",
+        )
+
+    assert [each for each in smtp.mailbox.mails() if each.recipient.endswith(f"@{event.event_id}.test")] == []
+
+
+def test_a_name_with_line_breaks_in_it_adds_no_header_and_no_recipient(
+    stack: Stack, engine: Engine, tmp_path: Path
+) -> None:
+    event = told(engine, name="x" * 100_000 + "\r\nBcc: eve@example.com\r\n\r\nEvil")
+    with engine.begin() as connection:
+        who = users.c.id == f"user-{event.batch_export_id.removeprefix('export-')}"
+        connection.execute(update(users).where(who).values(name="Ada\r\nBcc: eve@example.com\r\n.\r\nMAIL FROM:<>"))
+
+    with notifier(stack, tmp_path):
+        publish(stack, event.encode())
+        assert ended(engine, event).state == "sent"
+
+    (mail,) = mails(stack, event)
+    assert mail.message["Bcc"] is None
+    assert mail.message["Subject"] == "Your data export is ready"
+    assert len(stack.mails()) == 1
 
 
 @pytest.mark.parametrize("missing", ["EMAIL_FROM_ADDRESS", "SMTP_CONNECTION_URL"])

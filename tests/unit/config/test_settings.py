@@ -76,3 +76,29 @@ def test_secrets_do_not_show() -> None:
     secrets = {"DATABASE_URL": "postgresql://u:hush@db/app", "CLICKHOUSE_PASSWORD": "hush"}
 
     assert "hush" not in repr(load(COMPLETE | secrets))
+
+
+KEY = "0123456789abcdef" * 2
+
+
+def test_a_public_url_needs_a_secret_key() -> None:
+    with pytest.raises(Misconfigured) as caught:
+        load({"WAYBILL_PUBLIC_URL": "https://exports.example.com"})
+
+    assert caught.value.problems == ["WAYBILL_SECRET_KEY is missing, and WAYBILL_PUBLIC_URL needs it"]
+
+
+@pytest.mark.parametrize("value", [KEY[:-1], f"{KEY},short", f"{KEY},", f"{KEY[:-1]} "])
+def test_a_key_that_is_too_short_is_named_and_not_quoted(value: str) -> None:
+    with pytest.raises(Misconfigured, match="WAYBILL_SECRET_KEY: a key must have 32 characters or more") as caught:
+        load({"WAYBILL_SECRET_KEY": value})
+
+    assert KEY[:-1] not in str(caught.value)
+
+
+def test_keys_are_separated_by_commas_and_do_not_show() -> None:
+    settings = load({"WAYBILL_SECRET_KEY": f"{KEY}, {KEY[::-1]}"})
+
+    assert settings.secret_keys == (KEY.encode(), KEY[::-1].encode())
+    assert load({}).secret_keys == ()
+    assert KEY not in repr(settings)

@@ -49,7 +49,7 @@ class Desk:
             work=self._work,
             beat=lambda _, __: Hold.KEPT,
             on_end=lambda: None,
-            rhythm=Rhythm(heartbeat=60, lease=60),
+            rhythm=Rhythm(heartbeat=60, lease=60, stall=60),
             metrics=self.metrics,
         )
         admission = Admission(jobs=self.jobs, policy=policy, worker="w", metrics=self.metrics, now=lambda: NOW)

@@ -63,8 +63,10 @@ class Stage:
         if self.fenced:
             fence()
         progress.stages = {"read": 0.5, "upload": 0.25}
-        storage.put(spec.key, b"data", "text/csv")
-        storage.put(manifest_key(spec.key), b"{}", "application/json")
+        for key, data in ((spec.key, b"data"), (manifest_key(spec.key), b"{}")):
+            with storage.open(key, "text/csv", spec.attempt) as upload:
+                upload.write(data)
+                upload.finish()
         return result_of(spec.key)
 
     def now(self) -> datetime:

@@ -17,7 +17,7 @@ from consumer.guards import Policy
 from consumer.reception import Closed
 from pipeline.errors import Unavailable
 from tests.unit.consumer.desk import Desk
-from tests.unit.consumer.scenes import NOW, claimed, letters, queue, row_of, runs_of, set_status
+from tests.unit.consumer.scenes import NOW, claimed, job_of, letters, queue, row_of, runs_of, set_status
 
 TOO_LARGE = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
 
@@ -48,6 +48,23 @@ def answer(engine: Engine, what: Received, **changes: Any) -> Desk:
         return desk
 
     return asyncio.run(scene())
+
+
+def test_nothing_is_claimed_while_the_outbox_is_full(engine: Engine) -> None:
+    queue(engine)
+
+    async def scene() -> None:
+        desk = Desk(engine)
+        desk.reception.outbox_full.set()
+        with pytest.raises(Unavailable, match="too many events wait"):
+            await desk.reception.take_up(job_of(desk.jobs))
+        assert (desk.ran, desk.slots.free) == ([], 1)
+        desk.reception.outbox_full.clear()
+        await desk.reception.take_up(job_of(desk.jobs))
+        await desk.slots.drain(30, 0)
+        assert [claim.job.id for claim in desk.ran] == ["export-1"]
+
+    asyncio.run(scene())
 
 
 def test_a_request_is_claimed_and_run(engine: Engine) -> None:

@@ -15,7 +15,7 @@ from config.migrations import migrate
 from config.tables import application
 from config.tracing import Tracer
 from consumer.records import Claim, Outcome
-from consumer.run import UNAVAILABLE_TEXT
+from consumer.run import UNAVAILABLE_TEXT, run_claim
 from pipeline.errors import Cancelled, Rejected, Unavailable
 from pipeline.types import Progress
 from tests.unit.consumer.scenes import LEASE, NOW, claimed, job_of, letters, queue, row_of, runs_of
@@ -123,6 +123,18 @@ def test_a_worker_that_stops_gives_the_export_back(stage: Stage) -> None:
 
     assert row_of(stage.engine)["status"] == "QUEUED"
     assert runs_of(stage.engine)[0]["next_attempt_at"] == NOW
+
+
+def test_what_stalled_is_tried_again_with_the_reason_on_its_run(stage: Stage) -> None:
+    stage.raises = Cancelled()
+    progress = Progress()
+    progress.stall()
+
+    assert run_claim(claimed(stage.jobs), stage.bench, progress) is Outcome.RETRY
+
+    (run,) = runs_of(stage.engine)
+    assert (run["error_class"], row_of(stage.engine)["status"]) == ("stalled", "QUEUED")
+    assert run["error"].startswith("stalled: for too long no row was read")
 
 
 def overtake(stage: Stage) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
@@ -12,7 +13,7 @@ from pipeline.types import Progress
 from tests.unit.consumer.scenes import NOW
 from tests.unit.consumer.test_guards import a_job
 
-QUICK = Rhythm(heartbeat=0.01, lease=0.1)
+QUICK = Rhythm(heartbeat=0.01, lease=0.1, stall=60)
 CLAIM = Claim(job=a_job(), attempt=1, worker="worker-a", claimed_at=NOW, failures=0)
 
 
@@ -20,10 +21,11 @@ def slots_of(
     work: Callable[[Claim, Progress], Outcome | None],
     beat: Callable[[Claim, Progress], Hold] = lambda _, __: Hold.KEPT,
     size: int = 1,
+    rhythm: Rhythm = QUICK,
 ) -> tuple[Slots, list[str], Metrics]:
     ended: list[str] = []
     metrics = Metrics(CollectorRegistry())
-    made = Slots(size, work=work, beat=beat, on_end=lambda: ended.append("end"), rhythm=QUICK, metrics=metrics)
+    made = Slots(size, work=work, beat=beat, on_end=lambda: ended.append("end"), rhythm=rhythm, metrics=metrics)
     return made, ended, metrics
 
 
@@ -63,6 +65,34 @@ def test_a_slot_is_taken_while_its_export_runs_and_free_afterwards() -> None:
 def test_an_export_is_stopped_when_its_claim_no_longer_holds() -> None:
     for hold in (Hold.CANCELLED, Hold.LOST):
         asyncio.run(_stops(lambda _, __, hold=hold: hold))  # type: ignore[misc] # a default binds the loop's value
+
+
+def test_an_export_that_does_not_move_is_stopped_and_one_that_does_is_not() -> None:
+    told: list[bool] = []
+
+    def hang(claim: Claim, progress: Progress) -> Outcome | None:
+        outcome = stopped(claim, progress)
+        told.append(progress.stalled)
+        return outcome
+
+    def crawl(_: Claim, progress: Progress) -> Outcome | None:
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            progress.rows += 1
+            time.sleep(0.01)
+        told.append(progress.stopped)
+        return None
+
+    async def scene(work: Callable[[Claim, Progress], Outcome | None]) -> None:
+        slots, ended, _ = slots_of(work, rhythm=Rhythm(heartbeat=0.01, lease=60, stall=0.25))
+        await slots.take()
+        slots.start(CLAIM)
+        await asyncio.wait_for(slots.take(), 30)
+        assert ended == ["end"]
+
+    asyncio.run(scene(hang))
+    asyncio.run(scene(crawl))
+    assert told == [True, False]
 
 
 def test_an_export_is_stopped_when_no_beat_comes_through_for_a_lease() -> None:

@@ -122,11 +122,11 @@ class MailServer:
 
 
 @contextlib.contextmanager
-def mail_server(**options: Any) -> Iterator[MailServer]:
-    """Serve on a free port; `options` are aiosmtpd's own."""
+def mail_server(port: int = 0, **options: Any) -> Iterator[MailServer]:
+    """Serve on a port, any free one for 0; `options` are aiosmtpd's own."""
     handler, loop = MailServer(), asyncio.new_event_loop()
     served = loop.run_until_complete(
-        loop.create_server(lambda: SMTP(handler, hostname="mail.test", loop=loop, **options), "127.0.0.1", 0)
+        loop.create_server(lambda: SMTP(handler, hostname="mail.test", loop=loop, **options), "127.0.0.1", port)
     )
     handler.port = served.sockets[0].getsockname()[1]
     thread = threading.Thread(target=loop.run_forever, daemon=True)

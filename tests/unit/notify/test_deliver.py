@@ -9,6 +9,7 @@ from sqlalchemy import Engine, Row, delete, make_url, select, update
 
 from config.database import open_database
 from config.events import Status
+from config.links import Links
 from config.settings import Misconfigured, load
 from config.tables import batch_exports, notices, users
 from notify.deliver import Attempt, Desk, Outcome, Post, attempt, read_post, settle
@@ -48,10 +49,10 @@ def desk(engine: Engine, server: MailServer) -> Desk:
     return desk_for(engine, server.url)
 
 
-def desk_for(engine: Engine, url: str | None, nextauth_url: str | None = None) -> Desk:
+def desk_for(engine: Engine, url: str | None, nextauth_url: str | None = None, links: Links | None = None) -> Desk:
     post = Post(parse_server(url), "exports@example.com") if url else None
-    store = Notices(engine, max_attempts=3, first_pause=timedelta(seconds=5), lease=timedelta(seconds=60))
-    return Desk(engine, store, post, nextauth_url)
+    store = Notices(engine, patience=timedelta(days=7), first_pause=timedelta(seconds=5), lease=timedelta(seconds=60))
+    return Desk(engine, store, post, nextauth_url, links)
 
 
 def claim(desk: Desk, **changes: Any) -> Notice:
@@ -105,6 +106,23 @@ def test_the_page_of_exports_is_linked_with_the_project_escaped(engine: Engine, 
 
     body = server.messages[0].get_body(("plain",))
     assert "https://app.example.com/project/a%2Fb%20%3F/settings/exports" in str(body)
+
+
+def test_with_a_public_url_the_button_goes_to_our_own_link(engine: Engine, server: MailServer) -> None:
+    add_user(engine)
+    add_export(engine, url=None)
+    links = Links("https://exports.example.com", [b"k" * 32])
+
+    assert (
+        attempt(desk_for(engine, server.url, links=links), claim(desk_for(engine, None)), NOW).outcome is Outcome.SENT
+    )
+
+    link = links.write("project-1", "export-1")
+    plain, html = (server.messages[0].get_body((kind,)) for kind in ("plain", "html"))
+    assert plain is not None
+    assert html is not None
+    assert link in str(plain.get_content()).splitlines()
+    assert f'href="{link}"' in str(html.get_content())
 
 
 @pytest.mark.parametrize(
@@ -186,7 +204,7 @@ def test_a_database_without_answer_is_for_later(engine: Engine, desk: Desk) -> N
 
 
 def test_a_bug_is_logged_with_its_traceback_and_tried_again(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    broken = Notice("event-1", "mail", "export-1", 1, b"not an event", None)
+    broken = Notice("event-1", "mail", "export-1", 1, NOW, b"not an event", None)
 
     ended = attempt(desk, broken, NOW)
 
@@ -207,14 +225,50 @@ def test_an_ending_is_recorded_and_counted_as_what_it_is(
     assert row(engine).state == state
 
 
-def test_the_last_attempt_that_is_for_later_has_failed(engine: Engine, desk: Desk) -> None:
+@pytest.mark.parametrize("outcome", [Outcome.RETRIED, Outcome.UNANSWERED])
+def test_what_is_for_later_is_tried_until_its_time_is_over(engine: Engine, desk: Desk, outcome: Outcome) -> None:
     claimed = claim(desk)
-    for _ in range(2):
-        assert settle(desk.notices, claimed, Attempt(Outcome.RETRIED, "greylisted"), NOW) is Outcome.RETRIED
+    for hours in (0, 1, 23.9):
+        assert settle(desk.notices, claimed, Attempt(outcome, "busy"), NOW + timedelta(hours=hours)) is outcome
         claimed = claim_again(desk)
 
-    assert settle(desk.notices, claimed, Attempt(Outcome.RETRIED, "greylisted"), NOW) is Outcome.FAILED
-    assert (row(engine).state, row(engine).attempts, row(engine).error) == ("failed", 3, "greylisted")
+    assert settle(desk.notices, claimed, Attempt(outcome, "busy"), NOW + timedelta(days=7)) is Outcome.FAILED
+    assert (row(engine).state, row(engine).attempts, row(engine).error) == ("failed", 4, "busy")
+
+
+def test_a_greylisted_mail_is_taken_minutes_later(engine: Engine, desk: Desk, server: MailServer) -> None:
+    add_user(engine)
+    add_export(engine)
+    desk.notices.record(completion(), NOW)
+    now, accepts = NOW, NOW + timedelta(minutes=5)
+    outcomes = []
+    while Outcome.SENT not in outcomes:
+        server.rcpt = "250 OK" if now >= accepts else "451 4.7.1 greylisted, try again in 5 minutes"
+        claimed = desk.notices.claim(desk.notices.due(now, limit=1)[0], now)
+        assert claimed is not None
+        outcomes.append(settle(desk.notices, claimed, attempt(desk, claimed, now), now))
+        now = desk.notices.next_due() or now
+
+    assert outcomes == [Outcome.RETRIED] * 6 + [Outcome.SENT]
+    assert len(server.taken) == 1
+
+
+def test_only_a_mail_without_an_answer_can_come_twice_and_is_counted(
+    engine: Engine, desk: Desk, server: MailServer
+) -> None:
+    add_user(engine)
+    add_export(engine)
+    claimed = claim(desk)
+    server.before_answer = lambda transport: transport.abort()
+
+    ended = attempt(desk, claimed, NOW)
+
+    assert settle(desk.notices, claimed, ended, NOW) is Outcome.UNANSWERED
+    assert row(engine).state == "pending"
+    server.before_answer = None
+    again = attempt(desk, claim_again(desk), NOW)
+    assert again.outcome is Outcome.SENT
+    assert [each["Message-ID"] for each in server.messages] == [again.detail] * 2
 
 
 def test_what_another_notifier_took_over_is_not_counted(desk: Desk) -> None:

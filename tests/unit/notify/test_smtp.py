@@ -1,6 +1,9 @@
+import asyncio
 import socket
 import ssl
+import struct
 import subprocess
+import threading
 from collections.abc import Iterator
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -13,7 +16,7 @@ from aiosmtpd.smtp import AuthResult
 
 from config.settings import Misconfigured
 from notify import smtp
-from notify.errors import Unavailable, Undeliverable
+from notify.errors import Unanswered, Unavailable, Undeliverable
 from notify.smtp import Encryption, Server, parse_server
 from tests.unit.notify.scenes import CUT, MailServer, closed_port, mail_server
 
@@ -120,6 +123,7 @@ def test_a_mail_that_was_taken_stays_taken_whatever_the_farewell(server: MailSer
         ("rcpt", "550 5.1.1 <ada.secret@example.com> unknown", Undeliverable, "refuses the recipient (550 5.1.1)"),
         ("rcpt", "450 4.2.0 greylisted, ada.secret", Unavailable, "refuses the recipient (450 4.2.0)"),
         ("rcpt", "421 go away", Unavailable, "refuses the recipient (421)"),
+        ("rcpt", "552 5.2.2 mailbox full", Undeliverable, "refuses the recipient (552 5.2.2)"),
         ("data", "554 5.7.1 spam from ada.secret", Undeliverable, "refuses the message (554 5.7.1)"),
         ("data", "451 4.3.0 try later", Unavailable, "refuses the message (451 4.3.0)"),
         ("mail", "550 5.7.0 not you", Unavailable, "refuses EMAIL_FROM_ADDRESS (550 5.7.0)"),
@@ -142,10 +146,51 @@ def test_refusals_are_sorted_and_told_without_addresses(
 def test_a_connection_that_dies_before_the_answer_is_for_later(server: MailServer) -> None:
     server.before_answer = lambda transport: transport.abort()
 
-    with pytest.raises(Unavailable, match="does not answer"):
+    with pytest.raises(Unanswered, match=r"has the mail and does not answer \(it closed the connection\)"):
         smtp.send(parse_server(server.url), message())
 
     assert len(server.taken) == 1
+
+
+def test_a_server_that_thinks_about_a_mail_is_waited_for(server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smtp, "SECONDS", 2.0)
+    server.answer_data = lambda: asyncio.sleep(3)
+
+    smtp.send(parse_server(server.url), message())
+
+    monkeypatch.setattr(smtp, "ANSWER_SECONDS", 0.2)
+    with pytest.raises(Unanswered, match="it took too long"):
+        smtp.send(parse_server(server.url), message())
+
+
+def test_a_connection_that_dies_in_the_middle_of_the_mail_is_for_later_and_nothing_was_sent() -> None:
+    def cut(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, connection.makefile("rwb") as lines:
+            for answer in (b"220 hi", b"250 hello", b"250 from", b"250 to", b"354 go on"):
+                lines.write(answer + b"\r\n")
+                lines.flush()
+                if answer[:3] != b"354":
+                    lines.readline()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=cut, args=(listening,))
+        thread.start()
+        large = message()
+        large.set_content("line\n" * 4_000_000, cte="quoted-printable")
+        with pytest.raises(Unavailable, match="does not answer"):
+            smtp.send(parse_server(f"smtp://127.0.0.1:{listening.getsockname()[1]}"), large)
+        thread.join(20)
+
+
+def test_lines_that_begin_with_a_dot_arrive_as_they_are(server: MailServer) -> None:
+    dotted = message()
+    dotted.set_content(".\n..\n.text\n\n.", cte="quoted-printable")
+
+    smtp.send(parse_server(server.url), dotted)
+
+    assert server.messages[0].get_content() == ".\r\n..\r\n.text\r\n\r\n.\r\n"
 
 
 def test_no_server_is_for_later() -> None:

@@ -29,11 +29,11 @@ CREATED = datetime(2026, 3, 1, 12, 0, 0, 123000, UTC)
 FINISHED = datetime(2026, 3, 1, 12, 5, tzinfo=UTC)
 
 
-def spec(form: str = "CSV", **query: object) -> ExportSpec:
+def spec(form: str = "CSV", attempt: int = 2, **query: object) -> ExportSpec:
     return read_spec(
         project_id="p/1",
         export_id="e1",
-        attempt=2,
+        attempt=attempt,
         created_at=CREATED,
         query={"tableName": "traces", "filter": [], "orderBy": None, **query},
         format=form,
@@ -71,6 +71,7 @@ def run(
     rows: Table | None = None,
     progress: Progress | None = None,
     fence: Callable[[], None] = lambda: None,
+    clock: Callable[[], datetime] = lambda: FINISHED,
 ) -> ExportResult:
     return deliver(
         what or spec(),
@@ -79,7 +80,7 @@ def run(
         progress or Progress(),
         Metrics(CollectorRegistry()),
         fence=fence,
-        clock=lambda: FINISHED,
+        clock=clock,
     )
 
 
@@ -236,6 +237,51 @@ def test_a_file_without_a_manifest_is_taken_back(storage: Storage, tmp_path: Pat
     with pytest.raises(Unavailable):
         run(storage)
     assert files(tmp_path) == []
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files(folder)}
+
+
+class Winner:
+    """The attempt that takes over, runs and completes while another one sleeps."""
+
+    def __init__(self, storage: Storage, folder: Path) -> None:
+        self.storage = storage
+        self.folder = folder
+        self.left: dict[str, bytes] = {}
+
+    def complete(self) -> None:
+        run(self.storage, spec(attempt=3), table(batches(5)))
+        self.left = {name: data for name, data in contents(self.folder).items() if not name.endswith(".partial")}
+
+    def complete_and_tell_the_time(self) -> datetime:
+        self.complete()
+        return FINISHED
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_who_sleeps_after_the_fence_changes_nothing_that_another_attempt_completed(
+    storage: Storage, tmp_path: Path, there: bool
+) -> None:
+    if there:
+        run(storage, spec(attempt=1))
+    winner = Winner(storage, tmp_path)
+    with pytest.raises(Unavailable, match="somebody else has written"):
+        run(storage, fence=winner.complete)
+    assert len(winner.left) == 2
+    assert contents(tmp_path) == winner.left
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_who_sleeps_between_file_and_manifest_changes_neither(storage: Storage, tmp_path: Path, there: bool) -> None:
+    if there:
+        run(storage, spec(attempt=1))
+    winner = Winner(storage, tmp_path)
+    with pytest.raises(Unavailable, match="somebody else has written"):
+        run(storage, clock=winner.complete_and_tell_the_time)
+    assert len(winner.left) == 2
+    assert contents(tmp_path) == winner.left
 
 
 def test_progress_and_stages_are_counted(storage: Storage, metrics: Metrics) -> None:

@@ -111,8 +111,24 @@ def test_an_upload_that_completes_but_says_it_did_not_is_whole(moto: Moto, stora
 def test_an_upload_that_says_it_completed_but_did_not_fails(moto: Moto, storage: Storage) -> None:
     done = b"<CompleteMultipartUploadResult/>"
     moto.door.faults.append(Fault("POST", "uploadId", "200 OK", body=done))
-    with pytest.raises(Unavailable, match="404"):
+    with pytest.raises(Unavailable, match="has no such object"):
         store(storage)
+
+
+def test_a_store_without_conditions_gets_none_and_the_log_says_so_once(
+    moto: Moto, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    moto.door.faults.append(Fault("PUT", "", "501 Not Implemented", b"NotImplemented"))
+    assert (store(storage, b"small"), store(storage, b"other", attempt=2)) == (5, 5)
+    assert moto.bucket.read(KEY) == b"other"
+    assert len([each for each in caplog.messages if "no conditional put_object" in each]) == 1
+    assert [query for method, query in moto.door.seen if method == "PUT"] == [""] * 3
+
+
+def test_a_small_object_whose_answer_was_lost_is_known_for_ours(moto: Moto, storage: Storage) -> None:
+    moto.door.faults.append(Fault("PUT", "", "500 Internal Server Error", b"InternalError", after=True))
+    assert store(storage, b"small", attempt=2) == 5
+    assert moto.bucket.read(KEY) == b"small"
 
 
 def test_another_attempts_object_does_not_pass_for_ours(moto: Moto, storage: Storage) -> None:
@@ -140,6 +156,24 @@ def test_an_upload_that_cant_be_aborted_is_left_to_the_sweeper(
         store(storage)
     assert "could not abort an upload" in caplog.messages
     assert moto.bucket.uploads() == [KEY]
+
+
+def test_credentials_that_expired_are_asked_for_again(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    options = S3Options(
+        endpoint=moto.bucket.endpoint, region="us-east-1", force_path_style=True, part_size=PART, pauses=(0.01,) * 4
+    )
+    moto.door.faults.append(Fault("PUT", "partNumber=2", "400 Bad Request", b"ExpiredToken"))
+    store(open_storage(f"s3://{moto.bucket.name}", options))
+    assert moto.bucket.read(KEY) == DATA
+
+
+def test_fixed_credentials_that_expired_fail_at_once_in_words(moto: Moto, storage: Storage) -> None:
+    moto.door.faults.append(Fault("PUT", "partNumber=2", "400 Bad Request", b"ExpiredToken", times=1000))
+    with pytest.raises(Unavailable, match=r"ExpiredToken.*the credentials have expired"):
+        store(storage)
+    assert_nothing_is_left(moto)
 
 
 def test_a_server_that_is_not_there_is_unavailable() -> None:

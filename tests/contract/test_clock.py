@@ -1,0 +1,68 @@
+"""Leases and ages are judged by the database's clock, whatever a pod's own says."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+
+import pytest
+from sqlalchemy import Engine, make_url, text
+
+from config.database import open_database
+from config.migrations import migrate
+from config.tables import application
+from consumer import clock as clock_module
+from consumer.clock import DatabaseClock
+from consumer.guards import Policy, Verdict, judge
+from consumer.jobs import Jobs
+from tests.services.postgres import Postgres
+from tests.unit.consumer.scenes import TERMS, claimed, job_of, queue
+
+POLICY = Policy(enabled=True, stale_after=timedelta(minutes=30), max_attempts=3)
+ABOUT = timedelta(seconds=20)
+
+
+@pytest.fixture
+def engine(postgres: Postgres) -> Iterator[Engine]:
+    with postgres.database() as database:
+        opened = open_database(make_url(database.url).set(drivername="postgresql+psycopg"))
+        application.create_all(opened)
+        migrate(opened)
+        yield opened
+        opened.dispose()
+
+
+def set_this_machine_off(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
+    class Off(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Off":
+            return datetime.now(tz) + by  # type: ignore[return-value] # the same
+
+    monkeypatch.setattr(clock_module, "datetime", Off)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_pod_whose_clock_is_an_hour_off_judges_as_the_others_do(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    jobs = Jobs(engine, TERMS)
+    right = DatabaseClock(engine)
+    right.compare()
+    queue(engine, created_at=right.now())
+    claimed(jobs, right.now())
+
+    set_this_machine_off(monkeypatch, timedelta(hours=hours))
+    off = DatabaseClock(engine)
+    assert abs(off.compare() - timedelta(hours=hours)) < ABOUT
+    with engine.connect() as connection:
+        theirs: datetime = connection.scalar(text("SELECT clock_timestamp()"))
+    assert abs(off.now() - theirs.astimezone(UTC)) < ABOUT
+
+    refusal = judge(job_of(jobs), POLICY, off.now())
+    assert refusal is not None
+    assert refusal.verdict is Verdict.RUNNING
+    queue(engine, "fresh", created_at=theirs.astimezone(UTC))
+    assert judge(job_of(jobs, "fresh"), POLICY, off.now()) is None
+    claim = claimed(jobs, off.now(), export_id="fresh")
+    lease = job_of(jobs, "fresh").run
+    assert lease is not None
+    assert abs(lease.lease_until - TERMS.lease - theirs.astimezone(UTC)) < ABOUT
+    assert claim.claimed_at == lease.claimed_at

@@ -1,0 +1,111 @@
+"""What the databases say when they fail is told from what they say of a wrong statement."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, event, make_url, text, update
+from sqlalchemy.exc import DBAPIError
+
+from config.database import open_database
+from config.tables import application, batch_exports
+from consumer.store import changing, looking
+from pipeline.database import connected, stoppable
+from pipeline.errors import Cancelled, Unavailable
+from pipeline.types import Progress
+from tests.e2e.daemons import eventually
+from tests.services.postgres import Postgres
+from tests.unit.consumer.scenes import queue
+
+
+@pytest.fixture
+def engine(postgres: Postgres) -> Iterator[Engine]:
+    with postgres.database() as database:
+        opened = open_database(make_url(database.url).set(drivername="postgresql+psycopg"))
+        application.create_all(opened)
+        yield opened
+        opened.dispose()
+
+
+TOUCH = update(batch_exports).values(log="x")
+
+
+def touch_soon(connection: Connection) -> None:
+    connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
+    connection.execute(TOUCH)
+
+
+def forbid_writing(connection: Any, _: object) -> None:
+    connection.execute("PRAGMA query_only = 1").close()
+
+
+def raise_state(connection: Connection, state: str) -> None:
+    connection.exec_driver_sql(f"DO $$ BEGIN RAISE EXCEPTION 'made up' USING ERRCODE = '{state}'; END $$")
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["40001", "40P01", "55P03", "25006", "57P01", "57P03", "57014", "53100", "53300", "08006", "42501", "58030"],
+)
+def test_what_passes_is_unavailable_and_names_the_database(engine: Engine, state: str) -> None:
+    for opened in (changing, looking, connected):
+        with pytest.raises(Unavailable, match=rf"the database failed: made up.*{state}"), opened(engine) as connection:
+            raise_state(connection, state)
+
+
+@pytest.mark.parametrize("state", ["42601", "42P01", "42703", "22001", "22P02", "23505", "XX000", "P0001"])
+def test_what_is_wrong_with_a_statement_is_a_bug(engine: Engine, state: str) -> None:
+    for opened in (changing, looking, connected):
+        with pytest.raises(DBAPIError), opened(engine) as connection:
+            raise_state(connection, state)
+
+
+def test_a_row_that_the_application_keeps_locked_is_waited_for_within_bounds(engine: Engine) -> None:
+    queue(engine)
+    with changing(engine) as connection:
+        assert connection.exec_driver_sql("SHOW lock_timeout").scalar_one() == "10s"
+    with engine.begin() as application_:
+        application_.execute(TOUCH)
+        with pytest.raises(Unavailable, match="lock timeout"), changing(engine) as connection:
+            touch_soon(connection)
+
+
+def test_a_connection_that_the_server_ends_is_unavailable(engine: Engine) -> None:
+    with pytest.raises(Unavailable), connected(engine) as connection:
+        connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+
+def test_a_look_up_that_hangs_is_interrupted_when_the_export_is_stopped(engine: Engine) -> None:
+    progress = Progress()
+    running = text("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'")
+
+    def stop() -> None:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            eventually(lambda: connection.scalar(running), what="the look-up runs")
+        progress.stop()
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    began = time.monotonic()
+    with pytest.raises(Cancelled), connected(stoppable(engine, progress)) as connection:
+        connection.exec_driver_sql("SELECT pg_sleep(60)")
+    stopping.join()
+    assert time.monotonic() - began < 30
+    with pytest.raises(Cancelled), connected(stoppable(engine, progress)):
+        pytest.fail("a stopped export asks nothing more")
+    with connected(engine) as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+
+
+def test_sqlite_is_sorted_by_its_own_codes(tmp_path: Path) -> None:
+    opened = open_database(make_url(f"sqlite:///{tmp_path}/jobs.db"))
+    with pytest.raises(DBAPIError, match="no such table"), looking(opened) as connection:
+        connection.exec_driver_sql("SELECT * FROM nowhere")
+    event.listen(opened, "connect", forbid_writing)
+    opened.dispose()
+    with pytest.raises(Unavailable, match="readonly"), changing(opened) as connection:
+        connection.exec_driver_sql("CREATE TABLE t (x)")
+    opened.dispose()

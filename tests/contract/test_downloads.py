@@ -1,0 +1,110 @@
+"""A link leads to the whole file, or to a page, on a folder, on moto and on a real S3 server."""
+
+import hashlib
+import urllib.request
+from collections.abc import Iterator
+from email.message import Message
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from sqlalchemy import make_url
+
+from config.database import open_database
+from config.migrations import migrate
+from config.tables import application
+from pipeline.storage import Storage
+from tests import moto_server
+from tests.contract.places import PART, folder_place, noise, s3_place
+from tests.unit.consumer.doors import KEY, Answer, Door
+from tests.unit.consumer.scenes import after, set_status
+
+DATA = noise(2 * PART + 7)
+
+
+@pytest.fixture(params=["folder", "moto", "real"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    match request.param:
+        case "folder":
+            yield folder_place(tmp_path / "a folder").storage
+        case "moto":
+            with moto_server.running() as moto:
+                yield s3_place(moto.bucket).storage
+        case _:
+            with request.getfixturevalue("s3").bucket() as bucket:
+                yield s3_place(bucket).storage
+
+
+@pytest.fixture
+def door(storage: Storage, tmp_path: Path) -> Iterator[Door]:
+    engine = open_database(make_url(f"sqlite:///{tmp_path}/jobs.db"))
+    application.create_all(engine)
+    migrate(engine)
+    with Door(engine, storage).open() as opened:
+        yield opened
+    engine.dispose()
+
+
+def follow(door: Door, answer: Answer, path: str) -> tuple[bytes, Message]:
+    """Do what a browser does: go where the answer sends it."""
+    with urllib.request.urlopen(answer.headers["Location"] or door.base + path, timeout=60) as whole:
+        return whole.read(), whole.headers
+
+
+def test_each_click_gives_the_whole_file_to_save_under_its_name(door: Door) -> None:
+    link = door.complete(DATA)
+
+    for _ in range(2):
+        data, headers = follow(door, door.ask(link, "HEAD"), link)
+
+        assert hashlib.sha256(data).digest() == hashlib.sha256(DATA).digest()
+        assert headers["Content-Disposition"] == f'attachment; filename="{KEY.rpartition("/")[2]}"'
+        assert headers["Content-Type"] == "text/csv; charset=utf-8"
+
+
+def test_a_store_that_signs_is_asked_for_a_url_that_lives_as_long_as_is_left_and_ten_minutes_at_most(
+    door: Door,
+) -> None:
+    link = door.complete(DATA)
+    answer = door.ask(link)
+    if answer.headers["Location"] is None:
+        assert (answer.status, answer.body) == (200, DATA)  # a folder has nothing to sign
+        return
+
+    lifetimes = []
+    for seconds in (0, 3600 - 61.5, 3600 - 0.5):
+        door.time = after(seconds)
+        answer = door.ask(link)
+        assert (answer.status, answer.body) == (302, b"")
+        assert (answer.headers["Cache-Control"], answer.headers["Referrer-Policy"]) == ("no-store", "no-referrer")
+        lifetimes += parse_qs(urlsplit(answer.headers["Location"]).query)["X-Amz-Expires"]
+    assert lifetimes == ["600", "61", "1"]
+
+
+def test_a_part_is_had_behind_the_link(door: Door) -> None:
+    link = door.complete(DATA)
+    target = door.ask(link, "HEAD").headers["Location"] or door.base + link
+
+    with urllib.request.urlopen(urllib.request.Request(target, headers={"Range": "bytes=-5"}), timeout=60) as part:
+        assert (part.status, part.read()) == (206, DATA[-5:])
+
+
+@pytest.mark.parametrize("how", ["expired", "cancelled", "deleted", "replaced"])
+def test_a_link_that_leads_to_no_file_any_more_is_a_page(door: Door, how: str) -> None:
+    link = door.complete(DATA)
+    assert door.ask(link, "HEAD").status in {200, 302}
+    match how:
+        case "expired":
+            door.time = after(3600)
+        case "cancelled":
+            set_status(door.engine, "CANCELLED")
+        case "deleted":
+            door.storage.delete(KEY)
+        case _:
+            door.storage.put(KEY, DATA[:-1], "text/csv")
+
+    answer = door.ask(link)
+
+    assert answer.status == (410 if how in {"expired", "cancelled"} else 404)
+    assert answer.headers["Location"] is None
+    assert b"<h1>" in answer.body

@@ -1,0 +1,108 @@
+"""The link in the mail, as the person who gets it sees it."""
+
+import hashlib
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.error import HTTPError
+
+import pytest
+from sqlalchemy import Engine, select, update
+
+from config.tables import batch_exports
+from tests.e2e.daemons import daemon, eventually, waybill
+from tests.e2e.test_spine import QUICK, ask, engine, ring, status
+from tests.services.mail import Mail
+from tests.services.process import free_port
+from tests.services.stacks import Stack
+
+__all__ = ["engine"]
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def environment(stack: Stack) -> dict[str, str]:
+    """Settings under which the consumer serves where the links say."""
+    port = free_port()
+    public = {"WAYBILL_PUBLIC_URL": f"http://127.0.0.1:{port}", "WAYBILL_SECRET_KEY": KEY}
+    return stack.environment() | QUICK | public | {"CONSUMER_PORT": str(port)}
+
+
+@pytest.fixture
+def consumer(environment: dict[str, str], engine: Engine, tmp_path: Path) -> Iterator[dict[str, str]]:  # noqa: ARG001 (the data is there first)
+    with daemon("consumer", tmp_path, environment | {"WAYBILL_HTTP_PORT": environment["CONSUMER_PORT"]}):
+        yield environment
+
+
+def button(mail: Mail) -> str:
+    html = mail.message.get_body(("html",))
+    assert html is not None
+    found = re.search(r'class="button" href="([^"]+)"', html.get_content())
+    assert found is not None
+    return found[1]
+
+
+def page(url: str) -> tuple[int, str]:
+    with pytest.raises(HTTPError) as caught:
+        urllib.request.urlopen(url, timeout=30)
+    with caught.value as answer:
+        return answer.code, answer.read().decode()
+
+
+def test_the_button_of_the_mail_gives_the_whole_file_until_it_expires_or_is_cancelled(
+    stack: Stack,
+    consumer: dict[str, str],
+    engine: Engine,
+    tmp_path: Path,
+) -> None:
+    with daemon("notify", tmp_path, consumer):
+        export_id = ask(engine)
+        ring(stack, export_id)
+        eventually(lambda: status(engine, export_id) == "COMPLETED", what="the export completes")
+        (mail,) = eventually(stack.mails, what="a mail arrives")
+    link = button(mail)
+    shown = json.loads(waybill("show", "demo", export_id, "--json", environment=consumer).stdout)
+    manifest = json.loads(stack.read(max(stack.objects())))
+
+    for _ in range(2):
+        with urllib.request.urlopen(link, timeout=60) as answer:
+            data = answer.read()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (manifest["bytes"], manifest["sha256"])
+    assert link == shown["link"]
+    assert link.startswith(f"{consumer['WAYBILL_PUBLIC_URL']}/d/")
+    assert not any(each in link for each in ("demo", export_id))
+    with engine.connect() as connection:
+        url = connection.scalar(select(batch_exports.c.url).where(batch_exports.c.id == export_id))
+    assert url == shown["url"] != link
+
+    change(engine, export_id, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    assert page(link) == (410, page(link)[1])
+    assert "This link has expired" in page(link)[1]
+    change(engine, export_id, status="CANCELLED")
+    assert "This export was cancelled" in page(link)[1]
+    assert page(link[:-1])[0] == 404
+    token = link.rpartition("/")[2]
+    assert not [each for each in tmp_path.glob("*.log") if token in each.read_text()]
+
+
+def test_an_export_that_is_cancelled_while_it_waits_shows_its_page(
+    consumer: dict[str, str],
+    engine: Engine,
+) -> None:
+    # Too young for the sweeper, and nobody has rung.
+    export_id = ask(engine, created_at=datetime.now(UTC) + timedelta(hours=1))
+    link = json.loads(waybill("show", "demo", export_id, "--json", environment=consumer).stdout)["link"]
+
+    assert "not ready yet" in page(link)[1]
+    assert waybill("cancel", "demo", export_id, environment=consumer).returncode == 0
+    assert page(link)[0] == 410
+    assert "was cancelled" in page(link)[1]
+
+
+def change(engine: Engine, export_id: str, **values: object) -> None:
+    with engine.begin() as connection:
+        connection.execute(update(batch_exports).where(batch_exports.c.id == export_id).values(**values))

@@ -1,0 +1,127 @@
+import base64
+import string
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from config.links import Links, read_links
+from config.settings import load
+
+SETTINGS = settings(deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+KEY, OTHER = b"k" * 32, b"o" * 32
+LINKS = Links("https://exports.example.com/base", [KEY])
+IDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=80)
+URL_SAFE = string.ascii_letters + string.digits + "-_"
+
+
+def token(project_id: str = "project-1", export_id: str = "export-1", links: Links = LINKS) -> str:
+    return links.write(project_id, export_id).rpartition("/")[2]
+
+
+@SETTINGS
+@given(IDS, IDS)
+def test_what_is_written_is_read_back(project_id: str, export_id: str) -> None:
+    url = LINKS.write(project_id, export_id)
+
+    assert url.startswith("https://exports.example.com/base/d/")
+    assert set(url.rpartition("/")[2]) <= set(URL_SAFE)
+    assert LINKS.read(url.rpartition("/")[2]) == (project_id, export_id)
+
+
+@SETTINGS
+@given(st.data())
+def test_a_token_with_one_character_changed_is_refused(data: st.DataObject) -> None:
+    whole = token(data.draw(IDS), data.draw(IDS))
+    at = data.draw(st.integers(0, len(whole) - 1))
+    other = data.draw(st.sampled_from(sorted(set(string.printable + "é\0") - {whole[at]})))
+
+    assert LINKS.read(whole[:at] + other + whole[at + 1 :]) is None
+
+
+@SETTINGS
+@given(st.data())
+def test_a_token_with_any_bit_of_its_bytes_flipped_is_refused(data: st.DataObject) -> None:
+    raw = bytearray(base64.urlsafe_b64decode(token(data.draw(IDS), data.draw(IDS)) + "=="))
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+
+    assert LINKS.read(base64.urlsafe_b64encode(raw).rstrip(b"=").decode()) is None
+
+
+@SETTINGS
+@given(IDS, IDS, st.integers(0, 400), st.text(URL_SAFE + "=", max_size=40))
+def test_a_token_that_is_cut_or_continued_is_refused(project_id: str, export_id: str, length: int, more: str) -> None:
+    whole = token(project_id, export_id)
+    given = whole[:length] + more
+
+    assert (LINKS.read(given) is not None) == (given == whole)
+
+
+@SETTINGS
+@given(st.text(max_size=300))
+def test_what_was_never_written_is_refused(text: str) -> None:
+    assert LINKS.read(text) is None
+
+
+@SETTINGS
+@given(st.binary(max_size=200))
+def test_bytes_that_were_never_sealed_are_refused(raw: bytes) -> None:
+    assert LINKS.read(base64.urlsafe_b64encode(raw).rstrip(b"=").decode()) is None
+
+
+@SETTINGS
+@given(IDS, IDS, IDS, st.integers(0, 200))
+def test_no_part_of_a_token_fits_another_export(project_id: str, one: str, two: str, at: int) -> None:
+    first, second = token(project_id, one), token(project_id, two)
+    mixed = first[:at] + second[at:]
+
+    assert LINKS.read(mixed) in {None, (project_id, one), (project_id, two)}
+    assert (LINKS.read(mixed) is None) == (mixed not in {first, second})
+
+
+@SETTINGS
+@given(IDS, IDS)
+def test_ids_are_not_confused_where_one_ends_and_the_other_begins(one: str, two: str) -> None:
+    assert LINKS.read(token(one + two, "x")) == (one + two, "x")
+    assert token(one, two + "x") != token(one + two, "x")
+
+
+def test_a_token_says_nothing_of_its_ids() -> None:
+    told = token("acme-corporation", "export-of-salaries")
+    raw = base64.urlsafe_b64decode(told + "==")
+
+    assert all(word not in text for word in (b"acme", b"export", b"salar") for text in (told.encode(), raw))
+    # Neighbours share no part by which one could tell that they are.
+    other = base64.urlsafe_b64decode(token("acme-corporation", "export-of-salariet") + "==")
+    assert sum(one == two for one, two in zip(raw, other, strict=True)) < 8
+    assert len(token("a", "b")) == len(token("a" * 7, "b" * 8))
+
+
+def test_the_first_key_signs_and_all_of_them_verify() -> None:
+    old, rotated, new = Links("https://x", [OTHER]), Links("https://x", [KEY, OTHER]), Links("https://x", [KEY])
+
+    assert rotated.read(token(links=old)) == ("project-1", "export-1")
+    assert new.read(token(links=rotated)) == ("project-1", "export-1")
+    assert new.read(token(links=old)) is None
+    assert old.read(token(links=new)) is None
+
+
+def test_a_token_that_is_longer_than_any_of_ours_is_not_even_decoded() -> None:
+    assert LINKS.read(token("p" * 512, "ü" * 512)) == ("p" * 512, "ü" * 512)
+    assert LINKS.read("A" * 10_000_000) is None
+
+
+def test_links_are_written_where_the_settings_say() -> None:
+    assert read_links(load({"WAYBILL_SECRET_KEY": "k" * 32})) is None
+    links = read_links(
+        load({"WAYBILL_PUBLIC_URL": "https://x.example/", "WAYBILL_SECRET_KEY": f"{'a' * 32}, {'k' * 32}"})
+    )
+
+    assert links is not None
+    assert links.write("p", "e").startswith("https://x.example/d/")
+    assert links.read(token("p", "e")) == ("p", "e")
+
+
+@pytest.mark.parametrize("token", ["", "A", "é", "\0", "AA==", "\ud800"])
+def test_odd_tokens_are_refused(token: str) -> None:
+    assert LINKS.read(token) is None

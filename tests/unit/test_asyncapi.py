@@ -1,0 +1,116 @@
+"""docs/asyncapi.yaml says what the code does."""
+
+import hashlib
+import json
+import re
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from confluent_kafka import KafkaError
+
+from config.events import ExportFinished, ExportRequested, read_finished, read_request
+from config.publisher import Outgoing
+from config.settings import Settings
+from consumer.dead_letters import PREFIX, Received, bury
+from consumer.guards import Policy, Reaction, Verdict, judge
+from tests.unit.consumer.desk import Post
+from tests.unit.consumer.scenes import NOW
+
+DOCUMENT = yaml.safe_load((Path(__file__).parents[2] / "docs" / "asyncapi.yaml").read_text())
+MESSAGES, SCHEMAS = DOCUMENT["components"]["messages"], DOCUMENT["components"]["schemas"]
+READERS = {"exportRequested": read_request, "exportFinished": read_finished}
+FOR_PEOPLE = {"title", "description"}
+
+
+def resolved(node: Any) -> Any:
+    """The document with every reference replaced by what it names."""
+    if isinstance(node, list):
+        return [resolved(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        target: Any = DOCUMENT
+        for name in node["$ref"].removeprefix("#/").split("/"):
+            target = target[name]
+        return resolved({**target, **{name: each for name, each in node.items() if name != "$ref"}})
+    return {name: resolved(each) for name, each in node.items()}
+
+
+def bare(schema: Any, *, named: bool = False) -> Any:
+    """A schema without what is for people only, and with one way to say "or null"."""
+    if isinstance(schema, list):
+        return sorted(schema) if all(isinstance(each, str) for each in schema) else [bare(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "anyOf" in schema:
+        one, null = schema["anyOf"]
+        assert null == {"type": "null"}
+        return bare({**one, "type": [one["type"], "null"]})
+    kept = {name: each for name, each in schema.items() if named or name not in FOR_PEOPLE}
+    return {name: bare(each, named=name == "properties") for name, each in kept.items()}
+
+
+@pytest.mark.parametrize("model", [ExportRequested, ExportFinished])
+def test_the_schema_of_an_event_is_that_of_its_model(model: type[ExportRequested | ExportFinished]) -> None:
+    generated = model.model_json_schema(by_alias=True, mode="serialization")
+
+    assert bare(resolved(SCHEMAS[model.__name__])) == bare(generated)
+
+
+@pytest.mark.parametrize(
+    ("name", "payload"),
+    [(name, each["payload"]) for name in READERS for each in MESSAGES[name]["examples"]],
+)
+def test_the_examples_are_events(name: str, payload: dict[str, Any]) -> None:
+    event = READERS[name](json.dumps(payload).encode())
+
+    assert json.loads(event.encode()) == payload
+
+
+def test_its_version_is_that_of_the_package() -> None:
+    assert DOCUMENT["info"]["version"] == version("waybill")
+
+
+def test_the_topics_are_those_of_the_settings() -> None:
+    settings = Settings()
+    addresses = {channel["address"] for channel in DOCUMENT["channels"].values()}
+
+    assert addresses == {settings.requests_topic, settings.completions_topic, settings.dead_letter_topic}
+
+
+def buried(*answers: KafkaError) -> Outgoing:
+    """The last of what is published when a message is buried and Kafka answers so."""
+    post = Post(answers=list(answers))
+    received = Received(topic="export-requests", partition=3, offset=7, key=b"k", value=b"x" * 100_000, headers=())
+    bury(post, "dlq", received, verdict=Verdict.MALFORMED, reason="why", now=NOW)  # type: ignore[arg-type] # stands in for Kafka
+    return post.sent[-1]
+
+
+def test_the_headers_of_a_dead_letter_are_those_that_are_written() -> None:
+    schema = SCHEMAS["DeadLetterHeaders"]
+    whole, cut = buried(), buried(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+
+    for letter, names in ((whole, set(schema["required"])), (cut, set(schema["properties"]))):
+        headers = {name: (value or b"").decode() for name, value in letter.headers}
+        assert set(headers) == names
+        assert all(name.startswith(PREFIX) for name in headers)
+        for name, text in headers.items():
+            assert re.search(schema["properties"][name].get("pattern", ""), text)
+    assert dict(cut.headers)["waybill-sha256"] == hashlib.sha256(b"x" * 100_000).hexdigest().encode()
+    assert f"{len(cut.value or b'') >> 10} KiB" in MESSAGES["deadLetter"]["payload"]["description"]
+
+
+def test_the_error_classes_of_dead_letters_are_all_named() -> None:
+    policies = [Policy(enabled=enabled, stale_after=timedelta(days=1), max_attempts=1) for enabled in (True, False)]
+    refusals = [judge(None, policy, NOW) for policy in policies]
+    buries = {
+        each.verdict for each in refusals if each and each.reaction in {Reaction.DEAD_LETTER, Reaction.LOOK_AGAIN}
+    }
+
+    named = SCHEMAS["DeadLetterHeaders"]["properties"]["waybill-error-class"]["enum"]
+
+    assert set(named) == buries | {Verdict.MALFORMED, Verdict.BUG}
