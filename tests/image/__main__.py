@@ -49,9 +49,12 @@ def _try(root: Path, context: Context) -> None:
     home = root / context.folder.lstrip("/")
     with started(home / "stack") as stack:
         outside = load(stack.environment())
+        database = engine(outside)
         with clickhouse_client(outside) as client:
-            create_application_schema(client, engine(outside))
-            fill(client, engine(outside), rows=ROWS)
+            create_application_schema(client, database)
+            fill(client, database, rows=ROWS)
+        somebody = _somebody(database)
+        database.dispose()  # its files beside the database go with it
         for path in (home / "stack", *(home / "stack").rglob("*")):
             if path.name.startswith(("waybill.sqlite", "exports", "stack")):
                 os.chown(path, *(int(each) for each in context.user.split(":")))
@@ -63,9 +66,7 @@ def _try(root: Path, context: Context) -> None:
         with waybill.daemon("consumer") as until_ready:
             _say("consumer is ready after", f"{until_ready:.1f} s")
             with waybill.daemon("notify"):
-                job = json.loads(
-                    waybill("create", PROJECTS[0], "--user", _somebody(engine(outside)), "--wait", "--json")
-                )
+                job = json.loads(waybill("create", PROJECTS[0], "--user", somebody, "--wait", "--json"))
                 _eventually(lambda: list(stack.mails.glob("*.eml")), "a mail")
         assert job["status"] == "COMPLETED", job
         (file,) = stack.exports.rglob("*.csv")
