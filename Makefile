@@ -57,6 +57,20 @@ chart-readme: ## Make helm/README.md anew from the values
 	@source tests/services/versions.env && cd helm && \
 	  "$${WAYBILL_TEST_CACHE:-$$HOME/.cache/waybill-tests}/helm-docs-$$HELM_DOCS" --log-level warning
 
+.PHONY: observe
+observe: install ## Make every fault, and see that its alert fires and resolves
+	@tests/services/install.sh
+	@tests/services/tools.sh
+	@WAYBILL_OBSERVE=1 WAYBILL_TEST_REAL=require $(BIN)/python -m pytest tests/observability
+
+.PHONY: image-check
+image-check: install ## Build the image without an engine, and run an export in it (as root, with debootstrap)
+	@$(BIN)/python -m tests.image
+
+.PHONY: resources
+resources: install ## Measure memory and CPU by slots, part size and format
+	@$(BIN)/python -m tests.bench.resources
+
 .PHONY: ci
 ci: install check ## What CI runs: every check, every real service required
 	@tests/ci.sh
@@ -65,8 +79,8 @@ PIN := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url 
 
 .PHONY: lock
 lock: ## Pin every dependency anew, with hashes (needs uv)
-	$(PIN) pyproject.toml --extra embedded --group dev -o requirements.lock
-	$(PIN) pyproject.toml -c requirements.lock -o requirements-image.lock
+	$(PIN) pyproject.toml --extra embedded --extra otel --group dev -o requirements.lock
+	$(PIN) pyproject.toml --extra otel -c requirements.lock -o requirements-image.lock
 	echo hatchling | $(PIN) - -c requirements.lock -o requirements-build.lock
 
 .PHONY: clean

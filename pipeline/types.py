@@ -71,11 +71,15 @@ class ExportResult:
 
 
 class Progress:
-    """How far an export is, and the way to stop it: the pipeline's thread writes, the heartbeat reads and stops."""
+    """How far an export is, and the way to stop it: the pipeline's thread writes, the heartbeat reads and stops.
+
+    `stages` has the seconds spent in each stage so far.
+    """
 
     def __init__(self) -> None:
         self.rows = 0
         self.bytes = 0
+        self.stages: dict[str, float] = {}
         self.stalled = False
         self._stopped = threading.Event()
         self._lock = threading.Lock()
