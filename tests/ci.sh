@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export WAYBILL_TEST_REAL=require
-waiting=(tests/chart tests/e2e)
+waiting=(tests/chart tests/observability tests/e2e)
 said="$(mktemp)"
 trap 'kill "$stream" 2>/dev/null || true; rm -f "$said"' EXIT
 
