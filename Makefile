@@ -7,7 +7,7 @@ READY := $(VENV)/.ready-$(shell cat requirements.lock pyproject.toml 2>/dev/null
 
 .PHONY: help
 help: ## List what can be made
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock pyproject.toml
 	@if command -v uv >/dev/null; then \
@@ -34,11 +34,11 @@ test: install ## Run the tests, on real services where this machine has them
 
 .PHONY: faults
 faults: install ## Let everything fail, five times each (FAULT_ROUNDS, FAULT_SEED); prints a table
-	@FAULT_ROUNDS=$${FAULT_ROUNDS:-5} FAULT_FULL=$${FAULT_FULL:-1} $(BIN)/python -m pytest -m faults tests/faults
+	@WAYBILL_TEST_PATIENCE=180 FAULT_ROUNDS=$${FAULT_ROUNDS:-5} FAULT_FULL=$${FAULT_FULL:-1} $(BIN)/python -m pytest -m faults tests/faults
 
 .PHONY: faults-soak
 faults-soak: install ## Let everything fail at random for an hour (SOAK_MINUTES)
-	@$(BIN)/python -m tests.faults.soak
+	@WAYBILL_TEST_PATIENCE=180 $(BIN)/python -m tests.faults.soak
 
 .PHONY: check
 check: install ## Lint, format check, types
@@ -50,18 +50,46 @@ check: install ## Lint, format check, types
 bench: install ## Measure the pipeline against two yardsticks
 	@$(BIN)/python -m tests.bench
 
+.PHONY: bench-large
+bench-large: install ## Measure 5,000,000 traces and their observations, to a file
+	@$(BIN)/python -m tests.bench --rows 5000000 --formats CSV --repeats 1 --no-s3 --tables observations --names
+
+.PHONY: chart
+chart: install ## Lint, render, validate and test the chart, its alerts and its dashboards
+	@tests/services/tools.sh
+	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest tests/chart
+
+.PHONY: chart-readme
+chart-readme: ## Make helm/README.md anew from the values
+	@tests/services/tools.sh
+	@source tests/services/versions.env && cd helm && \
+	  "$${WAYBILL_TEST_CACHE:-$$HOME/.cache/waybill-tests}/helm-docs-$$HELM_DOCS" --log-level warning
+
+.PHONY: observe
+observe: install ## Make every fault, and see that its alert fires and resolves
+	@tests/services/install.sh
+	@tests/services/tools.sh
+	@WAYBILL_OBSERVE=1 WAYBILL_TEST_REAL=require $(BIN)/python -m pytest tests/observability
+
+.PHONY: image-check
+image-check: install ## Build the image without an engine, and run an export in it (as root, with debootstrap)
+	@$(BIN)/python -m tests.image
+
+.PHONY: resources
+resources: install ## Measure memory and CPU by slots, part size and format
+	@$(BIN)/python -m tests.bench.resources
+
 .PHONY: ci
 ci: install check ## What CI runs: every check, every real service required
-	@tests/services/install.sh
-	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest
-	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest -m faults_often tests/faults
+	@tests/ci.sh
+	@WAYBILL_TEST_REAL=require WAYBILL_TEST_PATIENCE=180 $(BIN)/python -m pytest -m faults_often tests/faults
 
 PIN := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
 .PHONY: lock
 lock: ## Pin every dependency anew, with hashes (needs uv)
-	$(PIN) pyproject.toml --extra embedded --group dev -o requirements.lock
-	$(PIN) pyproject.toml -c requirements.lock -o requirements-image.lock
+	$(PIN) pyproject.toml --extra embedded --extra otel --group dev -o requirements.lock
+	$(PIN) pyproject.toml --extra otel -c requirements.lock -o requirements-image.lock
 	echo hatchling | $(PIN) - -c requirements.lock -o requirements-build.lock
 
 .PHONY: clean

@@ -9,6 +9,7 @@ from cli import build
 from config.links import read_links
 from config.logs import set_up
 from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, load
+from config.tracing import open_tracer
 from notify.deliver import Desk, read_post
 from notify.notices import Notices
 from pipeline.memory import keep_small
@@ -32,6 +33,7 @@ def run_consumer() -> None:
         metrics=metrics,
         export=export,
         checks={name: checks[name] for name in ("database", "clickhouse", "storage", "kafka")},
+        tracer=open_tracer(settings.otel_endpoint, "waybill-consumer"),
         routes=build.downloads(settings, jobs, storage, metrics),
     )
     asyncio.run(consumer.app.run(settings, parts))
@@ -49,5 +51,6 @@ def run_notify() -> None:
         first_pause=timedelta(seconds=settings.retry_base_seconds),
         lease=timedelta(seconds=settings.lease_seconds),
     )
-    desk = Desk(engine, notices, post, settings.nextauth_url, read_links(settings))
+    tracer = open_tracer(settings.otel_endpoint, "waybill-notify")
+    desk = Desk(engine, notices, post, settings.nextauth_url, read_links(settings), tracer)
     asyncio.run(notify.app.run(settings, desk, build.metrics()))

@@ -49,6 +49,9 @@ def create(
     order_by: Annotated[
         str | None, typer.Option(help="A column, with :ASC or :DESC.", show_default=False, metavar="COLUMN[:DESC]")
     ] = None,
+    events: Annotated[
+        bool, typer.Option("--events", help="Read observations, scores or sessions from the events table.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Show the progress, until it has ended.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -59,6 +62,7 @@ def create(
         query: dict[str, Any] = {"tableName": table, "filter": read_filters(table, filters or ())}
         query |= {"orderBy": _order(order_by)}
         query |= {"searchQuery": search, "searchType": search_in or ["id"]} if search else {}
+        query |= {"useEventsTable": True} if events else {}
         query |= {"compression": compression} if compression != "none" else {}
         spec = read_spec(project_id=project, export_id="new", attempt=1, created_at=now, query=query, format=format_)
         check(spec.query)

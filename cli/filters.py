@@ -11,7 +11,7 @@ from pipeline.errors import Rejected
 from pipeline.query.filters import column_named, filtered
 from pipeline.query.order import sorted_by
 from pipeline.query.stored import ExportQuery
-from pipeline.tables import RELATIONAL, TABLES
+from pipeline.tables import OF_EVENTS, RELATIONAL, TABLES
 from pipeline.tables.declaration import Askable, Listed
 
 ALL_TABLES: dict[str, Listed[Askable]] = {**TABLES, **RELATIONAL}
@@ -67,6 +67,8 @@ def read_filters(table: str, texts: Sequence[str]) -> list[Any]:
 def check(query: ExportQuery) -> None:
     """Raise Rejected for a filter or an order that the table can't honour, as the export would."""
     table = _table(query.table_name)
+    if query.use_events_table:
+        table = OF_EVENTS.get(query.table_name, table)
     for each in query.filter or ():
         filtered(table, each)
     if query.order_by is not None:

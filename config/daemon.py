@@ -12,6 +12,8 @@ from typing import Any
 import faust
 
 from config.http import Health
+from config.metrics import Metrics
+from config.vitals import measure_lag
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,8 @@ START_SECONDS = 25.0
 STOP_SECONDS = 20.0
 JOIN_SECONDS = 30.0
 """Longer than any rebalance takes."""
+
+LAG_SECONDS = 5.0
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -84,7 +88,7 @@ async def wait_for_dependencies(health: Health, stop: asyncio.Event) -> bool:
     return False
 
 
-async def supervise(build: Callable[[], faust.App], *, health: Health, stop: asyncio.Event) -> None:
+async def supervise(build: Callable[[], faust.App], *, health: Health, metrics: Metrics, stop: asyncio.Event) -> None:
     """Run one Faust app after another until `stop` is set, then leave the group.
 
     `build` makes a fresh app with its agents. An app that cannot start or crashes is put away and built anew after
@@ -93,7 +97,7 @@ async def supervise(build: Callable[[], faust.App], *, health: Health, stop: asy
     pause = FIRST_PAUSE
     while await wait_for_dependencies(health, stop):
         started = time.monotonic()
-        await _run_once(build(), health, stop)
+        await _run_once(build(), health, metrics, stop)
         if stop.is_set():
             break
         pause = FIRST_PAUSE if time.monotonic() - started > LONGEST_PAUSE else min(pause * 2, LONGEST_PAUSE)
@@ -101,8 +105,9 @@ async def supervise(build: Callable[[], faust.App], *, health: Health, stop: asy
         await until(stop, pause)
 
 
-async def _run_once(app: faust.App, health: Health, stop: asyncio.Event) -> None:
+async def _run_once(app: faust.App, health: Health, metrics: Metrics, stop: asyncio.Event) -> None:
     membership = _Membership(app, health)
+    lag = asyncio.create_task(_follow_lag(app, health, metrics))
     try:
         await _first(app.start(), stop.wait(), seconds=START_SECONDS)
         while not stop.is_set() and not app.should_stop:
@@ -112,12 +117,29 @@ async def _run_once(app: faust.App, health: Health, stop: asyncio.Event) -> None
     except Exception as error:  # noqa: BLE001 (Faust and its clients raise anything; all of it means: build anew)
         logger.warning("the Kafka consumer failed: %s", error, extra={"error": type(error).__name__})
     finally:
+        lag.cancel()
+        metrics.kafka_lag.clear()
         health.partitions = None
         health.beat("start", within=LOOP_SECONDS)
         try:
             await asyncio.wait_for(app.stop(), STOP_SECONDS)
         except Exception as error:  # noqa: BLE001 (it is being thrown away)
             logger.warning("the Kafka consumer did not stop cleanly: %s", str(error) or type(error).__name__)
+
+
+async def _follow_lag(app: faust.App, health: Health, metrics: Metrics) -> None:
+    while True:
+        await asyncio.sleep(LAG_SECONDS)
+        if health.partitions is None:
+            continue  # there is nothing to ask for, and the last answer is the best there is
+        try:
+            lag = await asyncio.wait_for(measure_lag(app), LAG_SECONDS)
+        except Exception as error:  # noqa: BLE001 (Faust and its clients raise anything)
+            logger.debug("the lag can't be measured: %s", error)
+            continue
+        metrics.kafka_lag.clear()  # partitions may have gone to others
+        for topic, messages in lag.items():
+            metrics.kafka_lag.labels(topic).set(messages)
 
 
 class _Membership:

@@ -3,15 +3,32 @@
 import json
 import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 LIBRARIES = ("aiokafka", "faust", "mode", "botocore", "aiobotocore", "urllib3", "alembic")
 SAME_SECONDS = 60.0
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
+_about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingProxyType({}))
+
+
+@contextmanager
+def about(fields: Mapping[str, object]) -> Iterator[None]:
+    """Let every line of this thread or task carry `fields` while the block runs, as if given in `extra=`."""
+    token = _about.set({**_about.get(), **fields})
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
 def _extras(record: logging.LogRecord) -> dict[str, object]:
-    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+    return {**_about.get(), **{name: value for name, value in record.__dict__.items() if name not in _STANDARD}}
 
 
 class JsonFormatter(logging.Formatter):

@@ -4,6 +4,8 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from config.limits import MemoryLimit
+
 HOURS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800)
 
 
@@ -20,6 +22,18 @@ class Metrics:
         )
         self.exports = Counter(
             "waybill_exports", "Attempts ended, by outcome.", ["outcome", "table", "format"], registry=registry
+        )
+        self.exports_started = Counter(
+            "waybill_exports_started", "Attempts begun: claims made.", ["table", "format"], registry=registry
+        )
+        self.attempts_failed = Counter(
+            "waybill_attempts_failed",
+            "Attempts that failed, and exports refused as failed, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.dead_letters = Counter(
+            "waybill_dead_letters", "Messages put aside as dead letters, by verdict.", ["verdict"], registry=registry
         )
         self.rows = Counter("waybill_rows", "Rows in files delivered.", ["table", "format"], registry=registry)
         self.bytes = Counter(
@@ -42,6 +56,7 @@ class Metrics:
         self.upload_parts = Counter(
             "waybill_upload_parts", "Parts of uploads, by outcome.", ["outcome"], registry=registry
         )
+        self.uploads = Counter("waybill_uploads", "Uploads ended, by outcome.", ["outcome"], registry=registry)
         self.notices = Counter("waybill_notices", "Notices, by outcome.", ["outcome"], registry=registry)
         self.downloads = Counter(
             "waybill_downloads", "Download links followed, by what they led to.", ["outcome"], registry=registry
@@ -51,5 +66,35 @@ class Metrics:
             "When an export was last completed by this process.",
             registry=registry,
         )
+        self.queued = Gauge("waybill_exports_queued", "Exports that wait in the database.", registry=registry)
+        self.oldest_queued = Gauge(
+            "waybill_oldest_queued_seconds", "Since when the export waits that waits the longest.", registry=registry
+        )
+        self.oldest_heartbeat = Gauge(
+            "waybill_oldest_heartbeat_seconds",
+            "Age of the oldest last heartbeat among exports that are being run anywhere.",
+            registry=registry,
+        )
+        self.outbox_waiting = Gauge(
+            "waybill_outbox_waiting", "Completion events that Kafka has not confirmed.", registry=registry
+        )
+        self.outbox_oldest = Gauge("waybill_outbox_oldest_seconds", "Age of the oldest of them.", registry=registry)
+        self.notices_waiting = Gauge("waybill_notices_waiting", "Notices that wait to be sent.", registry=registry)
+        self.oldest_notice = Gauge("waybill_oldest_notice_seconds", "Age of the oldest of them.", registry=registry)
+        self.kafka_lag = Gauge(
+            "waybill_kafka_lag",
+            "Messages after the committed offsets of the partitions assigned to this process.",
+            ["topic"],
+            registry=registry,
+        )
+        self.event_loop_lag = Gauge(
+            "waybill_event_loop_lag_seconds",
+            "How late the event loop woke up, at worst in the last half minute.",
+            registry=registry,
+        )
+        self.database_connections = Gauge(
+            "waybill_database_connections", "Connections of the pool, by state.", ["state"], registry=registry
+        )
+        registry.register(MemoryLimit())
         build = Gauge("waybill_build_info", "Always 1; the version is the label.", ["version"], registry=registry)
         build.labels(version=version("waybill")).set(1)

@@ -226,6 +226,7 @@ runs = Table(
     Column("sha256", Text),
     Column("truncated", Boolean, nullable=False, server_default=false()),
     Column("next_attempt_at", Instant),
+    Column("traceparent", Text),
     PrimaryKeyConstraint("export_id", "attempt"),
     Index("waybill_runs_open_idx", "finished_at", "lease_until"),
     Index("waybill_runs_next_attempt_at_idx", "next_attempt_at"),
@@ -240,6 +241,7 @@ outbox = Table(
     Column("payload", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("published_at", Instant),
+    Column("traceparent", Text),
     Index("waybill_outbox_published_at_idx", "published_at"),
 )
 
@@ -259,6 +261,7 @@ notices = Table(
     Column("sent_at", Instant),
     Column("message_id", Text),
     Column("error", Text),
+    Column("traceparent", Text),
     PrimaryKeyConstraint("event_id", "channel"),
     # The same ending, told by two events, is still one ending.
     Index("waybill_notices_ending_idx", "export_id", "attempt", "status", "channel", unique=True),

@@ -9,7 +9,7 @@ from config.metrics import Metrics
 from consumer.guards import Policy, Reaction, Refusal, Verdict, judge
 from consumer.jobs import Jobs
 from consumer.labels import labels_of
-from consumer.records import Claim, Job, Outcome
+from consumer.records import Claim, Failure, Job, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Admission:
         job = self.jobs.find(project_id, export_id) if self.policy.enabled else None
         return judge(job, self.policy, self.now())
 
-    def admit(self, project_id: str, export_id: str) -> Claim | Refusal:
+    def admit(self, project_id: str, export_id: str, traceparent: str | None = None) -> Claim | Refusal:
         """Claim the export, or refuse it and do to the row what the refusal asks for; raises Unavailable."""
         now = self.now()
         job = self.jobs.find(project_id, export_id) if self.policy.enabled else None
@@ -42,7 +42,7 @@ class Admission:
         if refusal is not None:
             return refusal if job is None else self._refuse(job, refusal, now)
         assert job is not None  # noqa: S101 (the guard `exists` has seen to it)
-        claim = self.jobs.claim(job, self.worker, now)
+        claim = self.jobs.claim(job, self.worker, now, traceparent)
         if isinstance(claim, Verdict):
             return Refusal(claim, Reaction.SKIP, _REASONS[claim])
         self._note(claim)
@@ -54,15 +54,18 @@ class Admission:
         if not self.jobs.fail(job, refusal.failure, words=refusal.text, now=now):
             return Refusal(Verdict.OVERTAKEN, Reaction.SKIP, _REASONS[Verdict.OVERTAKEN])
         self.metrics.exports.labels(Outcome.FAILED, *labels_of(job)).inc()
+        self.metrics.attempts_failed.labels(refusal.failure).inc()
         return refusal
 
     def _note(self, claim: Claim) -> None:
         logger.info("claimed", extra=claim.log_context())
+        self.metrics.exports_started.labels(*labels_of(claim.job)).inc()
         if claim.attempt == 1:
             self.metrics.queue_wait.observe(max((claim.claimed_at - claim.job.created_at).total_seconds(), 0))
         if claim.job.run is not None and claim.job.run.finished_at is None:
             logger.warning("the worker that had it died", extra=claim.log_context() | {"worker": claim.job.run.worker})
             self.metrics.exports.labels(Outcome.LOST, *labels_of(claim.job)).inc()
+            self.metrics.attempts_failed.labels(Failure.LOST).inc()
 
 
 def verdict_on(answer: Claim | Refusal) -> Verdict:

@@ -7,7 +7,7 @@ import secrets
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -25,12 +25,16 @@ from config.metrics import Metrics
 from config.publisher import Outgoing, Publisher
 from config.settings import Settings
 from config.threads import in_thread
+from config.tracing import Tracer
+from config.vitals import follow_loop, follow_pool
 from consumer import outbox
 from consumer.admission import Admission
 from consumer.clock import DatabaseClock
-from consumer.dead_letters import Received
-from consumer.guards import Policy, Verdict
+from consumer.dead_letters import received
+from consumer.gauges import measure
+from consumer.guards import Policy
 from consumer.jobs import Jobs
+from consumer.labels import start_at_zero
 from consumer.reception import Closed, Reception
 from consumer.records import Claim, Hold
 from consumer.relay import relay
@@ -68,6 +72,7 @@ class Parts:
     export: Export
     checks: Mapping[str, Check]
     routes: tuple[web.RouteDef, ...] = ()
+    tracer: Tracer = field(default_factory=Tracer)
 
 
 async def run(settings: Settings, parts: Parts) -> None:
@@ -87,9 +92,15 @@ async def run(settings: Settings, parts: Parts) -> None:
             if not await worker.set_clock():
                 return
             ending = asyncio.create_task(worker.end())
-            timers = asyncio.gather(worker.sweep(health), worker.relay(health), worker.tidy(health))
+            timers = asyncio.gather(
+                worker.sweep(health),
+                worker.relay(health),
+                worker.tidy(health),
+                worker.measure(health),
+                follow_loop(parts.metrics, stop),
+            )
             build = partial(_listen, settings, worker.reception, Path(folder))
-            await supervise(build, health=health, stop=stop)
+            await supervise(build, health=health, metrics=parts.metrics, stop=stop)
             health.rest()
             await ending
             with suppress(TimeoutError):
@@ -114,6 +125,7 @@ class _Worker:
             rules=_rules(settings),
             export=parts.export,
             now=clock.now,
+            tracer=parts.tracer,
         )
         admission = Admission(
             jobs=parts.jobs, policy=policy, worker=_worker_name(), metrics=parts.metrics, now=clock.now
@@ -145,8 +157,8 @@ class _Worker:
             unseen_for=timedelta(seconds=UNSEEN_SWEEPS * settings.sweep_seconds),
         )
         self._upkeep = Upkeep(bench=bench, prefix=settings.prefix, delete_expired=settings.delete_expired)
-        for verdict in Verdict:
-            parts.metrics.requests.labels(verdict)
+        start_at_zero(parts.metrics)
+        follow_pool(parts.metrics, parts.jobs.engine)
         self._settings = settings
         self._parts = parts
         self._now = clock.now
@@ -164,6 +176,11 @@ class _Worker:
         """Publish endings as soon as they are written, and every `WAYBILL_SWEEP_SECONDS` what is left."""
         seconds, work = self._settings.sweep_seconds, self._publish
         await every(seconds, work, name="relay", health=health, stop=self._stop, wake=self._relay_now)
+
+    async def measure(self, health: Health) -> None:
+        """Set the gauges of what waits in the database, every `WAYBILL_SWEEP_SECONDS`."""
+        seconds = self._settings.sweep_seconds
+        await every(seconds, self._measure, name="gauges", health=health, stop=self._stop)
 
     async def set_clock(self) -> bool:
         """Learn the database's time before anything is claimed by it; False when stopped first."""
@@ -219,6 +236,14 @@ class _Worker:
             if await in_thread(outbox.is_full, engine):
                 full.set()
 
+    async def _measure(self) -> None:
+        now = self._now()
+        not_before = now - timedelta(days=self._settings.stale_days)
+        try:
+            await in_thread(measure, self._parts.jobs.engine, self._parts.metrics, now=now, not_before=not_before)
+        except Unavailable as error:
+            logger.warning("what waits can't be counted: %s", error)
+
     def _on_end(self) -> None:
         self._relay_now.set()
         if self._sweeper.more:
@@ -233,25 +258,12 @@ def _listen(settings: Settings, reception: Reception, datadir: Path) -> faust.Ap
         # Left to itself, Faust acknowledges what an agent has in hand when it is cancelled or raises.
         async for event in stream.noack().events():
             try:
-                await reception.answer(_received(event))
+                await reception.answer(received(event))
             except Closed:
                 return
             event.ack()
 
     return app
-
-
-def _received(event: Any) -> Received:
-    message = event.message
-    headers = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
-    return Received(
-        topic=message.topic,
-        partition=message.partition,
-        offset=message.offset,
-        key=message.key,
-        value=event.value,
-        headers=tuple((name, value) for name, value in headers),
-    )
 
 
 def _beat(bench: Bench, claim: Claim, progress: Progress) -> Hold:

@@ -5,11 +5,11 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
-from config.kafka import client_config
+from config.kafka import client_config, message_headers
 from config.publisher import Outgoing, Publisher
 from config.settings import Settings
 from pipeline.errors import Unavailable
@@ -46,6 +46,19 @@ class DeadLetter:
     value: bytes | None
     headers: Headers
     why: dict[str, str]
+
+
+def received(event: Any) -> Received:
+    """Read a message as Faust gives it."""
+    message = event.message
+    return Received(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        key=message.key,
+        value=event.value,
+        headers=message_headers(message),
+    )
 
 
 def bury(publisher: Publisher, topic: str, message: Received, *, verdict: str, reason: str, now: datetime) -> None:

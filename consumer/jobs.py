@@ -52,9 +52,19 @@ class Jobs:
             row = connection.execute(query).mappings().first()
         return None if row is None else to_job(row)
 
-    def claim(self, job: Job, worker: str, now: datetime) -> Claim | Verdict:
-        """Take the job from the state it was seen in, for one lease; OVERTAKEN or CAPPED when that can't be."""
-        claim = Claim(job=job, attempt=job.attempt + 1, worker=worker, claimed_at=now, failures=job.failed_so_far)
+    def claim(self, job: Job, worker: str, now: datetime, traceparent: str | None = None) -> Claim | Verdict:
+        """Take the job from the state it was seen in, for one lease; OVERTAKEN or CAPPED when that can't be.
+
+        Without a trace of its own, the attempt belongs to that of the attempt before.
+        """
+        claim = Claim(
+            job=job,
+            attempt=job.attempt + 1,
+            worker=worker,
+            claimed_at=now,
+            failures=job.failed_so_far,
+            traceparent=traceparent or job.traceparent,
+        )
         try:
             with changing(self.engine) as connection:
                 if self._project_is_full(connection, job.project_id, now):
@@ -89,7 +99,7 @@ class Jobs:
             "sha256": result.sha256,
             "truncated": result.truncated,
         }
-        event = _finished(claim.job, claim.attempt, Status.COMPLETED, now).model_copy(
+        event = outbox.ending_of(claim.job, claim.attempt, Status.COMPLETED, now).model_copy(
             update={
                 "rows": result.rows,
                 "bytes": result.bytes,
@@ -137,12 +147,12 @@ class Jobs:
 
     def fail(self, job: Job, failure: Failure, *, words: str, now: datetime) -> bool:
         """End as FAILED from the state it was seen in, without an attempt: `words` for the user; False if overtaken."""
-        event = _finished(job, job.attempt, Status.FAILED, now).model_copy(update={"error": words})
+        event = outbox.ending_of(job, job.attempt, Status.FAILED, now).model_copy(update={"error": words})
         try:
             with changing(self.engine) as connection:
                 _move(connection, job, job.status, now, status=Status.FAILED, finished_at=now, log=words)
                 _close_dead(connection, job, now, Outcome.FAILED, error_class=failure)
-                outbox.add(connection, self._terms.completions_topic, event, now)
+                outbox.add(connection, self._terms.completions_topic, event, now, job.traceparent)
         except _Overtaken:
             return False
         return True
@@ -186,7 +196,7 @@ class Jobs:
     def _fail(self, claim: Claim, outcome: Outcome, failure: Failure, words: str, error: str, now: datetime) -> Hold:
         row = {"status": Status.FAILED, "finished_at": now, "log": words}
         run = {"outcome": outcome, "error_class": failure, "error": error}
-        event = _finished(claim.job, claim.attempt, Status.FAILED, now).model_copy(
+        event = outbox.ending_of(claim.job, claim.attempt, Status.FAILED, now).model_copy(
             update={"error": words, "started_at": claim.claimed_at}
         )
         return self._settle(claim, row, run, event, now)
@@ -199,7 +209,7 @@ class Jobs:
                 _move(connection, claim.job, Status.PROCESSING, now, **row)
                 _expect_one(connection, update(runs).where(_open(claim)).values(finished_at=now, **run))
                 if event is not None:
-                    outbox.add(connection, self._terms.completions_topic, event, now)
+                    outbox.add(connection, self._terms.completions_topic, event, now, claim.traceparent)
         except _Overtaken:
             return self._look(claim, run["outcome"])
         return Hold.KEPT
@@ -233,6 +243,7 @@ class Jobs:
             "heartbeat_at": claim.claimed_at,
             "lease_until": claim.claimed_at + self._terms.lease,
             "failures": claim.failures,
+            "traceparent": claim.traceparent,
         }
 
 
@@ -274,24 +285,3 @@ def _close_dead(connection: Connection, job: Job, now: datetime, outcome: Outcom
     silent = f"the worker {job.run.worker} fell silent"
     values = {"error_class": Failure.LOST, "error": silent, **values}
     _expect_one(connection, update(runs).where(dead).values(finished_at=now, outcome=outcome, **values))
-
-
-def _finished(job: Job, attempt: int, status: Status, now: datetime) -> ExportFinished:
-    ending = f"waybill:{job.project_id}:{job.id}:{attempt}:{status}"
-    return ExportFinished(
-        event_id=str(uuid.uuid5(uuid.NAMESPACE_URL, ending)),
-        project_id=job.project_id,
-        batch_export_id=job.id,
-        attempt=attempt,
-        status=status,
-        table_name=job.table,
-        format=job.format,
-        rows=0,
-        bytes=0,
-        sha256=None,
-        truncated=False,
-        started_at=None,
-        finished_at=now,
-        expires_at=None,
-        error=None,
-    )

@@ -12,6 +12,7 @@ from config.events import ExportRequested, Malformed, read_request
 from config.metrics import Metrics
 from config.publisher import Publisher
 from config.threads import in_thread
+from config.tracing import read_traceparent
 from consumer.admission import Admission, verdict_on
 from consumer.dead_letters import Received, bury
 from consumer.guards import Reaction, Refusal, Verdict
@@ -59,7 +60,7 @@ class Reception:
             await self._bury(message, Verdict.MALFORMED, str(error))
             return
         try:
-            answer = await self._decide(request)
+            answer = await self._decide(request, read_traceparent(message.headers))
         except Closed:
             raise
         except Exception as error:  # noqa: BLE001 (`_insist` has logged it; one event must not hold up all others)
@@ -72,30 +73,30 @@ class Reception:
 
     async def take_up(self, job: Job) -> None:
         """Start an export that no event came for, or do what its refusal asks for; raises Closed and Unavailable."""
-        self._note(job.project_id, job.id, await self._admit(job.project_id, job.id))
+        self._note(job.project_id, job.id, await self._admit(job.project_id, job.id, None))
 
     async def settle(self, seconds: float) -> None:
         """Wait for claims that are being made now to come to their slots."""
         if self._claiming:
             await asyncio.wait(self._claiming, timeout=seconds)
 
-    async def _decide(self, request: ExportRequested) -> Claim | Refusal:
+    async def _decide(self, request: ExportRequested, traceparent: str | None) -> Claim | Refusal:
         for pause in LOOKS_AGAIN:
-            answer = await self._insist(partial(self._try, request))
+            answer = await self._insist(partial(self._try, request, traceparent))
             if not isinstance(answer, Refusal) or answer.reaction is not Reaction.LOOK_AGAIN:
                 return answer
             await asyncio.sleep(pause)
-        return await self._insist(partial(self._try, request))
+        return await self._insist(partial(self._try, request, traceparent))
 
-    async def _try(self, request: ExportRequested) -> Claim | Refusal:
+    async def _try(self, request: ExportRequested, traceparent: str | None) -> Claim | Refusal:
         if not self.slots.free:
             # What will be refused anyway need not wait for a slot, perhaps for hours.
             refusal = await in_thread(self.admission.look, request.project_id, request.batch_export_id)
             if refusal is not None and refusal.reaction is not Reaction.FAIL:
                 return refusal
-        return await self._admit(request.project_id, request.batch_export_id)
+        return await self._admit(request.project_id, request.batch_export_id, traceparent)
 
-    async def _admit(self, project_id: str, export_id: str) -> Claim | Refusal:
+    async def _admit(self, project_id: str, export_id: str, traceparent: str | None) -> Claim | Refusal:
         if self.outbox_full.is_set():
             raise Unavailable("too many events wait for Kafka: nothing new is claimed")
         await self.slots.take()
@@ -103,14 +104,14 @@ class Reception:
             self.slots.give_back()
             raise Closed
         # Faust cancels agents as it pleases: a claim that is being made must still come to its slot.
-        claiming = asyncio.create_task(self._claim(project_id, export_id))
+        claiming = asyncio.create_task(self._claim(project_id, export_id, traceparent))
         self._claiming.add(claiming)
         claiming.add_done_callback(self._claiming.discard)
         return await asyncio.shield(claiming)
 
-    async def _claim(self, project_id: str, export_id: str) -> Claim | Refusal:
+    async def _claim(self, project_id: str, export_id: str, traceparent: str | None) -> Claim | Refusal:
         try:
-            answer = await in_thread(self.admission.admit, project_id, export_id)
+            answer = await in_thread(self.admission.admit, project_id, export_id, traceparent)
         except BaseException:
             self.slots.give_back()
             raise
@@ -126,6 +127,7 @@ class Reception:
         now = self.admission.now()
         await self._insist(lambda: in_thread(publish, verdict=verdict, reason=reason, now=now))
         self.metrics.requests.labels(verdict).inc()
+        self.metrics.dead_letters.labels(verdict).inc()
 
     async def _insist(self, work: Callable[[], Awaitable[R]]) -> R:
         """Do it until it succeeds, for as long as dependencies are away; what looks like a bug is tried a few times."""

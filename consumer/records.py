@@ -6,6 +6,7 @@ from enum import StrEnum, auto
 from typing import Any
 
 from config.events import Status
+from config.tracing import trace_id
 
 
 class Outcome(StrEnum):
@@ -74,6 +75,7 @@ class Run:
     sha256: str | None
     truncated: bool
     next_attempt_at: datetime | None
+    traceparent: str | None
 
     def live(self, now: datetime) -> bool:
         """Whether a worker has it now, as far as the lease tells."""
@@ -112,6 +114,11 @@ class Job:
         return self.run.attempt if self.run is not None else 0
 
     @property
+    def traceparent(self) -> str | None:
+        """The trace that the latest attempt belongs to."""
+        return self.run.traceparent if self.run is not None else None
+
+    @property
     def failed_so_far(self) -> int:
         """Failed attempts in a row, the dead one that still holds the row included."""
         return self.run.failed_so_far if self.run is not None else 0
@@ -145,7 +152,9 @@ class Claim:
     worker: str
     claimed_at: datetime
     failures: int
+    traceparent: str | None = None
 
     def log_context(self) -> dict[str, Any]:
         """Give what log lines about it carry in `extra=`."""
-        return {**self.job.log_context(), "attempt": self.attempt}
+        traced = {} if self.traceparent is None else {"trace_id": trace_id(self.traceparent)}
+        return {**self.job.log_context(), "attempt": self.attempt, **traced}

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from config.publisher import Outgoing, Publisher
+from config.tracing import headers_of
 from consumer.outbox import mark_published, unpublished
 from pipeline.errors import Unavailable
 
@@ -24,7 +25,10 @@ def relay(engine: Engine, publisher: Publisher, now: Callable[[], datetime]) -> 
     more = True
     while more and (letters := unpublished(engine, limit=BATCH)):
         more = len(letters) == BATCH
-        outgoing = [Outgoing(each.topic, each.key.encode(), each.payload.encode()) for each in letters]
+        outgoing = [
+            Outgoing(each.topic, each.key.encode(), each.payload.encode(), headers_of(each.traceparent))
+            for each in letters
+        ]
         answers = publisher.publish(outgoing)
         delivered = [letter.id for letter, error in zip(letters, answers, strict=True) if error is None]
         mark_published(engine, delivered, now())

@@ -3,12 +3,14 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
 
+from config.logs import about
 from config.metrics import Metrics
+from config.tracing import Tracer
 from consumer.guards import INTERNAL_TEXT
 from consumer.jobs import Jobs
 from consumer.labels import labels_of
@@ -67,6 +69,7 @@ class Bench:
     rules: Rules
     export: Export
     now: Callable[[], datetime]
+    tracer: Tracer = field(default_factory=Tracer)
 
     def spec_of(self, job: Job, attempt: int) -> ExportSpec:
         """Read what is to be exported; raises Rejected."""
@@ -89,6 +92,18 @@ Ending = Callable[[datetime], Outcome | None]
 
 def run_claim(claim: Claim, bench: Bench, progress: Progress) -> Outcome | None:
     """Run the export and write its ending; never raises. None when the claim was lost or nothing could be written."""
+    with bench.tracer.span("export", claim.traceparent) as span:
+        claim = replace(claim, traceparent=span.traceparent)
+        with about(claim.log_context()):
+            outcome = _run(claim, bench, progress)
+        span.note(**claim.job.log_context(), attempt=claim.attempt, outcome=outcome or Outcome.LOST)
+        span.note(rows=progress.rows, bytes=progress.bytes)
+        for stage, seconds in progress.stages.items():
+            span.event(stage, seconds=seconds)
+    return outcome
+
+
+def _run(claim: Claim, bench: Bench, progress: Progress) -> Outcome | None:
     try:
         outcome = _persist(_work(claim, bench, progress), claim, bench)
     except Exception:
@@ -162,17 +177,24 @@ def _complete(claim: Claim, bench: Bench, result: ExportResult, url: str, now: d
 
 def _reject(claim: Claim, bench: Bench, words: str, now: datetime) -> Outcome | None:
     _try_to_clear(claim, bench)
-    return _conclude(claim, bench, bench.jobs.reject(claim, words, now), Outcome.REJECTED, now)
+    outcome = _conclude(claim, bench, bench.jobs.reject(claim, words, now), Outcome.REJECTED, now)
+    return _counted(outcome, Failure.REJECTED, bench)
 
 
 def _retry(claim: Claim, bench: Bench, failure: Failure, words: str, error: str, now: datetime) -> Outcome | None:
     if claim.failures + 1 >= bench.rules.max_attempts:
         _try_to_clear(claim, bench)
         hold = bench.jobs.give_up(claim, failure, words=words, error=error, now=now)
-        return _conclude(claim, bench, hold, Outcome.FAILED, now)
+        return _counted(_conclude(claim, bench, hold, Outcome.FAILED, now), failure, bench)
     until = now + bench.rules.retry_base * 2**claim.failures
     hold = bench.jobs.postpone(claim, failure, error=error, until=until, now=now)
-    return _conclude(claim, bench, hold, Outcome.RETRY, now)
+    return _counted(_conclude(claim, bench, hold, Outcome.RETRY, now), failure, bench)
+
+
+def _counted(outcome: Outcome | None, failure: Failure, bench: Bench) -> Outcome | None:
+    if outcome in {Outcome.REJECTED, Outcome.RETRY, Outcome.FAILED}:
+        bench.metrics.attempts_failed.labels(failure).inc()
+    return outcome
 
 
 def _stop(claim: Claim, bench: Bench, progress: Progress, now: datetime) -> Outcome | None:

@@ -11,7 +11,7 @@ from consumer.labels import labels_of
 from consumer.leftovers import clear_leftovers
 from consumer.listing import list_due, list_orphans
 from consumer.reception import Closed, Reception
-from consumer.records import Job, Outcome, Run
+from consumer.records import Failure, Job, Outcome, Run
 from consumer.run import Bench
 from pipeline.errors import Rejected, Unavailable
 
@@ -86,6 +86,7 @@ class Sweeper:
             if self.bench.jobs.close_orphan(job, now):
                 logger.warning("closed the run of a dead worker", extra=job.log_context())
                 self.bench.metrics.exports.labels(Outcome.CANCELLED, *labels_of(job)).inc()
+                self.bench.metrics.attempts_failed.labels(Failure.LOST).inc()
 
     def _clear(self, job: Job, run: Run) -> None:
         try:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec, TypeVar
@@ -15,10 +16,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.daemon import every, stop_on_signals, supervise, until
 from config.events import Malformed, read_finished
 from config.http import Health, serve
-from config.kafka import build_app, check_topics, raw_topic
+from config.kafka import build_app, check_topics, message_headers, raw_topic
 from config.metrics import Metrics
 from config.settings import Settings
 from config.tables import notices
+from config.tracing import read_traceparent
+from config.vitals import follow_loop, follow_pool
 from notify import missed
 from notify.deliver import Desk, Outcome, attempt, settle
 from notify.notices import Notice
@@ -51,8 +54,11 @@ async def run(settings: Settings, desk: Desk, metrics: Metrics) -> None:
             loops = asyncio.gather(
                 notifier.send(),
                 every(settings.sweep_seconds, notifier.look_for_missed, name="missed", health=health, stop=stop),
+                every(settings.sweep_seconds, notifier.measure, name="gauges", health=health, stop=stop),
+                follow_loop(metrics, stop),
             )
-            await supervise(lambda: _listen(settings, notifier, Path(folder)), health=health, stop=stop)
+            build = partial(_listen, settings, notifier, Path(folder))
+            await supervise(build, health=health, metrics=metrics, stop=stop)
             try:
                 await asyncio.wait_for(loops, settings.drain_seconds)
             except TimeoutError:
@@ -66,7 +72,7 @@ def _listen(settings: Settings, notifier: "Notifier", datadir: Path) -> faust.Ap
     async def completions(stream: Any) -> None:
         # Faust acknowledges what an agent that is stopped has in hand: only a durable row is reason enough.
         async for event in stream.noack().events():
-            await notifier.record(event.value)
+            await notifier.record(event.value, read_traceparent(message_headers(event.message)))
             event.ack()
 
     return app
@@ -87,8 +93,9 @@ class Notifier:
         self._seen_until = _now() - missed.LOOK_BACK
         for outcome in Outcome:
             metrics.notices.labels(outcome)
+        follow_pool(metrics, desk.engine)
 
-    async def record(self, value: bytes | None) -> None:
+    async def record(self, value: bytes | None, traceparent: str | None = None) -> None:
         """Make one message a notice; returns when that is durable, or when the message is none or one seen before."""
         try:
             event = read_finished(value)
@@ -96,7 +103,7 @@ class Notifier:
             logger.warning("a completion is malformed and skipped: %s", error, extra={"outcome": Outcome.MALFORMED})
             self._count(Outcome.MALFORMED)
             return
-        if await _insist(self._desk.notices.record, event, _now()):
+        if await _insist(self._desk.notices.record, event, _now(), traceparent):
             self._rung.set()
         else:
             self._count(Outcome.DUPLICATE)
@@ -107,10 +114,16 @@ class Notifier:
         for each in await asyncio.to_thread(
             lambda: list(missed.published(desk.engine, self._topic, since=self._seen_until, now=now))
         ):
-            if await asyncio.to_thread(desk.notices.record, each.event, now):
+            if await asyncio.to_thread(desk.notices.record, each.event, now, each.traceparent):
                 logger.warning("a completion never came over Kafka", extra={"event_id": each.event.event_id})
                 self._rung.set()
             self._seen_until = each.published_at
+
+    async def measure(self) -> None:
+        """Set the gauges of what waits to be sent."""
+        count, oldest = await asyncio.to_thread(self._desk.notices.waiting)
+        self._metrics.notices_waiting.set(count)
+        self._metrics.oldest_notice.set(0 if oldest is None else max((_now() - oldest).total_seconds(), 0))
 
     async def send(self) -> None:
         """Send what is due until told to stop: when a completion comes, when a retry is due, and now and then."""

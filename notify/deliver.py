@@ -1,16 +1,19 @@
 """Makes one attempt at one notice, and records how it ended."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Engine
 
 from config.events import ExportFinished, read_finished
 from config.links import Links
+from config.logs import about
 from config.settings import Settings
+from config.tracing import Tracer, trace_id
 from notify import mail, recipient, smtp, text
 from notify.errors import Unanswered, Unavailable, Undeliverable
 from notify.notices import Notice, Notices
@@ -54,6 +57,7 @@ class Desk:
     post: Post | None
     nextauth_url: str | None
     links: Links | None
+    tracer: Tracer = field(default_factory=Tracer)
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,13 @@ def read_post(settings: Settings) -> Post | None:
 
 def attempt(desk: Desk, notice: Notice, now: datetime) -> Attempt:
     """Tell the person, if there is one to tell; every trouble is an outcome, a bug is one to be retried."""
+    with desk.tracer.span("notice", notice.traceparent) as span, about(_extra(notice)):
+        ended = _attempt(desk, notice, now)
+        span.note(**_extra(notice), outcome=ended.outcome)
+    return ended
+
+
+def _attempt(desk: Desk, notice: Notice, now: datetime) -> Attempt:
     try:
         return _tell(desk, read_finished(notice.payload), now)
     except Undeliverable as error:
@@ -136,10 +147,12 @@ def _page(nextauth_url: str | None, project_id: str) -> str | None:
     return text.link(f"{nextauth_url}/project/{quote(project_id, safe='')}/settings/exports") if nextauth_url else None
 
 
-def _extra(notice: Notice) -> dict[str, object]:
+def _extra(notice: Notice) -> dict[str, Any]:
+    traced = {} if notice.traceparent is None else {"trace_id": trace_id(notice.traceparent)}
     return {
         "event_id": notice.event_id,
         "export_id": notice.export_id,
         "channel": notice.channel,
         "attempt": notice.attempts,
+        **traced,
     }

@@ -23,17 +23,18 @@ class Published:
 
     event: ExportFinished
     published_at: datetime
+    traceparent: str | None
 
 
 def published(engine: Engine, topic: str, *, since: datetime, now: datetime) -> Iterator[Published]:
     """Give what was published to `topic` after `since` and has had its grace, the oldest first, 500 at most."""
     wanted = (
-        select(outbox.c.payload, outbox.c.published_at)
+        select(outbox.c.payload, outbox.c.published_at, outbox.c.traceparent)
         .where(outbox.c.topic == topic, outbox.c.published_at > since, outbox.c.published_at <= now - GRACE)
         .order_by(outbox.c.published_at)
         .limit(LIMIT)
     )
     with reading(engine) as connection:
         found = connection.execute(wanted).all()
-    for payload, published_at in found:
-        yield Published(read_finished(payload.encode()), published_at)
+    for payload, published_at, traceparent in found:
+        yield Published(read_finished(payload.encode()), published_at, traceparent)

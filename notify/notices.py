@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Engine, and_, or_, select, update
+from sqlalchemy import Engine, and_, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from config.database import reading, writing
@@ -42,6 +42,7 @@ class Notice:
     attempts: int
     created_at: datetime
     payload: bytes
+    traceparent: str | None
 
 
 class Notices:
@@ -59,7 +60,7 @@ class Notices:
         self._first_pause = first_pause
         self._lease = lease
 
-    def record(self, event: ExportFinished, now: datetime) -> bool:
+    def record(self, event: ExportFinished, now: datetime, traceparent: str | None = None) -> bool:
         """Make the notice for a completion; False if this ending of the export has one already."""
         row = {
             "event_id": event.event_id,
@@ -71,6 +72,7 @@ class Notices:
             "state": State.PENDING,
             "created_at": now,
             "next_attempt_at": now,
+            "traceparent": traceparent,
         }
         insert = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
         with writing(self._engine) as connection:
@@ -79,7 +81,7 @@ class Notices:
 
     def due(self, now: datetime, *, limit: int) -> list[Notice]:
         """Name the notices to send now, the longest due first: new ones, retries, and those whose notifier died."""
-        names = ("event_id", "channel", "export_id", "attempts", "created_at", "payload")
+        names = ("event_id", "channel", "export_id", "attempts", "created_at", "payload", "traceparent")
         wanted = (
             select(*(notices.c[name] for name in names))
             .where(notices.c.state.in_(OPEN), notices.c.next_attempt_at <= now)
@@ -96,6 +98,13 @@ class Notices:
         with reading(self._engine) as connection:
             due: datetime | None = connection.scalar(first.limit(1))
             return due
+
+    def waiting(self) -> tuple[int, datetime | None]:
+        """Count the open notices, and say when the oldest of them was made."""
+        open_ = select(func.count(), func.min(notices.c.created_at)).where(notices.c.state.in_(OPEN))
+        with reading(self._engine) as connection:
+            count, oldest = connection.execute(open_).one()
+            return count, oldest
 
     def claim(self, notice: Notice, now: datetime) -> Notice | None:
         """Take a due notice for one attempt, under a lease; None if another notifier was quicker, or to abandon it."""

@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Generator, Iterator
+from contextvars import copy_context
+from functools import partial
 from queue import Full, Queue
 from typing import TypeVar
 
@@ -24,7 +26,9 @@ def ahead(source: Iterator[T], depth: int = 1) -> Generator[T]:
     """
     items: Queue[T | _End] = Queue(maxsize=depth)
     stop = threading.Event()
-    thread = threading.Thread(target=_fill, args=(source, items, stop), name="waybill-ahead", daemon=True)
+    # Its log lines carry what those of this thread do.
+    work = partial(copy_context().run, _fill, source, items, stop)
+    thread = threading.Thread(target=work, name="waybill-ahead", daemon=True)
     thread.start()
     try:
         while not isinstance(item := items.get(), _End):

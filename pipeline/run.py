@@ -14,7 +14,7 @@ from pipeline.manifest import CONTENT_TYPE, manifest, manifest_key
 from pipeline.read import Table, open_table
 from pipeline.sources import Sources
 from pipeline.spec import ExportSpec
-from pipeline.stages import Checksum, Stages, Tally
+from pipeline.stages import Checksum, Stages, Tally, counted
 from pipeline.storage.types import Storage
 from pipeline.types import ExportResult, Progress
 from pipeline.watch import watch
@@ -60,6 +60,7 @@ def deliver(  # noqa: PLR0913 (as `export`)
     """Do as `export` does with a table that is open already."""
     form, codec, options = FORMATS[spec.format], _codec(spec), _options(spec)
     stages, raw, stored, checksum = Stages(metrics), Tally(), Tally(), Checksum()
+    progress.stages = stages.seconds
     batches = watch(stages.timed("read", table.batches), progress, spec.export_id)
     enriched = stages.timed("enrich", table.enrich(batches))
     file = storage.open(spec.key, content_type_of(spec), spec.attempt)
@@ -67,7 +68,7 @@ def deliver(  # noqa: PLR0913 (as `export`)
     progress.on_stop(file.interrupt)
     progress.on_stop(beside.interrupt)
     # Both are entered before the fence: what another attempt puts there afterwards is then seen by them.
-    with closing(ahead(enriched)) as ready, file as upload, beside as description:
+    with closing(ahead(enriched)) as ready, counted(file, metrics) as upload, beside as description:
         encoded = stages.timed("encode", form.encode(table.columns, stages.timed("wait", ready), options))
         compressed = stages.timed("compress", codec.compress(raw.counted(encoded)))
         for chunk in stages.timed("checksum", checksum.summed(stored.counted(compressed))):

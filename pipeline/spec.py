@@ -53,6 +53,11 @@ class ExportSpec:
         return self.format in {"JSON", "JSONL"}
 
     @property
+    def typed(self) -> bool:
+        """Whether the format has types of its own, and so a column for each name of scores."""
+        return self.format == "PARQUET"
+
+    @property
     def key(self) -> str:
         """The object's key: the same on every attempt."""
         milliseconds = (self.created_at - EPOCH) // timedelta(milliseconds=1)

@@ -1,4 +1,4 @@
-"""Measures what flows between the stages: seconds spent in each, bytes that pass."""
+"""Measures what flows between the stages: seconds spent in each, bytes that pass, uploads that end."""
 
 import hashlib
 import threading
@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from config.metrics import Metrics
 from pipeline.encode.options import Chunk
+from pipeline.storage.types import Upload
 
 T = TypeVar("T")
 
@@ -16,11 +17,13 @@ T = TypeVar("T")
 class Stages:
     """Charges time to stages that pull from one another: waiting for a stage below is that stage's time.
 
-    Stage names are labels of `waybill_stage_seconds_total`. Each thread's stages are told apart.
+    Stage names are labels of `waybill_stage_seconds_total`. Each thread's stages are told apart. `seconds`
+    has the sums of this export.
     """
 
     def __init__(self, metrics: Metrics) -> None:
-        self._seconds = metrics.stage_seconds
+        self.seconds: dict[str, float] = {}
+        self._counter = metrics.stage_seconds
         self._thread = threading.local()
 
     def timed(self, stage: str, source: Iterator[T]) -> Iterator[T]:
@@ -43,9 +46,23 @@ class Stages:
             yield
         finally:
             taken = time.perf_counter() - began
-            self._seconds.labels(stage).inc(max(0.0, taken - inside.pop()))
+            alone = max(0.0, taken - inside.pop())
+            self._counter.labels(stage).inc(alone)
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + alone
             if inside:
                 inside[-1] += taken
+
+
+@contextmanager
+def counted(upload: Upload, metrics: Metrics) -> Iterator[Upload]:
+    """Enter the upload, and count how it ended: completed when the block ends by itself, else aborted."""
+    outcome = "aborted"
+    try:
+        with upload:
+            yield upload
+            outcome = "completed"
+    finally:
+        metrics.uploads.labels(outcome).inc()
 
 
 class Tally:

@@ -10,6 +10,9 @@ from enum import Enum, auto
 JSON_FLAG = "#json"
 """Suffix of the boolean companion column of a MAYBE_JSON column."""
 
+CELLS = "#cells"
+"""Name of the one column that the cells of all SPARSE columns come in."""
+
 
 class Kind(Enum):
     """What a column's values mean; an encoder knows one way to write each kind.
@@ -25,6 +28,8 @@ class Kind(Enum):
     - JSON: string; null, or always one valid JSON text (an object or array made by us or by the database)
     - MAYBE_JSON: string that may hold a JSON text; a bool column named `<name>#json` tells which cells do
     - LIST: list<string> or list<double>
+    - SPARSE: these come last, and all in one column named CELLS, of lists, sorted, of what the row has: structs of the
+      column's place among them (from 1) and its text, one valid JSON text on one line, with no needless escapes
     """
 
     TEXT = auto()
@@ -36,6 +41,7 @@ class Kind(Enum):
     JSON = auto()
     MAYBE_JSON = auto()
     LIST = auto()
+    SPARSE = auto()
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,15 @@ class ExportResult:
 
 
 class Progress:
-    """How far an export is, and the way to stop it: the pipeline's thread writes, the heartbeat reads and stops."""
+    """How far an export is, and the way to stop it: the pipeline's thread writes, the heartbeat reads and stops.
+
+    `stages` has the seconds spent in each stage so far.
+    """
 
     def __init__(self) -> None:
         self.rows = 0
         self.bytes = 0
+        self.stages: dict[str, float] = {}
         self.stalled = False
         self._stopped = threading.Event()
         self._lock = threading.Lock()

@@ -12,15 +12,23 @@ _ESCAPED = r"\u"
 _ISO = {"ms": "%Y-%m-%dT%H:%M:%S%.3fZ", "us": "%Y-%m-%dT%H:%M:%S%.6fZ"}
 
 
+def own(columns: Sequence[Column]) -> list[Column]:
+    """List the columns that come in one of their own: all before the sparse ones."""
+    return [column for column in columns if column.kind is not Kind.SPARSE]
+
+
 def positional(table: pa.Table, columns: Sequence[Column]) -> pl.DataFrame:
     """Return the columns named by position (`0`, `1`, …), for polars would read users' names as patterns.
 
-    The table has the columns first, then the companions; the companion of column `0` is named `0#json`.
+    The table has the columns first, then the companions; the companion of column `0` is named `0#json`. What all sparse
+    columns are in comes last, and is left out.
     """
     places = [str(place) for place in range(len(columns))]
     maybe = {column.name: flag_of(str(place)) for place, column in enumerate(columns) if column.kind is Kind.MAYBE_JSON}
-    flags = [maybe[name.removesuffix(JSON_FLAG)] for name in table.schema.names[len(columns) :]]
-    return pl.DataFrame(table.rename_columns([*places, *flags]))
+    companions = table.schema.names[len(columns) : len(columns) + len(maybe)]
+    flags = [maybe[name.removesuffix(JSON_FLAG)] for name in companions]
+    kept = table.select(range(len(places) + len(flags)))
+    return pl.DataFrame(kept.rename_columns([*places, *flags]))
 
 
 def flag_of(name: str) -> str:
@@ -75,3 +83,10 @@ def json_text(name: str) -> pl.Expr:
     boxed = pl.struct(pl.col(name).drop_nulls().alias("v")).struct.json_encode()
     texts = boxed.str.strip_prefix('{"v":').str.strip_suffix("}")
     return texts.gather(pl.when(there).then(there.cum_sum() - 1)).alias(name)
+
+
+def in_one_piece(texts: pl.Series) -> memoryview:
+    """Return the texts one after the other; none may be null."""
+    _, offsets, text = texts.to_arrow().cast(pa.large_string()).buffers()
+    ends = memoryview(offsets).cast("q")
+    return memoryview(text)[ends[0] : ends[texts.len()]]

@@ -1,19 +1,22 @@
 """Encodes CSV: RFC 4180, UTF-8, every value in full."""
 
-import io
 from collections.abc import Container, Iterator, Sequence
 
 import polars as pl
 import pyarrow as pa
 
-from pipeline.encode.cells import found, iso, json_text, positional, unescaped
+from pipeline.encode.cells import found, in_one_piece, iso, json_text, own, positional, unescaped
 from pipeline.encode.options import Chunk, EncodeOptions
 from pipeline.encode.slices import sized
-from pipeline.types import Column, Kind
+from pipeline.encode.sparse import Template, spread, texts_of
+from pipeline.pieces import Pieces
+from pipeline.types import CELLS, Column, Kind
 
 _SLICE = 5 << 20
+_FEW = 64
 _RUNS = r"^[=+\-@\t\r]"
 _NUMBER = r"^[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_SPECIAL = r'[",\r\n]'
 
 
 def encode_csv(columns: Sequence[Column], batches: Iterator[pa.RecordBatch], options: EncodeOptions) -> Iterator[Chunk]:
@@ -23,19 +26,49 @@ def encode_csv(columns: Sequence[Column], batches: Iterator[pa.RecordBatch], opt
     names that a spreadsheet would run as a formula get an apostrophe in front; plain numbers stay.
     """
     yield _header(columns, options)
-    for table in sized(batches, _SLICE):
-        frame = positional(table, columns)
-        masks = found(frame, columns, _checks(columns, options))
-        yield _write(
-            frame.with_columns(unescaped(frame, masks)).select(
-                _cell(table, column.kind, str(place), masks) for place, column in enumerate(columns)
-            )
-        )
+    fixed = own(columns)
+    template = Template([","] * (len(columns) - len(fixed)), "")
+    for table in sized(batches, _SLICE, len(template.text)):
+        yield _rows(table, fixed, template, options)
 
 
-def _header(columns: Sequence[Column], options: EncodeOptions) -> Chunk:
-    names = pl.DataFrame({str(place): [column.name] for place, column in enumerate(columns)})
-    return _write(names.select(_safe(name) for name in names.columns) if options.neutralise else names)
+def _header(columns: Sequence[Column], options: EncodeOptions) -> bytes:
+    name = pl.col("name")
+    named = pl.DataFrame({"name": [column.name for column in columns]}, schema={"name": pl.String})
+    names = named.select(name=_safe(name) if options.neutralise else name)
+    line = names.select(pl.when(_special(name)).then(_quoted(name)).otherwise(name).str.join(",")).item()
+    return f"{line}\r\n".encode()
+
+
+def _rows(table: pa.Table, columns: Sequence[Column], template: Template, options: EncodeOptions) -> Chunk:
+    frame = positional(table, columns)
+    masks = found(frame, columns, _checks(columns, options))
+    texts = frame.with_columns(unescaped(frame, masks)).select(
+        _text(table, column.kind, str(place), masks).alias(str(place)) for place, column in enumerate(columns)
+    )
+    if not template.columns:
+        return _write(texts)
+    cells = table[CELLS].combine_chunks()
+    if template.columns <= _FEW:
+        return _write(texts.hstack(spread(cells, template.columns)))
+    return _joined(texts, template.tails(cells, _quoted_all(texts_of(cells))))
+
+
+def _write(texts: pl.DataFrame) -> bytes:
+    target = Pieces()
+    texts.write_csv(target, include_header=False, line_terminator="\r\n", quote_style="necessary")  # type: ignore[call-overload] # all it does is write
+    return target.take()
+
+
+def _joined(texts: pl.DataFrame, tails: pl.Series) -> Chunk:
+    """Write the rows as `_write` does, each with a tail that stands for more columns than it would be quick with."""
+    special = texts.select(_special(pl.all()))
+    cells = []
+    for name in texts.columns:
+        cell = pl.col(name)
+        quoted = pl.when(special[name]).then(_quoted(cell)).otherwise(cell) if special[name].any() else cell
+        cells += [quoted.fill_null(""), pl.lit(",")]
+    return in_one_piece(texts.select(pl.concat_str(*cells[:-1], pl.lit(tails), pl.lit("\r\n"))).to_series())
 
 
 def _checks(columns: Sequence[Column], options: EncodeOptions) -> dict[str, pl.Expr]:
@@ -50,27 +83,37 @@ def _checks(columns: Sequence[Column], options: EncodeOptions) -> dict[str, pl.E
     return checks
 
 
-def _cell(table: pa.Table, kind: Kind, name: str, special: Container[str]) -> pl.Expr:
+def _text(table: pa.Table, kind: Kind, name: str, special: Container[str]) -> pl.Expr:
+    cell = pl.col(name)
     match kind:
-        case Kind.TEXT | Kind.MAYBE_JSON if name in special:
-            return _safe(name)
+        case Kind.TEXT | Kind.MAYBE_JSON:
+            return _safe(cell) if name in special else cell
         case Kind.NUMBER if name in special:
-            return pl.col(name).cast(pl.String).str.replace("inf", "Infinity", literal=True)
+            return cell.cast(pl.String).str.replace("inf", "Infinity", literal=True)
         case Kind.INSTANT:
             return iso(table, name)
         case Kind.LIST:
             return json_text(name)
         case _:
-            return pl.col(name)
+            return cell.cast(pl.String)
 
 
-def _safe(name: str) -> pl.Expr:
-    cell = pl.col(name)
+def _quoted_all(texts: pa.Array) -> pa.Array:
+    text = pl.col("text")
+    frame = pl.DataFrame({"text": pl.Series(texts, dtype=pl.String)})
+    quoted = frame.select(pl.when(_special(text)).then(_quoted(text)).otherwise(text))
+    return quoted.to_series().to_arrow().cast(pa.string())
+
+
+def _safe(cell: pl.Expr) -> pl.Expr:
     runs = cell.str.contains(_RUNS) & ~cell.str.contains(_NUMBER)
-    return pl.when(runs).then(pl.concat_str(pl.lit("'"), cell)).otherwise(cell).alias(name)
+    return pl.when(runs).then(pl.concat_str(pl.lit("'"), cell)).otherwise(cell)
 
 
-def _write(frame: pl.DataFrame) -> Chunk:
-    target = io.BytesIO()
-    frame.write_csv(target, include_header=False, line_terminator="\r\n", quote_style="necessary")
-    return target.getbuffer()
+def _special(cell: pl.Expr) -> pl.Expr:
+    """Ask which texts need quotes: those with a comma, a quote or an end of a line, and the empty one."""
+    return cell.str.contains(_SPECIAL) | (cell.str.len_bytes() == 0)
+
+
+def _quoted(cell: pl.Expr) -> pl.Expr:
+    return pl.concat_str(pl.lit('"'), cell.str.replace_all('"', '""', literal=True), pl.lit('"'))

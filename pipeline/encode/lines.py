@@ -7,12 +7,13 @@ from collections.abc import Container, Iterator, Sequence
 import polars as pl
 import pyarrow as pa
 
-from pipeline.encode.cells import found, holds_json, iso, json_text, positional, unescaped
+from pipeline.encode.cells import found, holds_json, in_one_piece, iso, json_text, own, positional, unescaped
 from pipeline.encode.options import Chunk, EncodeOptions
 from pipeline.encode.slices import sized
-from pipeline.types import Column, Kind
+from pipeline.encode.sparse import Template, texts_of
+from pipeline.types import CELLS, Column, Kind
 
-_SLICE = 5 << 20
+_SLICE = 6 << 20
 _SPLICED = {Kind.JSON, Kind.MAYBE_JSON, Kind.DECIMAL}
 
 
@@ -26,8 +27,9 @@ def encode_jsonl(
     Cells that hold JSON are JSON values, decimals are numbers with all their digits; null, NaN and the infinities are
     null.
     """
-    for table in sized(batches, _SLICE):
-        yield _objects(table, columns, "", "\n")
+    fixed, template = _split(columns)
+    for table in sized(batches, _SLICE, len(template.text)):
+        yield _objects(table, fixed, template, "", "\n")
 
 
 def encode_json(
@@ -38,22 +40,32 @@ def encode_json(
     """Yield one JSON array of the objects that `encode_jsonl` writes, each on a line; `[]` without rows."""
     yield b"["
     comma = 1
-    for table in sized(batches, _SLICE):
-        yield _objects(table, columns, ",\n", "")[comma:]
+    fixed, template = _split(columns)
+    for table in sized(batches, _SLICE, len(template.text)):
+        yield _objects(table, fixed, template, ",\n", "")[comma:]
         comma = 0
     yield b"]\n" if comma else b"\n]\n"
 
 
-def _objects(table: pa.Table, columns: Sequence[Column], before: str, after: str) -> memoryview:
+def _split(columns: Sequence[Column]) -> tuple[list[Column], Template]:
+    fixed = own(columns)
+    return fixed, Template([f",{_name(column)}:" for column in columns[len(fixed) :]], "null")
+
+
+def _name(column: Column) -> str:
+    return json.dumps(column.name, ensure_ascii=False)
+
+
+def _objects(table: pa.Table, columns: Sequence[Column], template: Template, before: str, after: str) -> memoryview:
     """Return the rows as JSON objects in one buffer, each between `before` and `after`."""
     frame = positional(table, columns)
     masks = found(frame, columns, _checks(columns))
-    pairs = _pairs(table, columns, masks)
-    row = pl.concat_str(pl.lit(before + "{"), *pairs, pl.lit("}" + after))
-    rows = frame.with_columns(unescaped(frame, masks)).select(row).to_series()
-    _, offsets, text = rows.to_arrow().cast(pa.large_string()).buffers()
-    ends = memoryview(offsets).cast("q")
-    return memoryview(text)[ends[0] : ends[rows.len()]]
+    row = [pl.lit(before + "{"), *_pairs(table, columns, masks)]
+    if template.columns:
+        cells = table[CELLS].combine_chunks()
+        row.append(pl.lit(template.tails(cells, texts_of(cells))))
+    rows = frame.with_columns(unescaped(frame, masks)).select(pl.concat_str(*row, pl.lit("}" + after)))
+    return in_one_piece(rows.to_series())
 
 
 def _checks(columns: Sequence[Column]) -> dict[str, pl.Expr]:
@@ -76,7 +88,7 @@ def _pairs(table: pa.Table, columns: Sequence[Column], folded: Container[str]) -
             comma = ","
             continue
         for place, column in run:
-            yield pl.lit(f"{comma}{json.dumps(column.name, ensure_ascii=False)}:")
+            yield pl.lit(f"{comma}{_name(column)}:")
             yield _value(column.kind, str(place), folded)
             comma = ","
 

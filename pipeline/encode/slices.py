@@ -5,32 +5,39 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 
-def sized(batches: Iterator[pa.RecordBatch], target: int) -> Iterator[pa.Table]:
+def sized(batches: Iterator[pa.RecordBatch], target: int, added: int = 0) -> Iterator[pa.Table]:
     """Yield the same rows in tables of about `target` bytes; a row that is larger comes alone.
 
-    Large batches are cut, which copies nothing; small ones are gathered, so that each has a bounded share of the
-    encoders' fixed costs. Batches without rows are dropped.
+    Each row counts `added` bytes more than it has, for what will be written besides. Large batches are cut, which
+    copies nothing; small ones are gathered, so that each has a bounded share of the encoders' fixed costs. Batches
+    without rows are dropped.
     """
     gathered: list[pa.RecordBatch] = []
     held = 0
     for batch in batches:
-        for piece in _cut(batch, target):
-            if held and held + piece.nbytes > target:
+        for piece in _cut(batch, target, added):
+            size = _size(piece, added)
+            if held and held + size > target:
                 yield pa.Table.from_batches(gathered)
                 gathered, held = [], 0
             gathered.append(piece)
-            held += piece.nbytes
+            held += size
     if gathered:
         yield pa.Table.from_batches(gathered)
 
 
-def _cut(batch: pa.RecordBatch, target: int) -> Iterator[pa.RecordBatch]:
+def _cut(batch: pa.RecordBatch, target: int, added: int) -> Iterator[pa.RecordBatch]:
     """Halve until a piece fits: rows differ too much in size to cut by their number."""
     if batch.num_rows == 0:
         return
-    if batch.num_rows == 1 or batch.nbytes <= target:
+    if batch.num_rows == 1 or _size(batch, added) <= target:
         yield batch
         return
     middle = batch.num_rows // 2
-    yield from _cut(batch.slice(0, middle), target)
-    yield from _cut(batch.slice(middle), target)
+    yield from _cut(batch.slice(0, middle), target, added)
+    yield from _cut(batch.slice(middle), target, added)
+
+
+def _size(batch: pa.RecordBatch, added: int) -> int:
+    size: int = batch.nbytes + batch.num_rows * added
+    return size

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query.scores import NUMBERS
-from pipeline.types import Column, Kind
+from pipeline.types import CELLS, Column, Kind
 
 SCORES = "#scores"
 """The column that the lists come in: tuples of a place among the names (from 1), a number, and a text or null."""
@@ -51,6 +51,35 @@ def score_columns(found: Iterable[tuple[str, Collection[str]]], taken: Collectio
         kind = Kind.JSON if numbers and texts else Kind.LIST
         columns.append(ScoreColumn(score, Column(name, kind), numbers, texts))
     return columns
+
+
+class Cells:
+    """Replaces a batch's list of scores by the one column of the cells of sparse columns."""
+
+    def __init__(self, columns: Sequence[ScoreColumn]) -> None:
+        self._columns = len(columns)
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the batch with the column at its end."""
+        index = batch.schema.get_field_index(SCORES)
+        return batch.remove_column(index).append_column(CELLS, self._cells(batch.column(index)))
+
+    def _cells(self, lists: pa.Array) -> pa.Array:
+        places, numbers, texts = (pc.struct_field(pc.list_flatten(lists), [field]) for field in range(3))
+        # The scores of a row are sorted, so those of a cell stand together.
+        of_row = pc.multiply(pc.list_parent_indices(lists).cast(pa.int64()), self._columns)
+        cells = pc.run_end_encode(pc.add(of_row, pc.subtract(places.cast(pa.int64()), 1)), run_end_type=pa.int32())
+        ends = pl.Series(cells.run_ends, dtype=pl.Int32)
+        bounds = pl.concat([pl.Series([0], dtype=pl.Int32), ends]).to_arrow()
+        values = pc.coalesce(_json(texts), _json(numbers))
+        written = pc.binary_join_element_wise(
+            "[", pc.binary_join(pa.ListArray.from_arrays(bounds, values), ","), "]", ""
+        )
+        numbered = pl.Series("cell", cells.values)
+        rows = pl.int_range(len(lists) + 1, eager=True) * self._columns
+        offsets = numbered.search_sorted(rows, side="left").cast(pl.Int32).to_arrow()
+        place = (numbered % self._columns + 1).to_arrow()
+        return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays([place, written], names=["place", "text"]))
 
 
 class Scores:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-WORTH_WORKING_ON = 4 << 20
+WORTH_WORKING_ON = 3 << 20
 """Bytes; smaller batches are joined, for each costs every stage its fixed price."""
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.database import stoppable
 from pipeline.enrich.comments import COMMENTS, Comments
-from pipeline.enrich.scores import SCORES, ScoreColumn, Scores, score_columns
+from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, score_columns
 from pipeline.errors import Rejected
 from pipeline.query import related, scores, statement
 from pipeline.read import relational
@@ -19,7 +19,7 @@ from pipeline.sources import Sources
 from pipeline.spec import ExportSpec
 from pipeline.tables import OF_EVENTS, RELATIONAL, TABLES
 from pipeline.tables.declaration import Declaration, Enricher
-from pipeline.types import JSON_FLAG, Column, Kind, Progress
+from pipeline.types import CELLS, JSON_FLAG, Column, Kind, Progress
 
 # What the server may put into one batch; its own limits are in rows alone.
 BATCH_BYTES = 32 << 20
@@ -31,8 +31,8 @@ class Table:
     """A table that is open for reading, once.
 
     `columns` are those of the file. `batches` gives the rows as the source has them, and `enrich` completes each batch:
-    the columns of the file in their order, then the `#json` companions of those that may hold JSON. `truncated` says,
-    once all batches are read, whether the row limit left rows out.
+    the columns of the file in their order, then the `#json` companions of those that may hold JSON, then the cells of
+    sparse columns. `truncated` says, once all batches are read, whether the row limit left rows out.
     """
 
     def __init__(
@@ -73,7 +73,9 @@ class Table:
     def _places(self, names: list[str]) -> list[int]:
         """Find the columns and their companions; a score may be called as a companion is, and comes after it."""
         last = {name: place for place, name in enumerate(names)}
-        return [*(last[column.name] for column in self.columns), *(names.index(flag) for flag in self._flags)]
+        own = [last[column.name] for column in self.columns if column.kind is not Kind.SPARSE]
+        cells = [last[CELLS]] if len(own) < len(self.columns) else []
+        return [*own, *(names.index(flag) for flag in self._flags), *cells]
 
 
 @contextmanager
@@ -104,7 +106,7 @@ def open_table(spec: ExportSpec, sources: Sources, progress: Progress) -> Iterat
         )
         with closing(batches):
             yield Table(
-                _columns(declaration, scored),
+                _columns(declaration, spec, scored),
                 joined(_named(repaired(batches), _selected(declaration, scored))),
                 _enrichers(declaration, spec, sources, scored),
                 spec.row_limit,
@@ -124,15 +126,16 @@ def _declared(spec: ExportSpec) -> Declaration:
 def _scored(declaration: Declaration, spec: ExportSpec, server: Server) -> list[ScoreColumn]:
     if not declaration.scores:
         return []
-    taken = {column.name for column in _columns(declaration, [])}
+    taken = {column.name for column in _columns(declaration, spec, [])}
     found = server.rows(scores.names(spec.project_id, spec.created_at))
     return score_columns([(row["name"], row["types"]) for row in found], taken)
 
 
-def _columns(declaration: Declaration, scored: Sequence[ScoreColumn]) -> list[Column]:
+def _columns(declaration: Declaration, spec: ExportSpec, scored: Sequence[ScoreColumn]) -> list[Column]:
     fixed = [output.column for output in declaration.outputs]
     comments = [Column(COMMENTS, Kind.JSON)] if declaration.comments_on else []
-    return [*fixed, *comments, *(each.column for each in scored)]
+    of_scores = (each.column if spec.typed else Column(each.column.name, Kind.SPARSE) for each in scored)
+    return [*fixed, *comments, *of_scores]
 
 
 def _selected(declaration: Declaration, scored: Sequence[ScoreColumn]) -> list[str]:
@@ -181,5 +184,5 @@ def _enrichers(
     if declaration.comments_on:
         enrichers.append(Comments(sources.database, spec.project_id, declaration.comments_on))
     if scored:
-        enrichers.append(Scores(scored))
+        enrichers.append(Scores(scored) if spec.typed else Cells(scored))
     return enrichers

@@ -30,7 +30,7 @@ class S3Options:
     sse: str | None = None
     sse_kms_key_id: str | None = None
     part_size: int = 10 << 20
-    parts_in_flight: int = 3
+    parts_in_flight: int = 2
     pauses: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 

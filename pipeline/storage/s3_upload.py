@@ -107,7 +107,7 @@ class S3Upload:
             self._filling.append(piece)
             self._held += len(piece)
             if self._held == size:
-                self._send(self._take())
+                self._send()
 
     def finish(self) -> int:
         """Send the rest, complete the object, and compare its size with what was written."""
@@ -117,7 +117,7 @@ class S3Upload:
             self._on_part("stored")
         else:
             if self._held:
-                self._send(self._take())
+                self._send()
             while self._in_flight:
                 self._collect()
             self._complete()
@@ -166,17 +166,18 @@ class S3Upload:
         self._held = 0
         return body
 
-    def _send(self, body: bytes) -> None:
-        """Put a part in flight, once there is room for it."""
+    def _send(self) -> None:
+        """Put what is held in flight as a part, once there is room for it; until then there is no copy of it."""
         if self._upload_id is None:
             begun = self._answer(self._calls.start("create_multipart_upload", **self._key(), **self._headers()))
             self._upload_id = begun["UploadId"]
         number = len(self._sizes) + 1
         # Large parts, of very large files, go one by one: what is in flight is memory.
-        at_most = max(1, self._target.parts_in_flight * self._target.part_size // len(body))
+        at_most = max(1, self._target.parts_in_flight * self._target.part_size // self._held)
         at_most = min(at_most, self._target.parts_in_flight)
         while len(self._in_flight) >= at_most:
             self._collect()
+        body = self._take()
         future = self._calls.start(
             "upload_part",
             on_retry=lambda: self._on_part("retried"),

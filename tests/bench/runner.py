@@ -1,18 +1,15 @@
 """Runs one measured job in a process of its own, and prints what it took as JSON."""
 
-import csv
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import clickhouse_connect
 from prometheus_client import CollectorRegistry
 from sqlalchemy import make_url
 
@@ -25,8 +22,8 @@ from pipeline.sources import ClickHouse, Sources
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.storage import S3Options, open_storage
 from pipeline.types import Progress
-
-PROJECT = "demo"
+from tests.bench import row_by_row
+from tests.bench.row_by_row import PROJECT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +36,9 @@ class Job:
     clickhouse: str
     database: str
     s3: dict[str, Any]
+    project: str = PROJECT
+    table: str = "traces"
+    events: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ def measured(job: Job) -> Taken:
     jobs: dict[str, Callable[[], tuple[int, int]]] = {
         "export": lambda: _export(job, metrics),
         "drain": lambda: _drain(job),
-        "rows": lambda: _row_by_row(job),
+        "rows": lambda: row_by_row.written(
+            Path(job.target.removeprefix("file://")), job.format, job.clickhouse, job.database
+        ),
     }
     began, busy = time.perf_counter(), time.process_time()
     rows, size = jobs[job.kind]()
@@ -76,11 +78,11 @@ def measured(job: Job) -> Taken:
 
 def _spec(job: Job) -> ExportSpec:
     return read_spec(
-        project_id=PROJECT,
+        project_id=job.project,
         export_id="bench",
         attempt=1,
         created_at=datetime.now(UTC),
-        query={"tableName": "traces", "filter": [], "orderBy": None},
+        query={"tableName": job.table, "filter": [], "orderBy": None, "useEventsTable": job.events},
         format=job.format,
     )
 
@@ -103,49 +105,6 @@ def _drain(job: Job) -> tuple[int, int]:
             rows += batch.num_rows
             size += batch.nbytes
     return rows, size
-
-
-def _row_by_row(job: Job) -> tuple[int, int]:
-    """Export as most would at first: a row at a time, with what the standard library has."""
-    path = Path(job.target.removeprefix("file://")) / f"rows.{job.format.lower()}"
-    count = 0
-    with (
-        closing(clickhouse_connect.get_client(dsn=job.clickhouse)) as client,
-        path.open("w", encoding="utf-8", errors="surrogatepass", newline="") as file,
-        client.query_rows_stream(
-            "SELECT id, timestamp, name, user_id, session_id, release, version, environment, tags, bookmarked, public,"
-            " input, output, metadata FROM traces FINAL WHERE project_id = {project:String} ORDER BY timestamp DESC",
-            parameters={"project": PROJECT},
-        ) as rows,
-    ):
-        names = rows.source.column_names
-        write = _csv(file, names) if job.format == "CSV" else _jsonl(file, names)
-        for row in rows:
-            write(row)
-            count += 1
-    return count, path.stat().st_size
-
-
-def _csv(file: Any, names: list[str]) -> Callable[[tuple[Any, ...]], object]:
-    writer = csv.writer(file)
-    writer.writerow(names)
-    return lambda row: writer.writerow(
-        [json.dumps(value, default=str) if isinstance(value, list | dict) else value for value in row]
-    )
-
-
-def _jsonl(file: Any, names: list[str]) -> Callable[[tuple[Any, ...]], object]:
-    def value_of(value: Any) -> Any:
-        try:
-            return json.loads(value) if isinstance(value, str) and value[:1] in {"{", "["} else value
-        except ValueError:
-            return value
-
-    def write(row: tuple[Any, ...]) -> None:
-        values = dict(zip(names, map(value_of, row), strict=True))
-        file.write(json.dumps(values, default=str, ensure_ascii=False) + "\n")
-
-    return write
 
 
 def _peak() -> int:

@@ -1,18 +1,24 @@
 """A world of random rows in all databases, and files of it compared with what the oracle expects."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from unittest import mock
+
+from clickhouse_connect import get_client
+from clickhouse_connect.driver.client import Client
+from sqlalchemy import Select
 
 from pipeline.encode import FORMATS
 from pipeline.encode.options import EncodeOptions
-from pipeline.read import open_table
+from pipeline.query.dialect import compiled
+from pipeline.read import open_table, server
 from pipeline.spec import read_spec
 from pipeline.types import Progress
 from tests.contract import reading
-from tests.oracle import load, raw, worlds
+from tests.oracle import load, raw
 from tests.oracle.compare import differences
 from tests.oracle.expected import expected, table_of
 from tests.oracle.pools import CUTOFF
@@ -54,12 +60,46 @@ class Filled:
 
 
 @contextmanager
-def filled(stack: Stack, seed: int) -> Iterator[Filled]:
-    """Fill the databases of a stack with the world of a seed."""
+def thrifty() -> Iterator[None]:
+    """Ask what is the same in all cases of a world that stays as it is once: settings, surveys, names of scores.
+
+    The statement that reads the rows of a case is sent for each.
+    """
+    clients: dict[str, Client] = {}
+    answers: dict[str, list[dict[str, Any]]] = {}
+
+    def client(**how: Any) -> Client:
+        key = repr(sorted(how.items()))
+        if key not in clients:
+            clients[key] = get_client(**how)
+        return clients[key]
+
+    asked = server.Server.rows
+
+    def rows(self: server.Server, statement: Select[Any]) -> list[dict[str, Any]]:
+        key = repr(compiled(statement))
+        if key not in answers:
+            answers[key] = asked(self, statement)
+        return answers[key]
+
+    with (
+        mock.patch.object(server, "get_client", client),
+        mock.patch.object(server.Server, "rows", rows),
+        mock.patch.object(server.Server, "close"),
+        mock.patch.dict(server.SETTINGS, max_threads=1),
+    ):
+        yield
+    for each in clients.values():
+        each.close()
+
+
+@contextmanager
+def filled(stack: Stack, made: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Filled]:
+    """Fill the databases of a stack with the rows of a world, by table."""
     environment = stack.environment()
     world = reading.world(environment)
     address, database = environment["CLICKHOUSE_URL"], environment["CLICKHOUSE_DB"]
-    load.fill(address, database, world.database, worlds.make(seed))
+    load.fill(address, database, world.database, made)
     try:
         yield Filled(world, raw.load(address, database, world.database))
     finally:

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Engine
 from cli.embedded.schema import create_application_schema
 from config.settings import load
 from pipeline.read import open_table
+from pipeline.read.table import Table
 from pipeline.sources import ClickHouse, Sources
 from pipeline.spec import read_spec
 from pipeline.types import Column, Progress
@@ -64,12 +65,34 @@ class World:
         self,
         *,
         project: str = "p",
-        form: str = "CSV",
+        form: str = "PARQUET",
         limit: int | None = None,
         progress: Progress | None = None,
         each: Callable[[pa.RecordBatch], None] = lambda _: None,
         **query: object,
     ) -> Read:
+        progress = progress or Progress()
+        batches = []
+
+        def keep(batch: pa.RecordBatch) -> None:
+            each(batch)
+            batches.append(batch)
+
+        table = self.read_through(keep, project=project, form=form, limit=limit, progress=progress, **query)
+        rows = [row for batch in batches for row in batch.to_pylist()]
+        return Read(table.columns, rows, table.truncated, batches)
+
+    def read_through(
+        self,
+        each: Callable[[pa.RecordBatch], None],
+        *,
+        project: str = "p",
+        form: str = "CSV",
+        limit: int | None = None,
+        progress: Progress | None = None,
+        **query: object,
+    ) -> Table:
+        """Read a table to its end, and keep none of it."""
         spec = read_spec(
             project_id=project,
             export_id="e",
@@ -80,13 +103,10 @@ class World:
             row_limit=limit,
         )
         progress = progress or Progress()
-        batches = []
         with open_table(spec, self.sources, progress) as table:
             for batch in table.enrich(watch(table.batches, progress, "e")):
                 each(batch)
-                batches.append(batch)
-            rows = [row for batch in batches for row in batch.to_pylist()]
-            return Read(table.columns, rows, table.truncated, batches)
+            return table
 
     def ids(self, *filters: Row, **query: object) -> list[str]:
         """Read the ids of the rows that meet some filters."""

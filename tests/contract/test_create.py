@@ -46,3 +46,17 @@ def test_a_filter_that_the_table_can_t_honour_makes_no_export(stack: Stack, migr
     assert (unsorted.returncode, "tags" in unsorted.stderr) == (2, True)
     with migrated.database.connect() as connection:
         assert connection.scalars(select(batch_exports.c.id)).all() == []
+
+
+def test_an_export_of_the_events_table_is_checked_as_one(stack: Stack, migrated: World) -> None:
+    created = waybill(
+        "create", "p", "observations", "--events", "--filter", "positionInTrace=root", "--json",
+        environment=stack.environment(),
+    )  # fmt: skip
+    refused = waybill("create", "p", "scores", "--events", "--filter", "colour=red", environment=stack.environment())
+
+    assert created.returncode == 0, created.stderr
+    assert json.loads(created.stdout)["query"]["useEventsTable"] is True
+    assert (refused.returncode, "colour" in refused.stderr) == (2, True)
+    with migrated.database.connect() as connection:
+        assert len(connection.scalars(select(batch_exports.c.id)).all()) == 1

@@ -1,5 +1,6 @@
 """What `waybill explain` shows: all that is sent for an export, with no value of the request in its text."""
 
+import itertools
 import json
 import re
 from datetime import UTC, datetime
@@ -10,8 +11,12 @@ from sqlalchemy import insert
 
 from cli.explain import Statement, sent
 from cli.filters import ALL_TABLES
+from cli.tables import OPERATORS
 from config.tables import audit_logs, batch_exports
+from pipeline.query.filters import TAKES
 from pipeline.spec import read_spec
+from pipeline.tables import OF_EVENTS
+from pipeline.tables.declaration import Askable, Filterable, Listed
 from tests.contract.reading import CUTOFF, World, world
 from tests.e2e.daemons import waybill
 from tests.services.stacks import Stack
@@ -19,6 +24,7 @@ from tests.services.stacks import Stack
 MARK = "zq'`\"\\{x:String}%(y)s;--"
 ASKED = "zq, asked for"
 SOURCES = re.compile(r"\b(?:FROM|JOIN)\s+`?\"?(\w+)", re.IGNORECASE)
+EVERY: dict[str, Listed[Askable]] = {**ALL_TABLES, **{f"{name}-of-events": each for name, each in OF_EVENTS.items()}}
 SHARED = {"users", "models", "prices", "pricing_tiers"}
 
 
@@ -54,6 +60,58 @@ def test_every_statement_is_bound_to_the_project_and_holds_no_value(stack: Stack
             assert "project_id" in each.sql
             assert MARK in each.values.values()
     assert any(ASKED in each.values.values() for each in shown)
+    made.client.close()
+    made.database.dispose()
+
+
+VALUES: dict[str, dict[str, Any]] = {
+    "datetime": {"value": "2033-07-05T04:03:02.001Z"},
+    "string": {"value": ASKED},
+    "number": {"value": 987654.125},
+    "stringOptions": {"value": [ASKED, MARK]},
+    "categoryOptions": {"value": [ASKED, MARK], "key": MARK},
+    "arrayOptions": {"value": [ASKED, MARK]},
+    "stringObject": {"value": ASKED, "key": MARK},
+    "numberObject": {"value": 987654.125, "key": MARK},
+    "booleanObject": {"value": True, "key": MARK},
+    "boolean": {"value": True},
+    "null": {"value": ""},
+    "positionInTrace": {"key": "nthFromEnd", "value": 98765},
+}
+AT_ONCE = 8
+
+
+def every_filter(table: Listed[Askable]) -> list[dict[str, Any]]:
+    """Each operator of each type on a column that takes it: on all columns each type, and all operators in turn."""
+    turns = {kind: itertools.cycle(operators) for kind, operators in OPERATORS.items()}
+    filters = []
+    for column in table.filterables:
+        for kind in sorted(TAKES[column.type]):
+            operator = next(turns[kind])
+            if operator == "matches" and not (isinstance(column, Filterable) and column.full_text):
+                operator = "contains"
+            filters.append({"type": kind, "column": column.id, "operator": operator, **VALUES[kind]})
+    return filters
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("table", EVERY, ids=list(EVERY))
+def test_no_filter_of_any_type_puts_its_value_into_a_statement(stack: Stack, table: str) -> None:
+    made = world(stack.environment())
+    filters = every_filter(EVERY[table])
+    query = {"tableName": EVERY[table].name, "useEventsTable": table.endswith("-of-events")}
+
+    for start in range(0, len(filters), AT_ONCE):
+        some = {**query, "filter": filters[start : start + AT_ONCE]}
+        spec = read_spec(project_id=MARK, export_id="e", attempt=1, created_at=CUTOFF, query=some, format="JSONL")
+        shown = sent(spec, made.sources)
+        assert shown
+        for each in shown:
+            assert not {value for value in ("zq", "2033", "987654", "98765", "2026") if value in each.sql}, some
+            assert "project_id" in each.sql or not set(SOURCES.findall(each.sql)) - SHARED
+            if "project_id" in each.sql:
+                assert MARK in each.values.values()
+
     made.client.close()
     made.database.dispose()
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pipeline.encode import FORMATS
 from pipeline.tables import OF_EVENTS, RELATIONAL, TABLES
-from tests.contract.agreement import Filled, filled
+from tests.contract.agreement import Filled, filled, thrifty
+from tests.oracle import worlds
 from tests.oracle.pools import PROJECTS
 from tests.oracle.queries import queries
 from tests.services.stacks import Servers
@@ -29,7 +30,7 @@ every_table = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def rows(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
-    with servers.stack(tmp_path_factory.mktemp("agreement")) as stack, filled(stack, SEED) as made:
+    with servers.stack(tmp_path_factory.mktemp("agreement")) as stack, filled(stack, worlds.make(SEED)) as made:
         yield made
 
 
@@ -41,6 +42,12 @@ def test_a_file_of_a_whole_table_is_the_expected_one(
 ) -> None:
     query = {"tableName": table, "filter": None, "orderBy": None, "useEventsTable": events}
     assert rows.problems(project, query, form) == []
+
+
+@pytest.fixture(scope="module")
+def many(rows: Filled) -> Iterator[Filled]:
+    with thrifty():
+        yield rows
 
 
 @pytest.mark.parametrize("world", [SEED])
@@ -55,8 +62,8 @@ def test_a_file_of_a_whole_table_is_the_expected_one(
 )
 @given(data=st.data())
 def test_the_rows_of_a_query_are_the_expected_ones(
-    rows: Filled, table: str, events: bool, world: int, data: st.DataObject
+    many: Filled, table: str, events: bool, world: int, data: st.DataObject
 ) -> None:
     project = data.draw(st.sampled_from(PROJECTS))
-    query = data.draw(queries(rows.table(project, table, events=events), use_events_table=events))
-    assert rows.problems(project, query, "JSONL") == [], f"in the world of seed {world}"
+    query = data.draw(queries(many.table(project, table, events=events), use_events_table=events))
+    assert many.problems(project, query, "JSONL") == [], f"in the world of seed {world}"

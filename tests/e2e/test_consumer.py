@@ -54,7 +54,8 @@ def consumer(stack: Stack, folder: Path, *, wait: bool = True, **changes: str) -
 def new(engine: Engine, script: str, **values: Any) -> str:
     """Queue an export that does what `script` says; its id."""
     export_id = f"{script}-{uuid.uuid4().hex[:8]}"
-    queue(engine, export_id, **({"created_at": datetime.now(UTC)} | values))
+    now = datetime.now(UTC)
+    queue(engine, export_id, **({"created_at": now, "updated_at": now} | values))
     return export_id
 
 
@@ -243,17 +244,43 @@ def test_failures_are_retried_rejections_are_not(stack: Stack, engine: Engine, t
             outcome: daemon_.metric("waybill_exports_total", outcome=outcome)
             for outcome in ("completed", "retry", "failed", "rejected")
         }
+        started = daemon_.metric("waybill_exports_started_total")
+        failed = {
+            reason: daemon_.metric("waybill_attempts_failed_total", reason=reason)
+            for reason in ("unavailable", "bug", "rejected", "lost")
+        }
 
     assert [run["outcome"] for run in runs_of(engine, flaky)] == ["retry", "retry", "completed"]
     assert [run["outcome"] for run in runs_of(engine, broken)] == ["retry", "retry", "failed"]
     assert [run["error"] for run in runs_of(engine, broken)] == ["LookupError: a bug"] * 3
     assert [run["outcome"] for run in runs_of(engine, refused)] == ["rejected"]
     assert counted == {"completed": 1, "retry": 4, "failed": 1, "rejected": 1}
+    assert failed == {"unavailable": 2, "bug": 3, "rejected": 1, "lost": 0}
+    assert started == sum(counted.values()) == 7
     assert {each["batchExportId"]: each["status"] for each in told} == {
         flaky: "COMPLETED",
         broken: "FAILED",
         refused: "FAILED",
     }
+
+
+def test_events_and_rows_that_wait_for_a_slot_are_seen_as_lag_and_as_a_queue(
+    stack: Stack, engine: Engine, tmp_path: Path
+) -> None:
+    topic = stack.environment()["WAYBILL_REQUESTS_TOPIC"]
+    exports = [new(engine, "sleep-60"), *(new(engine, "quick") for _ in range(3))]
+    with consumer(stack, tmp_path, WAYBILL_SLOTS="1") as daemon_:
+        publish(stack, event(exports[0]))
+        ends(engine, exports[0], "PROCESSING")
+        publish(stack, *(event(each) for each in exports[1:]))
+        eventually(lambda: daemon_.metric("waybill_kafka_lag", topic=topic) == 3, what="a lag of 3")
+        eventually(lambda: daemon_.metric("waybill_exports_queued") == 3, what="3 wait")
+        assert 0 < daemon_.metric("waybill_oldest_queued_seconds") < 60
+        set_status(engine, "CANCELLED", exports[0])
+        for each in exports[1:]:
+            ends(engine, each)
+        eventually(lambda: daemon_.metric("waybill_kafka_lag", topic=topic) == 0, what="no lag")
+        eventually(lambda: daemon_.metric("waybill_exports_queued") == 0, what="nothing waits")
 
 
 def test_a_cancelled_export_stops_within_a_heartbeat_and_leaves_nothing(

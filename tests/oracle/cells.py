@@ -95,10 +95,15 @@ def _character(escape: re.Match[str]) -> str:
     return escape[0] if character in '"\\' or unicodedata.category(character) in {"Cc", "Cs"} else character
 
 
+def border(text: str) -> bool:
+    """Whether parsers disagree about a text being JSON, or about the value it holds."""
+    return _BORDER.search(text) is not None
+
+
 def _texts(text: str) -> tuple[str, ...]:
     """The ways to write a text that may hold JSON, where a format carries texts."""
     valid, _ = standing(text)
-    if _BORDER.search(text):
+    if border(text):
         return (text, unescaped(text))
     return (unescaped(text),) if valid else (text,)
 
@@ -106,7 +111,7 @@ def _texts(text: str) -> tuple[str, ...]:
 def _values(text: str) -> tuple[Any, ...]:
     """The ways to write it where a format carries values."""
     valid, value = standing(text)
-    if _BORDER.search(text):
+    if border(text):
         return (text, value) if valid else (text,)
     return (value,) if valid else (text,)
 

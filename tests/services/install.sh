@@ -3,27 +3,13 @@
 # For Debian with Java 17, Maven and Go; run it as root or with sudo. A second run finds everything in place.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
-exec </dev/null
-
-here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-# shellcheck source=versions.env
-source "$here/versions.env"
-cache="${WAYBILL_TEST_CACHE:-$HOME/.cache/waybill-tests}"
-mkdir -p "$cache"
-work="$(mktemp -d "$cache/.installing-XXXXXX")"
+# shellcheck source=installing.sh
+source "$(dirname "${BASH_SOURCE[0]}")/installing.sh"
 no_start=/usr/sbin/policy-rc.d
 held_back=""
 trap 'rm -rf "$work"; [ -z "$held_back" ] || as_root rm -f "$no_start"' EXIT
 
-say() { printf '%-9s %s\n' "$1" "$2"; }
-fail() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
-need() { command -v "$1" >/dev/null || fail "$2 needs $1, which is not on the PATH"; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
-
-# Runs a command in silence; when it fails, shows what it said.
-quietly() {
-  "$@" >"$work/log" 2>&1 || { tail -n 40 "$work/log" >&2; fail "failed: $*"; }
-}
 
 # Debian starts a server when it installs it; a policy-rc.d that says 101 holds it back.
 hold_back_services() {
@@ -69,17 +55,6 @@ install_postgres() {
   say postgres "$("$(newest_postgres)" --version)"
 }
 
-install_s3() {
-  local binary="$cache/versitygw-$VERSITYGW"
-  if [ ! -x "$binary" ]; then
-    need go "the S3 server"
-    quietly env CGO_ENABLED=0 "GOBIN=$work/bin" go install -trimpath -ldflags='-s -w' \
-      "github.com/versity/versitygw/cmd/versitygw@v$VERSITYGW"
-    mv "$work/bin/versitygw" "$binary"
-  fi
-  say s3 "versitygw $VERSITYGW in $binary"
-}
-
 install_smtp() {
   [ -x /usr/sbin/exim4 ] || apt_install exim4-daemon-light
   say smtp "$(/usr/sbin/exim4 -bV | head -n 1)"
@@ -87,5 +62,5 @@ install_smtp() {
 
 install_kafka
 install_postgres
-install_s3
+install_go versitygw "$VERSITYGW" github.com/versity/versitygw/cmd/versitygw
 install_smtp

@@ -67,4 +67,7 @@ class Desk:
         return Outcome.COMPLETED
 
     def count(self, verdict: str) -> float:
-        return self.metrics.registry.get_sample_value("waybill_requests_total", {"verdict": verdict}) or 0
+        return self.counted("waybill_requests_total", verdict=verdict)
+
+    def counted(self, metric: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(metric, labels) or 0

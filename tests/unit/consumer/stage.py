@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
 from config.metrics import Metrics
+from config.tracing import Tracer
 from consumer.jobs import Jobs
 from consumer.records import Claim, Outcome
 from consumer.run import Bench, Rules, run_claim
@@ -40,6 +41,7 @@ class Stage:
         self.folder = folder
         self.metrics = Metrics(CollectorRegistry())
         self.rules = RULES
+        self.tracer = Tracer()
         self.fenced = False
         self.time = NOW
         self.before: Callable[[], None] = lambda: None
@@ -50,7 +52,7 @@ class Stage:
         spec: ExportSpec,
         sources: Sources,  # noqa: ARG002
         storage: Storage,
-        progress: Progress,  # noqa: ARG002
+        progress: Progress,
         metrics: Metrics,  # noqa: ARG002
         *,
         fence: Callable[[], None],
@@ -60,6 +62,7 @@ class Stage:
             raise self.raises
         if self.fenced:
             fence()
+        progress.stages = {"read": 0.5, "upload": 0.25}
         for key, data in ((spec.key, b"data"), (manifest_key(spec.key), b"{}")):
             with storage.open(key, "text/csv", spec.attempt) as upload:
                 upload.write(data)
@@ -80,6 +83,7 @@ class Stage:
             rules=self.rules,
             export=self.export,
             now=self.now,
+            tracer=self.tracer,
         )
 
     def run(self, claim: Claim) -> Outcome | None:
@@ -93,3 +97,6 @@ class Stage:
             "waybill_exports_total", {"outcome": outcome, "table": "traces", "format": "CSV"}
         )
         return value or 0
+
+    def failures(self, reason: str) -> float:
+        return self.metrics.registry.get_sample_value("waybill_attempts_failed_total", {"reason": reason}) or 0

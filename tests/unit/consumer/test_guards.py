@@ -31,6 +31,7 @@ def a_run(**changes: Any) -> Run:
         "sha256": None,
         "truncated": False,
         "next_attempt_at": None,
+        "traceparent": None,
     }
     return Run(**values | changes)
 

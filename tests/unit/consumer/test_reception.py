@@ -74,6 +74,7 @@ def test_a_request_is_claimed_and_run(engine: Engine) -> None:
 
     assert [claim.job.id for claim in desk.ran] == ["export-1"]
     assert (desk.count("accepted"), desk.post.sent) == (1, [])
+    assert desk.counted("waybill_exports_started_total", table="traces", format="CSV") == 1
 
 
 def test_a_malformed_message_is_buried_untouched(engine: Engine) -> None:
@@ -86,7 +87,7 @@ def test_a_malformed_message_is_buried_untouched(engine: Engine) -> None:
     assert why["waybill-error-class"] == b"malformed"
     assert (why["waybill-topic"], why["waybill-partition"], why["waybill-offset"]) == (b"requests", b"3", b"7")
     assert why["waybill-time"] == b"2026-11-21T12:00:00.000Z"
-    assert desk.count("malformed") == 1
+    assert desk.count("malformed") == desk.counted("waybill_dead_letters_total", verdict="malformed") == 1
 
 
 def test_a_message_that_no_topic_takes_whole_is_cut_and_says_so(engine: Engine) -> None:
@@ -138,8 +139,8 @@ def test_a_stale_export_fails_with_an_event(engine: Engine) -> None:
 
     assert (row_of(engine)["status"], len(letters(engine)), desk.ran) == ("FAILED", 1, [])
     assert desk.count("stale") == 1
-    sample = {"outcome": "failed", "table": "traces", "format": "CSV"}
-    assert desk.metrics.registry.get_sample_value("waybill_exports_total", sample) == 1
+    assert desk.counted("waybill_exports_total", outcome="failed", table="traces", format="CSV") == 1
+    assert desk.counted("waybill_attempts_failed_total", reason="stale") == 1
 
 
 @pytest.mark.parametrize("status", ["CANCELLED", "COMPLETED", "FAILED"])

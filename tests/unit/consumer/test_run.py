@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import delete, make_url
 
 from config.database import open_database
 from config.migrations import migrate
 from config.tables import application, batch_exports
-from consumer.records import Outcome
+from config.tracing import Tracer
+from consumer.records import Claim, Outcome
 from consumer.run import UNAVAILABLE_TEXT, run_claim
 from pipeline.errors import Cancelled, Rejected, Unavailable
 from pipeline.types import Progress
@@ -49,6 +53,7 @@ def test_a_query_that_can_not_be_read_is_rejected_at_once(stage: Stage) -> None:
 
     assert row_of(stage.engine, "bad")["status"] == "FAILED"
     assert row_of(stage.engine, "bad")["log"].startswith("The query can't be read: tableName")
+    assert stage.failures("rejected") == 1
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,7 @@ def test_failures_are_tried_again_with_growing_pauses_and_end(
     assert (row_of(stage.engine)["status"], row_of(stage.engine)["log"]) == ("FAILED", words)
     assert [(run["error"], run["error_class"]) for run in runs_of(stage.engine)] == [(kept, kind)] * 3
     assert len(letters(stage.engine)) == 1
-    assert (stage.counted("retry"), stage.counted("failed")) == (2, 1)
+    assert (stage.counted("retry"), stage.counted("failed"), stage.failures(kind)) == (2, 1, 3)
 
 
 def test_a_rejection_in_the_pipeline_ends_it_with_its_words(stage: Stage) -> None:
@@ -236,3 +241,34 @@ def test_an_ending_is_given_up_when_the_lease_must_be_over(stage: Stage, monkeyp
     stage.rules = replace(RULES, lease=timedelta(seconds=0.05))
 
     assert stage.run(claimed(stage.jobs)) is None
+
+
+def test_an_export_is_a_span_of_the_trace_that_asked_for_it(stage: Stage) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    stage.tracer = Tracer(provider.get_tracer("test"))
+    claim = replace(claimed(stage.jobs), traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
+
+    assert stage.run(claim) is Outcome.COMPLETED
+
+    (span,) = exporter.get_finished_spans()
+    assert span.context is not None
+    assert (span.name, f"{span.context.trace_id:032x}") == ("export", "a" * 32)
+    assert span.attributes is not None
+    assert span.attributes["waybill.export_id"] == "export-1"
+    assert span.attributes["waybill.outcome"] == "completed"
+    assert [event.name for event in span.events] == ["read", "upload"]
+    (letter,) = letters(stage.engine)
+    assert letter["traceparent"] == f"00-{'a' * 32}-{span.context.span_id:016x}-01"
+
+
+def test_a_later_attempt_belongs_to_the_trace_of_the_first(stage: Stage) -> None:
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    first = stage.jobs.claim(job_of(stage.jobs), "worker-a", NOW, traceparent)
+    assert isinstance(first, Claim)
+    stage.jobs.release(first, NOW)
+
+    second = claimed(stage.jobs)
+
+    assert second.traceparent == traceparent
+    assert second.log_context()["trace_id"] == "a" * 32

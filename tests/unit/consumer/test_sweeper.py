@@ -102,7 +102,7 @@ def test_it_clears_what_a_dead_worker_left_of_a_cancelled_export(stage: Stage) -
     assert stage.files() == []
     assert runs_of(stage.engine)[0]["outcome"] == "cancelled"
     assert row_of(stage.engine)["status"] == "CANCELLED"
-    assert stage.counted("cancelled") == 1
+    assert (stage.counted("cancelled"), stage.failures("lost")) == (1, 1)
 
 
 def test_a_store_that_is_away_does_not_hold_up_the_sweep(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

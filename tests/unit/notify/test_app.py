@@ -105,6 +105,21 @@ def test_a_completion_that_comes_many_times_is_one_mail(engine: Engine, desk: De
     assert rows(engine)[0].message_id == server.messages[0]["Message-ID"]
 
 
+def test_notices_that_wait_are_counted_with_the_age_of_the_oldest(engine: Engine, desk: Desk) -> None:
+    one = notifier(desk, asyncio.Event())
+    for number, age in enumerate((30, 90, 60)):
+        made = completion(event_id=f"e{number}", attempt=number)
+        desk.notices.record(made, datetime.now(UTC) - timedelta(seconds=age))
+    with engine.begin() as connection:
+        connection.execute(update(notices).where(notices.c.attempt == 1).values(state="sent"))
+
+    asyncio.run(one.measure())
+
+    value = one._metrics.registry.get_sample_value
+    assert value("waybill_notices_waiting") == 2
+    assert 60 <= (value("waybill_oldest_notice_seconds") or 0) < 90
+
+
 def test_two_notifiers_send_one_mail_each_notice(engine: Engine, desk: Desk, server: MailServer) -> None:
     async def play() -> None:
         stop = asyncio.Event()

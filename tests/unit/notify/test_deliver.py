@@ -204,7 +204,7 @@ def test_a_database_without_answer_is_for_later(engine: Engine, desk: Desk) -> N
 
 
 def test_a_bug_is_logged_with_its_traceback_and_tried_again(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    broken = Notice("event-1", "mail", "export-1", 1, NOW, b"not an event")
+    broken = Notice("event-1", "mail", "export-1", 1, NOW, b"not an event", None)
 
     ended = attempt(desk, broken, NOW)
 

@@ -292,6 +292,22 @@ def test_progress_and_stages_are_counted(storage: Storage, metrics: Metrics) -> 
     assert stages == {"read", "enrich", "wait", "encode", "compress", "checksum", "upload"}
 
 
+def test_uploads_are_counted_by_how_they_end(storage: Storage, metrics: Metrics) -> None:
+    def fence() -> None:
+        raise Cancelled
+
+    deliver(spec(), table(), storage, Progress(), metrics, fence=lambda: None)
+    for _ in range(2):
+        with pytest.raises(Cancelled):
+            deliver(spec(), table(), storage, Progress(), metrics, fence=fence)
+
+    ended = {
+        outcome: metrics.registry.get_sample_value("waybill_uploads_total", {"outcome": outcome})
+        for outcome in ("completed", "aborted")
+    }
+    assert ended == {"completed": 1, "aborted": 2}
+
+
 @pytest.mark.parametrize(
     ("form", "compression", "expected"),
     [

@@ -62,6 +62,6 @@ def test_a_project_without_comments_is_asked_about_once(database: Engine) -> Non
 
 def test_a_database_that_fails_is_unavailable(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'missing' / 'database'}")
-    with pytest.raises(Unavailable, match="OperationalError"):
+    with pytest.raises(Unavailable, match="unable to open database file"):
         Comments(engine, "p", "TRACE")
     engine.dispose()

@@ -1,8 +1,8 @@
 import pyarrow as pa
 import pytest
 
-from pipeline.enrich.scores import SCORES, ScoreColumn, Scores, score_columns
-from pipeline.types import Column, Kind
+from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, score_columns
+from pipeline.types import CELLS, Column, Kind
 
 LIST = pa.list_(pa.struct([("1", pa.uint16()), ("2", pa.float64()), ("3", pa.string())]))
 
@@ -46,6 +46,22 @@ def test_a_slice_of_a_batch_gives_its_own_rows_values() -> None:
 def test_numbers_that_json_has_no_word_for_are_null_in_a_mixed_column() -> None:
     made = Scores([MIXED])(batch([(1, float("nan"), None), (1, float("inf"), None), (1, 0.0, "")]))
     assert made.column("m").to_pylist() == ['[null,null,""]']
+
+
+def test_cells_are_the_texts_of_what_a_row_has() -> None:
+    whole = batch(
+        [(1, 9.0, None)],
+        [(1, 0.5, None), (1, 2.0, None), (2, 0.0, 'x"é\n'), (3, 1.0, None), (3, 0.0, "")],
+        [],
+        [(2, float("nan"), None), (3, float("inf"), None)],
+    )
+    made = Cells([NUMBER, TEXT, MIXED])(whole.slice(1))
+    made.validate(full=True)
+    assert made.schema.names == ["id", CELLS]
+    cells = [[(cell["place"], cell["text"]) for cell in row] for row in made.column(CELLS).to_pylist()]
+    assert cells == [[(1, "[0.5,2.0]"), (2, '["x\\"é\\n"]'), (3, '[1.0,""]')], [], [(2, "[null]"), (3, "[null]")]]
+    assert Cells([NUMBER])(batch([], [])).column(CELLS).to_pylist() == [[], []]
+    assert Cells([NUMBER])(batch()).column(CELLS).to_pylist() == []
 
 
 @pytest.mark.parametrize(

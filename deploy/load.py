@@ -1,0 +1,73 @@
+"""Fills the stack of docker-compose.yml with sample data, once, and asks for one mixed export after another.
+
+LOAD_TRACES says how many traces to make, LOAD_EXPORTS how many exports to ask for (0: for ever), LOAD_SECONDS how long
+to pause between two.
+"""
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Engine, select
+
+from cli import build
+from cli.embedded.sample import PROJECTS, fill
+from config.events import ExportRequested
+from config.publisher import Outgoing
+from config.settings import load
+from config.tables import users
+from pipeline.encode import FORMATS
+from pipeline.tables import RELATIONAL, TABLES
+
+NEEDS = ("DATABASE_URL", "CLICKHOUSE_URL", "KAFKA_BOOTSTRAP_SERVERS")
+COMPRESSIONS = ("none", "gzip", "zstd")
+REFUSED = {"type": "string", "column": "colour", "operator": "=", "value": "red"}
+ONE_IN = 10
+"""How many exports there are to each that is refused, and to each that is cancelled at once."""
+
+
+def addressees(engine: Engine) -> list[str]:
+    """List the users who can be mailed."""
+    with engine.connect() as connection:
+        return list(connection.scalars(select(users.c.id).where(users.c.email.is_not(None)).order_by(users.c.id)))
+
+
+def requests(seed: int) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield stored queries with their formats, of every table, format and compression, for ever."""
+    chance = random.Random(seed)  # noqa: S311 (a mix, not a secret)
+    while True:
+        query: dict[str, Any] = {"tableName": chance.choice([*TABLES, *RELATIONAL]), "filter": [], "orderBy": None}
+        query["compression"] = chance.choice(COMPRESSIONS)
+        if chance.randrange(ONE_IN) == 0:
+            query["filter"] = [REFUSED]
+        yield query, chance.choice(list(FORMATS))
+
+
+def main() -> None:
+    """Fill the tables if they are empty, then ask until told to stop."""
+    settings = load(needs=NEEDS)
+    traces, count, pause = (int(os.environ.get(f"LOAD_{name}", "0")) for name in ("TRACES", "EXPORTS", "SECONDS"))
+    jobs = build.jobs(settings)
+    if not addressees(jobs.engine):
+        with build.clickhouse_client(settings) as client:
+            fill(client, jobs.engine, rows=traces)
+    people, publisher = addressees(jobs.engine), build.publisher(settings)
+    for number, (query, format_) in enumerate(requests(seed=1), 1):
+        name = f"{query['tableName']} as {format_}, {query['compression']}"
+        project, person = PROJECTS[number % len(PROJECTS)], people[number % len(people)]
+        job = jobs.create(project, person, name, query, format_, datetime.now(UTC))
+        if number % ONE_IN == 0:
+            jobs.cancel(job, datetime.now(UTC))
+        event = ExportRequested(project_id=project, batch_export_id=job.id)
+        publisher.publish([Outgoing(settings.requests_topic, job.id.encode(), event.encode())])
+        print(f"{number}: {name} for {project}", flush=True)  # noqa: T201 (its log)
+        if number == count:
+            break
+        time.sleep(pause)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+{{/* Which dependencies a command speaks to; it gets their secrets and no others. */}}
+{{- define "waybill.dependencies" -}}
+consumer: [database, clickhouse, kafka, s3, links]
+notify: [database, kafka, smtp, links]
+migrate: [database]
+topics: [kafka]
+doctor: [database, clickhouse, kafka, s3, smtp, links]
+{{- end -}}
+
+{{/* The text of one setting: numbers with all their digits, never as 1e+06. */}}
+{{- define "waybill.setting" -}}
+{{- kindIs "string" . | ternary . (toJson .) | quote -}}
+{{- end -}}
+
+{{/* One variable of a secret: dict "name" "secret" "key". */}}
+{{- define "waybill.secretVariable" -}}
+- name: {{ .name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secret }}
+      key: {{ .key }}
+{{- end -}}
+
+{{/* The variables of the secrets of one command: dict "root" "command". */}}
+{{- define "waybill.secretEnv" -}}
+{{- $secrets := .root.Values.secrets -}}
+{{- $needed := index (include "waybill.dependencies" .root | fromYaml) .command -}}
+{{- $variables := list
+  (list "database" $secrets.database "urlKey" "DATABASE_URL")
+  (list "clickhouse" $secrets.clickhouse "passwordKey" "CLICKHOUSE_PASSWORD")
+  (list "kafka" $secrets.kafka "usernameKey" "KAFKA_SASL_USERNAME")
+  (list "kafka" $secrets.kafka "passwordKey" "KAFKA_SASL_PASSWORD")
+  (list "s3" $secrets.s3 "accessKeyIdKey" "LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID")
+  (list "s3" $secrets.s3 "secretAccessKeyKey" "LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY")
+  (list "smtp" $secrets.smtp "urlKey" "SMTP_CONNECTION_URL")
+  (list "links" $secrets.links "signingKey" "WAYBILL_SECRET_KEY")
+-}}
+{{- range $each := $variables }}
+{{- $secret := index $each 1 }}
+{{- if and (has (index $each 0) $needed) $secret.existingSecret }}
+{{ include "waybill.secretVariable" (dict "name" (index $each 3) "secret" $secret.existingSecret "key" (index $secret (index $each 2))) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* A pod that runs one command of waybill: dict "root" "command" "values" (its resources and, for a daemon, its probes)
+"pod" (its overrides) "serviceAccountName" and, as needed, "port" (makes it a daemon) "annotations" "restartPolicy".
+Only a daemon reads the settings from the ConfigMap: hooks run before that is there. A hook gets no setting that asks
+for a secret which it does not get. */}}
+{{- define "waybill.pod" -}}
+{{- $root := .root -}}
+{{- $pod := mergeOverwrite (deepCopy $root.Values.pod) (deepCopy (default dict .pod)) -}}
+{{- $needed := index (include "waybill.dependencies" $root | fromYaml) .command -}}
+{{- $kafka := has "kafka" $needed -}}
+{{- $links := has "links" $needed -}}
+{{- $ca := and $kafka $root.Values.secrets.kafka.caSecret -}}
+metadata:
+  labels:
+    {{- include "waybill.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ .command }}
+    {{- with $pod.labels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- $annotations := merge (default dict .annotations) $pod.annotations }}
+  {{- with $annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  serviceAccountName: {{ .serviceAccountName }}
+  automountServiceAccountToken: {{ if .port }}{{ $root.Values.serviceAccount.automountToken }}{{ else }}false{{ end }}
+  enableServiceLinks: false
+  {{- with concat $root.Values.global.imagePullSecrets $root.Values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- range . }}
+    - name: {{ . }}
+    {{- end }}
+  {{- end }}
+  {{- with .restartPolicy }}
+  restartPolicy: {{ . }}
+  {{- end }}
+  {{- if .port }}
+  terminationGracePeriodSeconds: {{ .values.terminationGracePeriodSeconds | default (add 60 (ceil (dig "WAYBILL_DRAIN_SECONDS" 30 $root.Values.settings | float64))) }}
+  {{- end }}
+  securityContext:
+    {{- toYaml $pod.securityContext | nindent 4 }}
+  {{- with $pod.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with $pod.runtimeClassName }}
+  runtimeClassName: {{ . }}
+  {{- end }}
+  {{- range $key := list "nodeSelector" "tolerations" "affinity" "hostAliases" "dnsConfig" "initContainers" }}
+  {{- with index $pod $key }}
+  {{ $key }}:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- end }}
+  {{- with $pod.topologySpreadConstraints }}
+  topologySpreadConstraints:
+    {{- range . }}
+    -
+      {{- toYaml . | nindent 6 }}
+      {{- if not .labelSelector }}
+      labelSelector:
+        matchLabels:
+          {{- include "waybill.selectorLabels" $root | nindent 10 }}
+          app.kubernetes.io/component: {{ $.command }}
+      {{- end }}
+    {{- end }}
+  {{- end }}
+  containers:
+    - name: {{ .command }}
+      image: {{ include "waybill.image" $root | quote }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      args: [{{ .command }}]
+      securityContext:
+        {{- toYaml $pod.containerSecurityContext | nindent 8 }}
+      env:
+        {{- if not .port }}
+        {{- range $name, $value := $root.Values.settings }}
+        {{- if not (or (and (hasPrefix "KAFKA_" $name) (not $kafka)) (and (eq $name "WAYBILL_PUBLIC_URL") (not $links))) }}
+        - name: {{ $name }}
+          value: {{ include "waybill.setting" $value }}
+        {{- end }}
+        {{- end }}
+        {{- end }}
+        {{- with include "waybill.secretEnv" (dict "root" $root "command" .command) | trim }}
+        {{- . | nindent 8 }}
+        {{- end }}
+        {{- if $ca }}
+        - name: KAFKA_SSL_CA_LOCATION
+          value: /etc/waybill/kafka/{{ $root.Values.secrets.kafka.caKey }}
+        {{- end }}
+        {{- with $pod.extraEnv }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- if or .port $pod.extraEnvFrom }}
+      envFrom:
+        {{- if .port }}
+        - configMapRef:
+            name: {{ include "waybill.fullname" $root }}
+        {{- end }}
+        {{- with $pod.extraEnvFrom }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- end }}
+      {{- if .port }}
+      ports:
+        - name: http
+          containerPort: {{ .port }}
+      {{- range $key := list "startupProbe" "livenessProbe" "readinessProbe" "lifecycle" }}
+      {{- with index $.values $key }}
+      {{ $key }}:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- end }}
+      {{- end }}
+      resources:
+        {{- toYaml .values.resources | nindent 8 }}
+      volumeMounts:
+        - name: tmp
+          mountPath: /tmp
+        {{- if $ca }}
+        - name: kafka-ca
+          mountPath: /etc/waybill/kafka
+          readOnly: true
+        {{- end }}
+        {{- with $pod.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+    {{- with $pod.sidecars }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  volumes:
+    - name: tmp
+      emptyDir:
+        sizeLimit: {{ $pod.tmpSizeLimit }}
+    {{- if $ca }}
+    - name: kafka-ca
+      secret:
+        secretName: {{ $root.Values.secrets.kafka.caSecret }}
+    {{- end }}
+    {{- with $pod.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}

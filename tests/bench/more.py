@@ -1,0 +1,66 @@
+"""Measures what `traces` alone does not show: every other table against its own drain, and many names of scores."""
+
+import contextlib
+from collections.abc import Sequence
+
+import clickhouse_connect
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.measure import PEAK_MIB, Bench, Place, figures, rate
+from tests.bench.row_by_row import PROJECT
+
+OF_ITS_DRAIN = 0.5
+TIMES_SLOWER = 3
+ROWS_WITH_NAMES = 200_000
+
+
+def report_tables(bench: Bench, tables: Sequence[str], files: Place, console: Console) -> None:
+    """Export each table as CSV and JSONL; `observations/events` is the table read from the events."""
+    report = _report("Tables", "of its drain")
+    for name in tables:
+        table, _, events = name.partition("/")
+        for form in ("CSV", "JSONL"):
+            drained = bench.best("drain", form, files, table=table, events=bool(events))
+            taken = bench.best("export", form, files, table=table, events=bool(events))
+            share = rate(taken) / rate(drained)
+            reached = share >= OF_ITS_DRAIN and taken.peak_bytes >> 20 < PEAK_MIB
+            row = (*figures(taken), f"{share:.2f}", f"{taken.cpu_seconds:.1f}", "yes" if reached else "NO")
+            report.add_row(f"{name} ({taken.rows:,})", form, *row)
+    if tables:
+        console.print(report)
+
+
+def report_names(bench: Bench, counts: Sequence[int], files: Place, console: Console) -> None:
+    """Export the same traces with scores of ever more names; the fewest are what the others are compared with."""
+    report = _report("Names of scores", "times slower")
+    fewest: dict[str, float] = {}
+    for count in counts:
+        project = _fill(bench.clickhouse, count)
+        for form in ("CSV", "JSONL", "PARQUET"):
+            taken = bench.best("export", form, files, project=project)
+            slower = fewest.setdefault(form, rate(taken)) / rate(taken)
+            reached = slower <= TIMES_SLOWER
+            row = (*figures(taken), f"{slower:.1f}", f"{taken.cpu_seconds:.1f}", "yes" if reached else "NO")
+            report.add_row(f"{count:,} names", form, *row)
+    if counts:
+        console.print(report)
+
+
+def _fill(clickhouse: str, count: int) -> str:
+    """Copy traces and their scores to a project of its own, where the scores have so many names."""
+    project = f"{count} names"
+    with contextlib.closing(clickhouse_connect.get_client(dsn=clickhouse)) as client:
+        for table, name in (("traces", "name"), ("scores", f"concat('score ', toString(cityHash64(id) % {count}))")):
+            client.command(
+                f"INSERT INTO {table} SELECT * REPLACE ('{project}' AS project_id, {name} AS name) FROM {table} FINAL"
+                f" WHERE project_id = '{PROJECT}' LIMIT {ROWS_WITH_NAMES}"
+            )
+    return project
+
+
+def _report(title: str, compared: str) -> Table:
+    report = Table(title=title)
+    for heading in ("what", "format", "rows/s", "MB/s", "peak MiB", compared, "CPU s", "goals"):
+        report.add_column(heading, justify="left" if heading in {"what", "format"} else "right")
+    return report

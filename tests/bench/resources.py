@@ -1,0 +1,151 @@
+"""Measures a consumer's memory and CPU by slots, part size and format, and prints a Markdown table.
+
+`python -m tests.bench.resources --rows 100000`: a real consumer process, on embedded parts and a real S3 server, runs
+as many exports at once as it has slots.
+"""
+
+import argparse
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cli import build
+from cli.embedded import stack
+from cli.embedded.sample import PROJECTS, fill
+from cli.embedded.schema import create_application_schema
+from config.migrations import migrate
+from config.settings import Settings, load
+from tests.e2e.daemons import Daemon, daemon, eventually
+from tests.services import s3
+from tests.services.process import folder as services_folder
+
+SLOTS = (1, 2, 4, 8)
+PARTS = (5, 10, 50)
+FORMATS = ("CSV", "JSON", "JSONL", "PARQUET")
+PATIENCE = 1800.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One setting of a consumer, and the format of all its exports."""
+
+    slots: int = 1
+    part_mib: int = 10
+    format: str = "CSV"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a case took: `idle` is the memory before the exports, `peak` the most at any time; bytes."""
+
+    idle: int
+    peak: int
+    rows: float
+    cpu_seconds: float
+    seconds: float
+
+    def row(self, case: Case) -> str:
+        """A row of the table."""
+        million = self.rows / 1e6
+        cells: tuple[object, ...] = (
+            case.format,
+            case.slots,
+            case.part_mib,
+            self.idle >> 20,
+            self.peak >> 20,
+            f"{self.cpu_seconds / million:.0f}",
+            f"{self.rows / self.seconds:,.0f}",
+        )
+        return f"| {' | '.join(map(str, cells))} |"
+
+
+HEADER = """\
+| format | slots | part size, MiB | idle, MiB | peak, MiB | CPU seconds per million rows | rows per second |
+|---|---:|---:|---:|---:|---:|---:|"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000, help="traces in each export")
+    rows = parser.parse_args().rows
+    with ExitStack() as running:
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="waybill-resources-")))
+        parts = running.enter_context(stack.started(folder / "stack"))
+        server = running.enter_context(s3.start(running.enter_context(services_folder()) / "s3"))
+        bucket = running.enter_context(server.bucket())
+        environment = {**parts.environment(), **bucket.environment()}
+        del environment["WAYBILL_STORAGE_URL"]
+        _prepare(load(environment), rows)
+        print(f"{rows:,} traces in each export, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}\n\n{HEADER}")
+        for case in cases():
+            print(measured(case, environment, folder).row(case), flush=True)
+
+
+def cases() -> Iterator[Case]:
+    """Each of the three alone, and slots for the two formats that need the most and the least memory."""
+    for form in FORMATS:
+        yield Case(format=form)
+    for part_mib in PARTS:
+        yield Case(slots=2, part_mib=part_mib)
+    for slots in SLOTS[1:]:
+        yield Case(slots=slots, format="PARQUET")
+        if slots > SLOTS[1]:
+            yield Case(slots=slots)
+
+
+def measured(case: Case, environment: dict[str, str], folder: Path) -> Taken:
+    """Run a consumer that has as many exports as slots, all waiting when it starts."""
+    settings = load(environment)
+    place = folder / f"{case.slots}-{case.part_mib}-{case.format}"
+    place.mkdir()
+    changes = {
+        "WAYBILL_SLOTS": str(case.slots),
+        "BATCH_EXPORT_S3_PART_SIZE_MIB": str(case.part_mib),
+        "WAYBILL_SWEEP_SECONDS": "0.5",
+        "WAYBILL_LOG_LEVEL": "INFO",
+    }
+    with daemon("consumer", place, environment | changes) as consumer:
+        idle, busy = _memory(consumer, "VmRSS"), consumer.metric("process_cpu_seconds_total")
+        began = time.monotonic()
+        jobs = build.jobs(settings)
+        for _ in range(case.slots):
+            query: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
+            jobs.create(PROJECTS[0], "", "An export", query, case.format, datetime.now(UTC))
+        eventually(
+            lambda: consumer.metric("waybill_exports_total", outcome="completed") == case.slots,
+            seconds=PATIENCE,
+            what=f"{case} to be done",
+        )
+        return Taken(
+            idle=idle,
+            peak=_memory(consumer, "VmHWM"),
+            rows=consumer.metric("waybill_rows_total"),
+            cpu_seconds=consumer.metric("process_cpu_seconds_total") - busy,
+            seconds=time.monotonic() - began,
+        )
+
+
+def _prepare(settings: Settings, rows: int) -> None:
+    engine = build.engine(settings)
+    with build.clickhouse_client(settings) as client:
+        create_application_schema(client, engine)
+        migrate(engine)
+        fill(client, engine, rows=rows)
+
+
+def _memory(consumer: Daemon, name: str) -> int:
+    status = Path(f"/proc/{consumer.process.pid}/status").read_text()
+    found = re.search(rf"{name}:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) << 10
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Every alert fires from what it is for, is quiet otherwise, and has a runbook that helps."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.tools import CHART, run
+
+RULES = sorted((CHART / "rules").glob("*.yaml"))
+TESTS = sorted((CHART / "rules/tests").glob("*.yaml"))
+RUNBOOKS = "http://localhost:6068"
+"""Where docker-compose.yml serves helm/runbooks; the chart puts `runbooksUrl` in its place."""
+
+
+def rule(path: Path) -> dict[str, Any]:
+    (group,) = yaml.safe_load(path.read_text())["groups"]
+    (only,) = group["rules"]
+    found: dict[str, Any] = only
+    assert group["name"] == found["alert"] == path.stem
+    return found
+
+
+def test_the_rules_are_valid() -> None:
+    run("promtool", "check", "rules", "--lint=all", "--lint-fatal", *RULES)
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+def test_alerts_fire_and_are_quiet_as_their_tests_say(path: Path) -> None:
+    run("promtool", "test", "rules", path)
+
+
+@pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
+def test_every_alert_is_tested_firing_and_quiet(path: Path) -> None:
+    cases = yaml.safe_load((CHART / "rules/tests" / path.name).read_text())["tests"]
+    expected = {bool(alert["exp_alerts"]) for case in cases for alert in case["alert_rule_test"]}
+
+    assert expected == {True, False}
+
+
+def test_the_quiet_installation_knows_every_alert() -> None:
+    quiet = yaml.safe_load((CHART / "rules/tests/quiet.yaml").read_text())
+
+    assert [Path(each).stem for each in quiet["rule_files"]] == [path.stem for path in RULES]
+    assert [each["alertname"] for each in quiet["tests"][0]["alert_rule_test"]] == [path.stem for path in RULES]
+
+
+@pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
+def test_every_alert_says_what_is_wrong_how_bad_it_is_and_where_help_is(path: Path) -> None:
+    alert = rule(path)
+
+    assert alert["labels"]["severity"] in {"critical", "warning"}
+    assert alert["annotations"].keys() == {"summary", "description", "runbook_url"}
+    assert alert["annotations"]["runbook_url"] == f"{RUNBOOKS}/{path.stem}.md"
+
+
+@pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
+def test_every_alert_has_a_runbook_with_commands(path: Path) -> None:
+    text = (CHART / "runbooks" / f"{path.stem}.md").read_text()
+    diagnosis = text.partition("\n## Diagnosis\n")[2].partition("\n## ")[0]
+
+    assert text.startswith(f"# {path.stem}\n")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Meaning", "Impact", "Diagnosis", "Mitigation"]
+    assert "```\n" in diagnosis
+
+
+def test_every_runbook_has_an_alert() -> None:
+    assert [path.stem for path in sorted((CHART / "runbooks").glob("*.md"))] == [path.stem for path in RULES]
+
+
+def test_the_chart_ships_every_rule_with_what_the_values_say() -> None:
+    values = ("-f", "ci/monitoring-values.yaml", "--set", "prometheusRule.disabled={WaybillDeadLetters}")
+    made = run("helm", "template", ".", "--kube-version", "1.37.0", "-s", "templates/prometheusrule.yaml", *values)
+    shipped = {each["rules"][0]["alert"]: each["rules"][0] for each in yaml.safe_load(made)["spec"]["groups"]}
+    queue = rule(CHART / "rules/WaybillQueueTooOld.yaml")
+
+    assert shipped.keys() == {path.stem for path in RULES} - {"WaybillDeadLetters"}
+    assert shipped["WaybillQueueTooOld"]["expr"] == queue["expr"]
+    assert shipped["WaybillQueueTooOld"]["for"] == "15m"
+    assert shipped["WaybillQueueTooOld"]["labels"] == {"severity": "critical", "team": "data"}
+    assert shipped["WaybillQueueTooOld"]["annotations"] == queue["annotations"] | {
+        "runbook_url": "https://runbooks.example.com/waybill/WaybillQueueTooOld.md"
+    }

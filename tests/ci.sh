@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Runs every test with every real service required, in two streams: one that computes, and one that mostly waits.
+# What the second one says is shown when it has ended.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export WAYBILL_TEST_REAL=require
+waiting=(tests/chart tests/observability tests/e2e)
+said="$(mktemp)"
+trap 'kill "$stream" 2>/dev/null || true; rm -f "$said"' EXIT
+
+tests() { .venv/bin/python -m pytest --durations=15 "$@"; }
+
+wait_for_things() {
+  tests/services/tools.sh
+  local failed=0
+  tests "${waiting[@]}" || failed=1
+  return "$failed"
+}
+
+tests/services/install.sh
+wait_for_things >"$said" 2>&1 &
+stream=$!
+failed=0
+tests tests "${waiting[@]/#/--ignore=}" || failed=1
+wait "$stream" || failed=1
+cat "$said"
+exit "$failed"

@@ -1,0 +1,35 @@
+"""Exports of a small world must be the checked-in files: byte for byte, and of Parquet value for value and type."""
+
+import io
+from collections.abc import Iterator
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.contract.agreement import Filled, filled
+from tests.golden.cases import CASES, ENDINGS, FILES, Case, world
+from tests.golden.writer import listed, typed
+from tests.services.stacks import Servers
+
+
+@pytest.fixture(scope="module")
+def rows(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    with servers.stack(tmp_path_factory.mktemp("golden")) as stack, filled(stack, world()) as made:
+        yield made
+
+
+@pytest.mark.parametrize("form", ["CSV", "JSON", "JSONL"])
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_an_export_is_the_checked_in_file_byte_for_byte(rows: Filled, case: Case, form: str) -> None:
+    assert rows.file(case.project, case.query, form) == case.path(form).read_bytes()
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_parquet_export_has_the_checked_in_values_and_types(rows: Filled, case: Case) -> None:
+    table = pq.read_table(io.BytesIO(rows.file(case.project, case.query, "PARQUET")))
+    found = [{name: typed(value) for name, value in row.items()} for row in table.to_pylist()]
+    assert listed(table.column_names, found) == case.path("PARQUET").read_text("utf-8")
+
+
+def test_no_file_is_left_that_nothing_is_compared_with() -> None:
+    assert {path.name for path in FILES.iterdir()} == {case.path(form).name for case in CASES for form in ENDINGS}

@@ -1,0 +1,86 @@
+"""An export while another process writes to its rows at full speed holds one moment's rows, each once, none missing.
+
+`ROUNDS=100 pytest tests/contract/test_read_while_written.py` exports each table that often.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from config.database import open_database
+from tests.contract.reading import Read, World, world
+from tests.contract.writing import START, Rounds, Target, state, writing_to_clickhouse, writing_to_database
+from tests.services.stacks import Stack
+
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+
+SPAN = {"trace_id": "t", "environment": "default", "level": "DEFAULT", "created_at": START, "updated_at": START}
+TARGETS = {
+    "traces": Target("traces", "timestamp", "name", {}),
+    "observations": Target("observations", "start_time", "name", SPAN, slot="type"),
+    "events": Target("events_full", "start_time", "name", {**SPAN, "type": "SPAN"}, id="span_id"),
+    "scores": Target(
+        "scores",
+        "timestamp",
+        "comment",
+        {"trace_id": "t", "value": 1.0, "data_type": "NUMERIC", "source": "API", "created_at": START},
+        slot="name",
+    ),
+    "dataset_run_items": Target(
+        "dataset_run_items_rmt",
+        "created_at",
+        "trace_id",
+        {"dataset_item_id": "i", "dataset_id": "d"},
+        slot="dataset_run_id",
+    ),
+}
+SHOWN = {"scores": "comment", "dataset_run_items": "traceId", "audit_logs": "action", "dataset_items": "sourceTraceId"}
+
+
+@pytest.fixture
+def made(stack: Stack) -> Iterator[World]:
+    made = world(stack.environment())
+    yield made
+    made.client.close()
+    made.database.dispose()
+
+
+def seen(read: Read, table: str) -> dict[str, str]:
+    ids = read.ids()
+    assert len(set(ids)) == len(ids), "a row is there twice"
+    return {row["id"]: row[SHOWN.get(table, "name")] for row in read.rows}
+
+
+def hold_one_moment(export: Callable[[], dict[str, str]], rounds: Rounds) -> None:
+    overtaken = 0
+    for _ in range(ROUNDS):
+        earliest = rounds.done.value
+        found = export()
+        latest = rounds.begun.value
+        moment = int(found["kept00"][1:])
+        assert found == state(moment)
+        assert earliest <= moment <= latest
+        overtaken += latest > earliest
+    assert overtaken, "nothing was written while anything was read"
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("table", TARGETS)
+def test_rows_of_clickhouse_are_those_of_one_moment(stack: Stack, made: World, table: str) -> None:
+    environment = stack.environment()
+    with writing_to_clickhouse(environment["CLICKHOUSE_URL"], environment["CLICKHOUSE_DB"], TARGETS[table]) as rounds:
+        hold_one_moment(lambda: seen(made.read(tableName=table), table), rounds)
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("table", ["audit_logs", "dataset_items"])
+def test_rows_of_the_database_are_those_of_one_moment(made: World, table: str) -> None:
+    database = open_database(made.database.url)
+    with database.connect():  # before the writer: SQLite's readers and writers get out of each other's way
+        pass
+    reader = replace(made, sources=replace(made.sources, database=database))
+    with writing_to_database(made.database.url.render_as_string(hide_password=False), table) as rounds:
+        hold_one_moment(lambda: seen(reader.read(tableName=table), table), rounds)
+    database.dispose()

@@ -1,0 +1,93 @@
+"""Says which files there are: every table, and every way to read one, in every format, of a small seeded world."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.oracle import worlds
+from tests.oracle.cells import border
+from tests.oracle.load import Document
+from tests.oracle.pools import EVENTS_ONLY, PROJECTS
+
+FILES = Path(__file__).parent / "files"
+SEED, SIZE = 1912, 5
+NOT_UTF_8 = frozenset(map(chr, range(0xDC80, 0xDD00)))
+ENDINGS = {"CSV": "csv", "JSON": "json", "JSONL": "jsonl", "PARQUET": "parquet.json"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One export; its files are called `name`."""
+
+    name: str
+    project: str
+    query: Mapping[str, Any]
+
+    @property
+    def micros(self) -> bool:
+        """Whether its instants are those of events, which have microseconds."""
+        return self.name in {"events", "observations-of-events", "traces-of-events", "sessions-of-events"}
+
+    def path(self, file_format: str) -> Path:
+        """Where the file of a format is; of Parquet, its typed content."""
+        return FILES / f"{self.name}.{ENDINGS[file_format]}"
+
+
+def _case(table: str, order_by: str, *, events: bool = False, derived: bool = False) -> Case:
+    query = {
+        "tableName": table,
+        "filter": None,
+        "orderBy": {"column": order_by, "order": "ASC"},
+        "useEventsTable": events,
+    }
+    name = f"{table}-of-events" if events or derived else table
+    return Case(name, EVENTS_ONLY if derived else PROJECTS[0], query)
+
+
+CASES = (
+    _case("traces", "id"),
+    _case("traces", "id", derived=True),
+    _case("observations", "id"),
+    _case("observations", "id", events=True),
+    _case("events", "id"),
+    _case("scores", "id"),
+    _case("scores", "id", events=True),
+    _case("sessions", "id"),
+    _case("sessions", "id", events=True),
+    _case("dataset_items", "id"),
+    _case("dataset_run_items", "createdAt"),
+    _case("audit_logs", "createdAt"),
+)
+
+
+def world() -> dict[str, list[dict[str, Any]]]:
+    """The raw rows by table, without what a format may write in more than one way."""
+    return {
+        table: [{name: _settled(value) for name, value in _numberless(table, row).items()} for row in rows]
+        for table, rows in worlds.make(SEED, SIZE).items()
+    }
+
+
+def _numberless(table: str, row: dict[str, Any]) -> dict[str, Any]:
+    """A score that is a text without the number beside it, which nobody sees but the order of the texts."""
+    return {**row, "value": 0.0} if table == "scores" and row["data_type"] not in {"NUMERIC", "BOOLEAN"} else row
+
+
+def _settled(value: Any) -> Any:
+    if isinstance(value, str):
+        return "plain" if border(value) or NOT_UTF_8 & set(value) else value
+    if isinstance(value, list):
+        return [_settled(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _settled(each) for key, each in value.items()}
+    return Document(_stored(value.value)) if isinstance(value, Document) else value
+
+
+def _stored(value: Any) -> Any:
+    """A document with its keys in the order that PostgreSQL keeps: short ones first."""
+    if isinstance(value, list):
+        return [_stored(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _stored(value[key]) for key in sorted(value, key=lambda key: (len(key.encode()), key))}
+    return value

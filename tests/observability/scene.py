@@ -1,0 +1,186 @@
+"""A Waybill under load, watched by Prometheus, and the faults that can be made in it from outside."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psutil
+from confluent_kafka import Producer
+from sqlalchemy import Engine, select
+
+from cli import build
+from cli.embedded.sample import PROJECTS, fill
+from cli.embedded.schema import create_application_schema
+from config.database import writing
+from config.events import ExportRequested
+from config.migrations import migrate
+from config.settings import Settings
+from config.tables import users
+from consumer.records import Job
+from tests.e2e.daemons import Daemon, command, daemon
+from tests.services.prometheus import Prometheus
+from tests.services.s3 import Bucket
+
+QUICK = {
+    "WAYBILL_SWEEP_SECONDS": "0.5",
+    "WAYBILL_HEARTBEAT_SECONDS": "0.5",
+    "WAYBILL_LEASE_SECONDS": "6",
+    "WAYBILL_RETRY_BASE_SECONDS": "0.5",
+    "WAYBILL_MAX_ATTEMPTS": "3",
+    "WAYBILL_DRAIN_SECONDS": "1",
+}
+ROWS = 500
+FORMATS = ("CSV", "JSON", "JSONL", "PARQUET")
+NO_LIMIT = 1 << 40
+_IN_ITS_OWN_GROUP = 'mount --bind "$1" /sys/fs/cgroup; shift; exec "$@"'
+
+
+@dataclass
+class Scene:
+    """What a test sees: the servers around Waybill, its daemons, and a load that goes on."""
+
+    folder: Path
+    settings: Settings
+    environment: dict[str, str]
+    bucket: Bucket
+    prometheus: Prometheus
+    consumers: dict[str, Daemon] = field(default_factory=dict)
+    notifiers: dict[str, Daemon] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    def __post_init__(self) -> None:
+        self.engine: Engine = build.engine(self.settings)
+        self._jobs = build.jobs(self.settings)
+        self._producer = Producer({"bootstrap.servers": self.settings.kafka_bootstrap_servers})
+        self.group = self.folder / "cgroup"
+        self.group.mkdir()
+        self.limit(NO_LIMIT)
+
+    def prepare(self) -> None:
+        """Make the tables, and some rows to be exported."""
+        with build.clickhouse_client(self.settings) as client:
+            create_application_schema(client, self.engine)
+            migrate(self.engine)
+            fill(client, self.engine, rows=ROWS)
+        with self.engine.connect() as connection:
+            self._user = str(connection.execute(select(users.c.id).where(users.c.email.is_not(None))).scalar())
+
+    @contextlib.contextmanager
+    def consumer(self, **changes: str) -> Iterator[Daemon]:
+        """Run a consumer in a memory control group of its own, scraped from when it is ready until it is gone."""
+        inside = ["unshare", "--mount", "sh", "-ec", _IN_ITS_OWN_GROUP, "sh", str(self.group)]
+        environment = {**self.environment, **changes}
+        with daemon("consumer", self.folder, environment, launcher=[*inside, *command("consumer")]) as running:
+            yield from self._scraped(self.consumers, running)
+
+    @contextlib.contextmanager
+    def notifier(self) -> Iterator[Daemon]:
+        """Run a notifier, scraped in the same way."""
+        with daemon("notify", self.folder, self.environment) as running:
+            yield from self._scraped(self.notifiers, running)
+
+    def limit(self, size: int) -> None:
+        """Set the memory that consumers may use, in bytes."""
+        (self.group / "memory.max").write_text(f"{size}\n")
+
+    def ask(self) -> Job:
+        """Queue an export and ring for it."""
+        job = self.queue()
+        self.ring(job)
+        return job
+
+    def queue(self) -> Job:
+        """Queue an export."""
+        format_ = FORMATS[next(self._numbers) % len(FORMATS)]
+        query: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
+        return self._jobs.create(PROJECTS[0], self._user, "An export", query, format_, datetime.now(UTC))
+
+    def ring(self, job: Job) -> None:
+        """Publish the event of an export."""
+        self.publish(ExportRequested(project_id=job.project_id, batch_export_id=job.id).encode())
+
+    def publish(self, value: bytes) -> None:
+        """Publish a request, whatever it says."""
+        self._producer.produce(self.settings.requests_topic, value)
+        self._producer.flush(10)
+
+    def status(self, job: Job) -> str:
+        """The state of an export."""
+        found = self._jobs.find(job.project_id, job.id)
+        assert found is not None
+        return found.status
+
+    @contextlib.contextmanager
+    def load(self, seconds: float = 1.0) -> Iterator[None]:
+        """Ask for an export every so many seconds while the block runs."""
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.wait(seconds):
+                self.ask()
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    @contextlib.contextmanager
+    def frozen(self, part: str) -> Iterator[None]:
+        """Let an embedded part answer nobody while the block runs."""
+        marks = f"cli.embedded.{part}"
+        stopped = [each for each in psutil.Process().children() if marks in each.cmdline()]
+        assert stopped, f"no {part} runs"
+        for each in stopped:
+            each.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for each in stopped:
+                each.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def without_bucket(self) -> Iterator[None]:
+        """Let the store refuse everything while the block runs: there is no bucket."""
+        self.bucket.remove()
+        try:
+            yield
+        finally:
+            self.bucket.client.create_bucket(Bucket=self.bucket.name)
+
+    @contextlib.contextmanager
+    def locked_database(self) -> Iterator[None]:
+        """Let nobody write to the database while the block runs."""
+        with writing(self.engine):
+            yield
+
+    def _scraped(self, running: dict[str, Daemon], one: Daemon) -> Iterator[Daemon]:
+        running[one.url] = one
+        self._scrape()
+        try:
+            yield one
+        finally:
+            del running[one.url]
+            self._scrape()
+
+    def _scrape(self) -> None:
+        self.prometheus.scrape({"waybill-consumer": list(self.consumers), "waybill-notify": list(self.notifiers)})
+
+
+def kill(one: Daemon) -> None:
+    """End a daemon as a node that dies does."""
+    one.process.kill()
+    one.process.wait()
+
+
+def resident(one: Daemon) -> int:
+    """The memory that a daemon uses, in bytes."""
+    return int(psutil.Process(one.process.pid).memory_info().rss)

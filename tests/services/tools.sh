@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Installs what the tests of the chart run: Helm and its helpers, Prometheus, and the schemas of Kubernetes and of the
+# custom resources. Needs Go and pip. The first run compiles for some minutes, a second finds everything in place.
+set -euo pipefail
+# shellcheck source=installing.sh
+source "$(dirname "${BASH_SOURCE[0]}")/installing.sh"
+
+# Its module replaces a dependency, which `go install` refuses: a module of our own says the same.
+install_helm_unittest() {
+  local binary="$cache/helm-unittest-$HELM_UNITTEST" module=github.com/helm-unittest/helm-unittest
+  if [ ! -x "$binary" ]; then
+    need go helm-unittest
+    mkdir "$work/unittest"
+    (
+      cd "$work/unittest"
+      quietly go mod init unittest
+      quietly go mod edit \
+        "-replace=github.com/vmware-labs/yaml-jsonpath=github.com/helm-unittest/yaml-jsonpath@v$YAML_JSONPATH"
+      quietly go get "$module/cmd/helm-unittest@v$HELM_UNITTEST"
+      quietly env CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$work/helm-unittest" "$module/cmd/helm-unittest"
+    )
+    mv "$work/helm-unittest" "$binary"
+  fi
+  say helm-unittest "$HELM_UNITTEST in $binary"
+}
+
+# Files of a Go module that are no code: the module's folder is told by `go mod download`.
+module_folder() {
+  need go "the schemas of $1"
+  go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'
+}
+
+install_crds() {
+  local crds="$cache/crds-$PROMETHEUS_OPERATOR-$KEDA" operator keda
+  if [ ! -d "$crds" ]; then
+    operator="$(module_folder "github.com/prometheus-operator/prometheus-operator@v$PROMETHEUS_OPERATOR")"
+    keda="$(module_folder "github.com/kedacore/keda/v2@v$KEDA")"
+    mkdir "$work/crds"
+    install -m 644 "$operator"/example/prometheus-operator-crd/*.yaml "$keda"/config/crd/bases/*.yaml "$work/crds"
+    mv "$work/crds" "$crds"
+  fi
+  say crds "Prometheus Operator $PROMETHEUS_OPERATOR, KEDA $KEDA in $crds"
+}
+
+# The strict JSON schemas of every Kubernetes version, as the validator kubernetes-validate ships them.
+install_kubernetes_schemas() {
+  local schemas="$cache/kubernetes-schemas-$KUBERNETES_SCHEMAS"
+  if [ ! -d "$schemas" ]; then
+    need python3 "the Kubernetes schemas"
+    quietly python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+      -r "$here/kubernetes-schemas.txt" -d "$work/wheel"
+    python3 -m zipfile -e "$work"/wheel/*.whl "$work/wheel/content"
+    mv "$work/wheel/content/kubernetes_validate/kubernetes-json-schema" "$schemas"
+  fi
+  say kubernetes "schemas in $schemas"
+}
+
+install_go helm "$HELM" helm.sh/helm/v3/cmd/helm
+install_go helm-docs "$HELM_DOCS" github.com/norwoodj/helm-docs/cmd/helm-docs
+install_helm_unittest
+install_go kubeconform "$KUBECONFORM" github.com/yannh/kubeconform/cmd/kubeconform
+# Without the service discoveries, and so without the clients of every cloud, both build in a fraction of the time.
+install_go promtool "$PROMETHEUS" github.com/prometheus/prometheus/cmd/promtool remove_all_sd
+install_go prometheus "$PROMETHEUS" github.com/prometheus/prometheus/cmd/prometheus remove_all_sd
+install_crds
+install_kubernetes_schemas
