@@ -82,7 +82,6 @@ resources: install ## Measure memory and CPU by slots, part size and format
 .PHONY: ci
 ci: install check ## What CI runs: every check, every real service required
 	@tests/ci.sh
-	@WAYBILL_TEST_REAL=require WAYBILL_TEST_PATIENCE=180 $(BIN)/python -m pytest -m faults_often tests/faults
 
 PIN := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 

@@ -157,6 +157,14 @@ class Jobs:
             return False
         return True
 
+    def close_ownerless(self, run: Run, now: datetime) -> bool:
+        """Close the run of a dead worker whose export's row is gone."""
+        same = and_(runs.c.export_id == run.export_id, runs.c.attempt == run.attempt)
+        open_ = and_(same, runs.c.finished_at.is_(None), runs.c.lease_until <= now)
+        values = {"outcome": Outcome.CANCELLED, "finished_at": now, "error_class": Failure.LOST}
+        with changing(self.engine) as connection:
+            return connection.execute(update(runs).where(open_).values(values)).rowcount == 1
+
     def forget_object(self, run: Run) -> None:
         """Note that the attempt's file is deleted: its run has no key any more."""
         same = and_(runs.c.export_id == run.export_id, runs.c.attempt == run.attempt)

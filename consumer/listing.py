@@ -96,3 +96,13 @@ def list_orphans(engine: Engine, *, now: datetime, limit: int) -> list[Job]:
     )
     with looking(engine) as connection:
         return [to_job(row) for row in connection.execute(query.limit(limit)).mappings()]
+
+
+def list_ownerless(engine: Engine, *, now: datetime, limit: int) -> list[Run]:
+    """List attempts that are open, without a lease, and whose export's row the application has deleted."""
+    owned = select(batch_exports.c.id).where(
+        batch_exports.c.id == runs.c.export_id, batch_exports.c.project_id == runs.c.project_id
+    )
+    query = select(runs).where(runs.c.finished_at.is_(None), runs.c.lease_until <= now, ~owned.exists())
+    with looking(engine) as connection:
+        return [to_run(row) for row in connection.execute(query.limit(limit)).mappings()]

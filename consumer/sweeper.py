@@ -7,9 +7,9 @@ from datetime import timedelta
 from config.threads import in_thread
 from consumer.clock import DatabaseClock
 from consumer.guards import Policy
-from consumer.labels import labels_of
+from consumer.labels import OTHER, labels_of
 from consumer.leftovers import clear_leftovers
-from consumer.listing import list_due, list_orphans
+from consumer.listing import list_due, list_orphans, list_ownerless
 from consumer.reception import Closed, Reception
 from consumer.records import Failure, Job, Outcome, Run
 from consumer.run import Bench
@@ -57,8 +57,11 @@ class Sweeper:
                 return
             try:
                 await self.reception.take_up(job)
-            except (Closed, Unavailable):
+            except Closed:
                 raise
+            except Unavailable as error:
+                # It may be this row alone: one that another transaction holds must not keep the others waiting.
+                logger.warning("an export is taken up later: %s", error, extra=job.log_context())
             except Exception:
                 logger.exception("an export could not be taken up", extra=job.log_context())
 
@@ -74,7 +77,7 @@ class Sweeper:
         )
 
     def _close_orphans(self) -> None:
-        """Clear what the dead left of exports that were ended meanwhile, then close their runs."""
+        """Clear what the dead left of exports that were ended or deleted meanwhile, then close their runs."""
         now = self.bench.now()
         for job in list_orphans(self.bench.jobs.engine, now=now, limit=BATCH):
             try:
@@ -85,8 +88,15 @@ class Sweeper:
                 continue
             if self.bench.jobs.close_orphan(job, now):
                 logger.warning("closed the run of a dead worker", extra=job.log_context())
-                self.bench.metrics.exports.labels(Outcome.CANCELLED, *labels_of(job)).inc()
-                self.bench.metrics.attempts_failed.labels(Failure.LOST).inc()
+                self._count(*labels_of(job))
+        for run in list_ownerless(self.bench.jobs.engine, now=now, limit=BATCH):
+            if self.bench.jobs.close_ownerless(run, now):
+                logger.warning("closed the run of an export that was deleted", extra={"export_id": run.export_id})
+                self._count(OTHER, OTHER)
+
+    def _count(self, table: str, format_: str) -> None:
+        self.bench.metrics.exports.labels(Outcome.CANCELLED, table, format_).inc()
+        self.bench.metrics.attempts_failed.labels(Failure.LOST).inc()
 
     def _clear(self, job: Job, run: Run) -> None:
         try:

@@ -14,6 +14,7 @@ wait_for_things() {
   tests/services/tools.sh
   local failed=0
   tests "${waiting[@]}" || failed=1
+  WAYBILL_TEST_PATIENCE=180 tests -m faults_often tests/faults || failed=1
   return "$failed"
 }
 

@@ -16,7 +16,7 @@ from config.migrations import migrate
 from config.tables import application, batch_exports
 from consumer.guards import Verdict
 from consumer.jobs import Jobs
-from consumer.listing import list_due, list_jobs, list_orphans, list_runs
+from consumer.listing import list_due, list_jobs, list_orphans, list_ownerless, list_runs
 from consumer.outbox import mark_published, unpublished
 from consumer.records import Claim, Failure, Hold
 from pipeline.errors import Rejected, Unavailable
@@ -437,6 +437,21 @@ def test_a_row_that_was_deleted_is_a_lost_lease(engine: Engine, jobs: Jobs) -> N
     assert jobs.beat(claim, rows=0, bytes_=0, now=after(1)) is Hold.LOST
     assert jobs.complete(claim, result_of(), url="x", expires_at=after(9), now=after(1)) is Hold.LOST
     assert letters(engine) == []
+
+
+def test_the_run_of_a_dead_worker_is_closed_when_its_row_was_deleted(engine: Engine, jobs: Jobs) -> None:
+    claimed(jobs)
+    assert list_ownerless(engine, now=after(60), limit=9) == []
+    with engine.begin() as connection:
+        connection.execute(delete(batch_exports))
+
+    assert list_ownerless(engine, now=after(59), limit=9) == []
+    (run,) = list_ownerless(engine, now=after(60), limit=9)
+    assert not jobs.close_ownerless(run, after(59))
+    assert jobs.close_ownerless(run, after(60))
+
+    assert (runs_of(engine)[0]["outcome"], runs_of(engine)[0]["finished_at"]) == ("cancelled", after(60))
+    assert list_ownerless(engine, now=after(60), limit=9) == []
 
 
 def test_events_leave_the_outbox_in_order_when_they_are_marked(engine: Engine) -> None:

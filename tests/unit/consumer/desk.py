@@ -19,6 +19,7 @@ from consumer.slots import Rhythm, Slots
 from pipeline.types import Progress
 from tests.unit.consumer.scenes import NOW, TERMS
 
+SLOTS = 1
 POLICY = Policy(enabled=True, stale_after=timedelta(days=30), max_attempts=3)
 
 
@@ -45,7 +46,7 @@ class Desk:
         self.closed = asyncio.Event()
         self.ran: list[Claim] = []
         self.slots = Slots(
-            1,
+            SLOTS,
             work=self._work,
             beat=lambda _, __: Hold.KEPT,
             on_end=lambda: None,

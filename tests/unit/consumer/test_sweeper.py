@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine, delete, make_url
 
 from config.database import open_database
 from config.migrations import migrate
-from config.tables import application
+from config.tables import application, batch_exports
 from consumer.clock import DatabaseClock
+from consumer.jobs import Jobs
+from consumer.records import Job
 from consumer.relay import relay
 from consumer.sweeper import Sweeper
 from pipeline.errors import Unavailable
@@ -118,6 +120,40 @@ def test_a_store_that_is_away_does_not_hold_up_the_sweep(stage: Stage, monkeypat
 
     assert [claim.job.id for claim in desk.ran] == ["waiting"]
     assert runs_of(stage.engine)[0]["finished_at"] is None
+
+
+def test_a_row_that_is_held_by_another_does_not_hold_up_the_sweep(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("old", "older"):
+        queue(stage.engine, name, created_at=NOW - timedelta(minutes=len(name)))
+    claim = Jobs.claim
+
+    def held(jobs: Jobs, job: Job, *rest: Any) -> Any:
+        if job.id == "older":
+            raise Unavailable("the row is locked")
+        return claim(jobs, job, *rest)
+
+    monkeypatch.setattr(Jobs, "claim", held)
+    monkeypatch.setattr("tests.unit.consumer.desk.SLOTS", 2)
+
+    desk, _ = sweep(stage)
+
+    assert [taken.job.id for taken in desk.ran] == ["old"]
+
+
+def test_it_closes_the_run_of_a_dead_worker_whose_row_was_deleted(stage: Stage) -> None:
+    queue(stage.engine)
+    claimed(stage.jobs)
+    with stage.engine.begin() as connection:
+        connection.execute(delete(batch_exports))
+
+    sweep(stage)
+
+    assert runs_of(stage.engine)[0]["outcome"] == "cancelled"
+    labels = {"outcome": "cancelled", "table": "other", "format": "other"}
+    assert stage.metrics.registry.get_sample_value("waybill_exports_total", labels) == 1
+    assert stage.failures("lost") == 1
 
 
 def test_the_relay_publishes_in_order_and_marks_what_was_delivered(stage: Stage) -> None:
