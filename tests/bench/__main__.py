@@ -29,6 +29,7 @@ TABLES = (
 FORMATS = ("CSV", "JSONL", "JSON", "PARQUET")
 GOALS = {"CSV": 0.7, "PARQUET": 0.7, "JSON": 0.5, "JSONL": 0.5}
 TIMES_ROW_BY_ROW = 5
+WIDTH = 120
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="*", default=TABLES, choices=TABLES, help="tables besides traces")
     parser.add_argument("--names", nargs="*", type=int, default=(10, 200, 500, 1000), help="numbers of score names")
     options = parser.parse_args()
-    console = Console()
+    console = Console(width=max(Console().width, WIDTH))
     with tempfile.TemporaryDirectory(prefix="waybill-bench-") as name, contextlib.ExitStack() as running:
         folder = Path(name)
         parts = running.enter_context(stack.started(folder / "parts"))

@@ -53,8 +53,8 @@ def _fill(clickhouse: str, count: int) -> str:
     with contextlib.closing(clickhouse_connect.get_client(dsn=clickhouse)) as client:
         for table, name in (("traces", "name"), ("scores", f"concat('score ', toString(cityHash64(id) % {count}))")):
             client.command(
-                f"INSERT INTO {table} SELECT * REPLACE ('{project}' AS project_id, {name} AS name) FROM {table} FINAL"
-                f" WHERE project_id = '{PROJECT}' LIMIT {ROWS_WITH_NAMES}"
+                f"INSERT INTO {table} SELECT * REPLACE ('{project}' AS project_id, {name} AS name) FROM"
+                f" (SELECT * FROM {table} FINAL WHERE project_id = '{PROJECT}' LIMIT {ROWS_WITH_NAMES})"
             )
     return project
 
