@@ -29,6 +29,10 @@ CHECK_SECONDS = 10
 Check = Callable[[], None]
 
 
+class Unused(Exception):
+    """A dependency is not set up, and need not be; the text says what there is not without it."""
+
+
 def engine(settings: Settings) -> Engine:
     """Open the application's database; needs DATABASE_URL."""
     return open_database(settings.database)
@@ -153,6 +157,8 @@ def _check_clickhouse(settings: Settings) -> None:
 
 
 def _check_mail(settings: Settings) -> None:
+    if settings.email_from_address is None and settings.smtp_connection_url is None:
+        raise Unused("EMAIL_FROM_ADDRESS and SMTP_CONNECTION_URL are not set: nobody will be mailed")
     post = read_post(settings)
     if post is None:
         raise LookupError("EMAIL_FROM_ADDRESS or SMTP_CONNECTION_URL is not set: nobody will be mailed")

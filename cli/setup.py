@@ -18,6 +18,7 @@ from config.settings import Settings, load
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TOPIC_SECONDS = 30.0
+COLOURS = {"ok": "green", "off": "yellow", "failed": "bold red"}
 
 
 def migrate(
@@ -80,24 +81,27 @@ def topics() -> None:
 def doctor(as_json: JsonFlag = False) -> None:
     """Try every dependency and say what is wrong with each."""
     settings = load(needs=["DATABASE_URL"])
-    results: dict[str, str | None] = {}
-    for name, check in build.checks(settings, build.engine(settings)).items():
-        try:
-            check()
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is the diagnosis)
-            results[name] = str(error).strip() or type(error).__name__
-        else:
-            results[name] = None
+    found = {name: _diagnose(check) for name, check in build.checks(settings, build.engine(settings)).items()}
     if as_json:
-        print_json({name: why or "ok" for name, why in results.items()})
+        print_json({name: why or mark for name, (mark, why) in found.items()})
     else:
-        for name, why in results.items():
-            mark = "[green]ok[/]" if why is None else "[bold red]failed[/]"
-            console().print(f"{name:<12} {mark}")
+        for name, (mark, why) in found.items():
+            console().print(f"{name:<12} [{COLOURS[mark]}]{mark}[/]")
             if why is not None:
                 console().print(f"             {why}", markup=False)
-    if any(results.values()):
+    if any(mark == "failed" for mark, _ in found.values()):
         raise typer.Exit(1)
+
+
+def _diagnose(check: build.Check) -> tuple[str, str | None]:
+    """Try a dependency: the mark that it gets, and why if it is not ok."""
+    try:
+        check()
+    except build.Unused as why:
+        return "off", str(why)
+    except Exception as error:  # noqa: BLE001 (whatever it is, it is the diagnosis)
+        return "failed", str(error).strip() or type(error).__name__
+    return "ok", None
 
 
 def config(as_json: JsonFlag = False) -> None:
