@@ -1,15 +1,17 @@
 """Makes one attempt at one notice, and records how it ended."""
 
 import logging
+import time
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
-from config.events import ExportFinished, read_finished
+from config.events import read_finished
 from config.links import Links
 from config.logs import about
 from config.settings import Settings
@@ -86,7 +88,7 @@ def attempt(desk: Desk, notice: Notice, now: datetime) -> Attempt:
 
 def _attempt(desk: Desk, notice: Notice, now: datetime) -> Attempt:
     try:
-        return _tell(desk, read_finished(notice.payload), now)
+        return _tell(desk, notice, now)
     except Undeliverable as error:
         return Attempt(Outcome.FAILED, str(error))
     except Unavailable as error:
@@ -121,7 +123,8 @@ def settle(notices: Notices, notice: Notice, ended: Attempt, now: datetime) -> O
     return outcome
 
 
-def _tell(desk: Desk, event: ExportFinished, now: datetime) -> Attempt:
+def _tell(desk: Desk, notice: Notice, now: datetime) -> Attempt:
+    began, event = time.monotonic(), read_finished(notice.payload)
     if desk.post is None:
         return Attempt(Outcome.SKIPPED, "EMAIL_FROM_ADDRESS or SMTP_CONNECTION_URL is not set")
     found = recipient.find(desk.engine, event)
@@ -138,8 +141,22 @@ def _tell(desk: Desk, event: ExportFinished, now: datetime) -> Attempt:
     if why := recipient.why_not(event, found, letter.url or letter.page, now):
         return Attempt(Outcome.SKIPPED, why)
     message = mail.compose(event, letter, sender=desk.post.sender, now=now)
-    smtp.send(desk.post.server, message)
+    smtp.send(
+        desk.post.server,
+        message,
+        fence=lambda: _hold(desk.notices, notice, now + timedelta(seconds=time.monotonic() - began)),
+    )
     return Attempt(Outcome.SENT, str(message["Message-ID"]))
+
+
+def _hold(notices: Notices, notice: Notice, now: datetime) -> None:
+    """Make sure that the notice is still ours: after a sleep for longer than its lease, another may have sent it."""
+    try:
+        held = notices.beat(notice, now)
+    except SQLAlchemyError as error:
+        raise Unavailable(f"the database does not answer ({type(error).__name__})") from error
+    if not held:
+        raise Unavailable("another notifier has taken the notice over")
 
 
 def _page(nextauth_url: str | None, project_id: str) -> str | None:

@@ -4,7 +4,7 @@ import re
 import smtplib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -77,9 +77,10 @@ def parse_server(url: str) -> Server:
     )
 
 
-def send(server: Server, message: EmailMessage) -> None:
+def send(server: Server, message: EmailMessage, fence: Callable[[], None] = lambda: None) -> None:
     """Hand the mail over to the one that its header names; returning means that the server has taken it.
 
+    `fence` is called right before the mail itself is sent, and raises if it must not be.
     Raises Unavailable (no answer, 4xx, a certificate or login that does not work), Undeliverable (5xx for the
     recipient or the content, or an address that the server has no means to reach), or Unanswered (no answer to the
     mail itself, which may have been taken).
@@ -87,6 +88,7 @@ def send(server: Server, message: EmailMessage) -> None:
     with _translated(), _session(server) as client:
         policy = _announce(client, message)
         data = LEADING_DOT.sub(b"..", message.as_bytes(policy=policy))
+        fence()
         client.send(data.removesuffix(b"\r\n") + b"\r\n.\r\n")
         code, text = _answer(client)
         if code != OK:

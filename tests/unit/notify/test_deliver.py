@@ -87,6 +87,25 @@ def test_the_user_who_asked_is_told(engine: Engine, desk: Desk, server: MailServ
     assert URL in str(body.get_content()).splitlines()
 
 
+def test_a_notifier_that_slept_for_longer_than_its_lease_sends_nothing(
+    engine: Engine, desk: Desk, server: MailServer
+) -> None:
+    add_user(engine)
+    add_export(engine)
+    slept = claim(desk)
+    later = NOW + timedelta(days=2)
+    taken_over = desk.notices.claim(desk.notices.due(later, limit=1)[0], later)
+    assert taken_over is not None
+
+    ended = attempt(desk, slept, NOW)
+
+    assert (ended.outcome, ended.detail) == (Outcome.RETRIED, "another notifier has taken the notice over")
+    assert settle(desk.notices, slept, ended, later) is None
+    assert server.taken == []
+    assert attempt(desk, taken_over, NOW).outcome is Outcome.SENT
+    assert len(server.taken) == 1
+
+
 def test_a_failure_is_told_with_its_reason(engine: Engine, desk: Desk, server: MailServer) -> None:
     add_user(engine)
     add_export(engine, status="FAILED", url=None, expires_at=None)
