@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from config.kafka import build_app, check_topics, message_headers, raw_topic
 from config.metrics import Metrics
 from config.settings import Settings
 from config.tables import notices
+from config.threads import in_thread, start_in_thread
 from config.tracing import read_traceparent
 from config.vitals import follow_loop, follow_pool
 from notify import missed
@@ -34,6 +36,9 @@ R = TypeVar("R")
 DEFAULT_PORT = 6067
 AT_ONCE = 4
 AGAIN_SECONDS = 1.0
+GRACE_SECONDS = 5.0
+"""How long a mail that the server has already may take to be answered when the process ends."""
+
 LONGEST_SECONDS = 1800.0
 """More than the slowest mail server can keep one mail without being cut off."""
 
@@ -60,9 +65,11 @@ async def run(settings: Settings, desk: Desk, metrics: Metrics) -> None:
             build = partial(_listen, settings, notifier, Path(folder))
             await supervise(build, health=health, metrics=metrics, stop=stop)
             try:
-                await asyncio.wait_for(loops, settings.drain_seconds)
+                await asyncio.wait_for(asyncio.shield(loops), settings.drain_seconds)
             except TimeoutError:
-                logger.warning("stopped while a mail was on its way; another notifier takes it over")
+                await notifier.hand_over()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(loops, GRACE_SECONDS)
 
 
 def _listen(settings: Settings, notifier: "Notifier", datadir: Path) -> faust.App:
@@ -87,6 +94,7 @@ class Notifier:
         self._health = health
         self._stop = stop
         self._rung = asyncio.Event()
+        self._on_their_way: dict[str, Notice] = {}
         self._topic = settings.completions_topic
         self._heartbeat = settings.heartbeat_seconds
         self._sweep = settings.sweep_seconds
@@ -153,13 +161,24 @@ class Notifier:
             if await asyncio.to_thread(store.abandon, notice, _now()):
                 self._count(Outcome.FAILED)
             return
-        trying = asyncio.create_task(asyncio.to_thread(attempt, self._desk, claimed, _now()))
+        self._on_their_way[claimed.event_id] = claimed
+        trying = start_in_thread(attempt, self._desk, claimed, _now())
         while not (await asyncio.wait({trying}, timeout=self._heartbeat))[0]:
             await self._beat(claimed)
+        del self._on_their_way[claimed.event_id]
         # A mail that is out and not recorded would be sent again: only the end of the process may stop this.
         outcome = await _insist(settle, store, claimed, trying.result(), _now())
         if outcome is not None:
             self._count(outcome)
+
+    async def hand_over(self) -> None:
+        """Give up the mails that are on their way: what the server has not been given yet is sent by another."""
+        for notice in list(self._on_their_way.values()):
+            logger.warning("a mail on its way is left to another notifier", extra={"event_id": notice.event_id})
+            try:
+                await in_thread(self._desk.notices.postpone, notice, "the notifier had to end", _now())
+            except SQLAlchemyError as error:
+                logger.warning("a mail waits for its lease to end: %s", type(error).__name__)
 
     async def _beat(self, notice: Notice) -> None:
         try:

@@ -112,10 +112,8 @@ def _notifier_dies_before(scene: Scene) -> None:
 
 def _notifier_dies_after(scene: Scene) -> None:
     notifier, export_id = _mail_on_its_way(scene)
-    scene.servers.postgres_wire.be(Weather(silent=True))  # it can't write down that the mail is out
-    scene.servers.smtp_wire.heal()
+    scene.servers.smtp_wire.be(Weather(delay=1.5))  # the server's answer is late
     eventually(lambda: scene.mails(export_id), what="the mail is accepted")
-    scene.pause(0, 1)
     notifier.process.kill()
     notifier.process.wait()
     scene.servers.heal()

@@ -1,4 +1,5 @@
 import asyncio
+import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -137,6 +138,42 @@ def test_two_notifiers_send_one_mail_each_notice(engine: Engine, desk: Desk, ser
     asyncio.run(play())
 
     assert len({each["Message-ID"] for each in server.messages}) == len(server.taken) == 20
+
+
+def test_a_mail_that_the_server_was_not_given_yet_is_handed_over(
+    engine: Engine, desk: Desk, server: MailServer
+) -> None:
+    async def play() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            post = Post(parse_server(f"smtp://127.0.0.1:{silent.getsockname()[1]}"), "exports@example.com")
+            ending = notifier(replace(desk, post=post), asyncio.Event())
+            await ending.record(completion().encode())
+            sending_it = asyncio.create_task(ending.send_due())
+            await eventually(lambda: rows(engine)[0].state == "sending")
+            conversation, _ = await asyncio.to_thread(silent.accept)
+            await ending.hand_over()
+            assert (rows(engine)[0].state, rows(engine)[0].error) == ("pending", "the notifier had to end")
+            with conversation:
+                await asyncio.to_thread(greet, conversation)
+            await sending_it
+        stop = asyncio.Event()
+        other = notifier(desk, stop)
+        await sending(other, stop, eventually(lambda: rows(engine)[0].state == "sent"))
+
+    asyncio.run(play())
+
+    assert len(server.taken) == 1
+
+
+def greet(conversation: socket.socket) -> None:
+    """Answer as a server does until the mail itself comes, or nothing more."""
+    conversation.settimeout(20)
+    conversation.sendall(b"220 hello\r\n")
+    for answer in (b"250 hello\r\n", b"250 OK\r\n", b"250 OK\r\n", b"354 go on\r\n"):
+        if not conversation.recv(1000):
+            return
+        conversation.sendall(answer)
+    assert conversation.recv(1000) == b"", "a mail was sent that was handed over"
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\xff\xfe", b"[]", b"{}", b"x" * 1_000_000])
