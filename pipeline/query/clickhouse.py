@@ -37,8 +37,9 @@ ALL_BUT_THE_FIRST = 1_000_000_000
 class Source:
     """A ReplacingMergeTree(event_ts, is_deleted): versions of a row, of which the one with the highest event_ts counts.
 
-    `slot` gives what the sorting key holds besides project and id. FINAL merges the versions within one slot; versions
-    of one id in different slots are `latest`'s to sort out. `identity` is the column that names a row in its project.
+    `slot` gives what the sorting key holds besides project and id, and the partition: a Date begins in 1970, a month
+    does not. FINAL merges the versions within one slot; versions of one id in different slots are `latest`'s to sort
+    out. `identity` is the column that names a row in its project.
     """
 
     table: TableClause
@@ -78,7 +79,7 @@ traces = Source(
         column("event_ts", DateTime64(3)),
         column("is_deleted", Integer()),
     ),
-    slot=lambda c: (func.toDate(c.timestamp),),
+    slot=lambda c: (func.toDate(c.timestamp), func.toYYYYMM(c.timestamp)),
 )
 
 observations = Source(
@@ -107,7 +108,7 @@ observations = Source(
         column("tool_call_names", Array(ChString())),
         column("is_deleted", Integer()),
     ),
-    slot=lambda c: (func.toString(c.type), func.toDate(c.start_time)),
+    slot=lambda c: (func.toString(c.type), func.toDate(c.start_time), func.toYYYYMM(c.start_time)),
 )
 
 scores = Source(
@@ -135,7 +136,7 @@ scores = Source(
         column("event_ts", DateTime64(3)),
         column("is_deleted", Integer()),
     ),
-    slot=lambda c: (func.toDate(c.timestamp), c.name),
+    slot=lambda c: (func.toDate(c.timestamp), c.name, func.toYYYYMM(c.timestamp)),
 )
 
 dataset_run_items = Source(

@@ -127,6 +127,13 @@ def test_a_deletion_on_another_day_deletes_the_trace(empty: World) -> None:
     assert empty.ids() == ["stays"]
 
 
+def test_a_deletion_in_another_month_of_what_is_one_day_for_the_server_deletes_the_trace(empty: World) -> None:
+    """A Date begins in 1970: the day before is the same one, but not the same partition."""
+    empty.traces({"timestamp": "1970-01-01 00:00:00.000"})
+    empty.traces({"timestamp": "1969-12-31 23:59:59.999", "event_ts": "2026-05-11 00:00:00.000", "is_deleted": 1})
+    assert empty.ids() == []
+
+
 def test_a_trace_written_again_after_its_deletion_is_back(empty: World) -> None:
     empty.traces({"is_deleted": 1})
     empty.traces({"timestamp": "2026-05-09 00:00:00.000", "event_ts": "2026-05-11 00:00:00.000"})
