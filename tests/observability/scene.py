@@ -34,6 +34,8 @@ QUICK = {
     "WAYBILL_RETRY_BASE_SECONDS": "0.5",
     "WAYBILL_MAX_ATTEMPTS": "3",
     "WAYBILL_DRAIN_SECONDS": "1",
+    "WAYBILL_PUBLIC_URL": "http://waybill.example",
+    "WAYBILL_SECRET_KEY": "k" * 32,
 }
 ROWS = 500
 FORMATS = ("CSV", "JSON", "JSONL", "PARQUET")

@@ -82,7 +82,10 @@ def test_every_panel_has_data_under_load(waybill: Scene) -> None:
                 del empty[each]
             return not empty
 
-        eventually(look, seconds=PATIENCE, what=f"data for all panels: {empty}")
+        try:
+            eventually(look, seconds=PATIENCE)
+        except AssertionError as error:
+            raise AssertionError(f"panels without data: {list(empty)}") from error
 
 
 def test_a_message_that_is_no_request_alerts_and_is_over_when_no_more_come(waybill: Scene) -> None:
