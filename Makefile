@@ -36,6 +36,10 @@ test: install ## Run the tests, on real services where this machine has them
 faults: install ## Let everything fail, five times each (FAULT_ROUNDS, FAULT_SEED); prints a table
 	@WAYBILL_TEST_PATIENCE=180 FAULT_ROUNDS=$${FAULT_ROUNDS:-5} FAULT_FULL=$${FAULT_FULL:-1} $(BIN)/python -m pytest -m faults tests/faults
 
+.PHONY: faults-often
+faults-often: install ## The third of the fault suite that finds most, once: a few minutes
+	@$(BIN)/python -m pytest -m faults_often tests/faults
+
 .PHONY: faults-soak
 faults-soak: install ## Let everything fail at random for an hour (SOAK_MINUTES)
 	@WAYBILL_TEST_PATIENCE=180 $(BIN)/python -m tests.faults.soak
