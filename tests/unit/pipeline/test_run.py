@@ -289,7 +289,7 @@ def test_progress_and_stages_are_counted(storage: Storage, metrics: Metrics) -> 
     result = deliver(spec(), table(), storage, progress, metrics, fence=lambda: None)
     assert (progress.rows, progress.bytes) == (30, result.bytes)
     stages = {sample.labels["stage"] for metric in metrics.stage_seconds.collect() for sample in metric.samples}
-    assert stages == {"read", "enrich", "wait", "encode", "compress", "checksum", "upload"}
+    assert stages == {"read", "enrich", "wait", "encode", "compress", "checksum", "upload", "idle"}
 
 
 def test_uploads_are_counted_by_how_they_end(storage: Storage, metrics: Metrics) -> None:
