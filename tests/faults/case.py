@@ -33,7 +33,6 @@ def play(case: Case, scene: Scene, number: int) -> None:
     scene.random = Random(f"{SEED}/{case.name}/{number}")
     scene.asked.clear()
     scene.servers.heal()
-    standing = list(scene.daemons)
     try:
         case.do(scene)
         scene.servers.heal()
@@ -42,7 +41,7 @@ def play(case: Case, scene: Scene, number: int) -> None:
         problems += oracle.eventually_none(lambda: oracle.uncounted(scene))
     finally:
         scene.servers.heal()
-        scene.dismiss(standing)
+        scene.muster()
     assert problems == [], f"{problems} (FAULT_SEED={SEED}, round {number})"
 
 

@@ -5,7 +5,7 @@ import json
 import signal
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,11 +40,15 @@ QUICK = {
 }
 LEASE = 4.0
 ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
+Start = Callable[["Scene"], Daemon]
 
 
 @dataclass
 class Scene:
-    """Where cases are played; what a test does itself goes past the proxies."""
+    """Where cases are played; what a test does itself goes past the proxies.
+
+    `started` says of each daemon, by its process id, when it was started.
+    """
 
     servers: Servers
     source: Source
@@ -53,9 +57,12 @@ class Scene:
     bucket: Bucket
     mailboxes: list[Mailbox]
     folder: Path
+    crew: Sequence[Start] = ()
     random: Random = field(default_factory=Random)
     daemons: list[Daemon] = field(default_factory=list)
+    started: dict[int, datetime] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    _mustered: dict[Start, Daemon] = field(default_factory=dict)
     _life: ExitStack = field(default_factory=ExitStack)
 
     def consumer(self, *, launcher: Sequence[str] | None = None, **changes: str) -> Daemon:
@@ -81,18 +88,22 @@ class Scene:
     ) -> Daemon:
         """Start a daemon with some settings changed, ready unless one does not `wait`."""
         environment = {**self.settings, **QUICK, **changes}
+        now = datetime.now(UTC)
         started = self._life.enter_context(daemon(name, self.folder, environment, wait=wait, launcher=launcher))
         self.daemons.append(started)
+        self.started[started.process.pid] = now
         return started
 
-    def dismiss(self, standing: list[Daemon]) -> None:
-        """End the daemons that are not of the crew, and forget those of it that have died."""
+    def muster(self) -> None:
+        """Have the crew and nobody else: end who is not of it, and start who of it is not there, or not any more."""
+        standing = {start: each for start, each in self._mustered.items() if each.process.poll() is None}
         for each in self.daemons:
-            if each not in standing and each.process.poll() is None:
+            if each not in standing.values() and each.process.poll() is None:
                 each.process.send_signal(signal.SIGCONT)
                 each.process.terminate()
                 each.process.wait(timeout=90)
-        self.daemons = [each for each in standing if each.process.poll() is None]
+        self.daemons = list(standing.values())
+        self._mustered = {start: standing.get(start) or start(self) for start in self.crew}
 
     def living(self, name: str = "") -> list[Daemon]:
         """The daemons that still run, those of a command or all."""
