@@ -45,10 +45,7 @@ Start = Callable[["Scene"], Daemon]
 
 @dataclass
 class Scene:
-    """Where cases are played; what a test does itself goes past the proxies.
-
-    `started` says of each daemon, by its process id, when it was started.
-    """
+    """Where cases are played; what a test does itself goes past the proxies."""
 
     servers: Servers
     source: Source
@@ -60,7 +57,6 @@ class Scene:
     crew: Sequence[Start] = ()
     random: Random = field(default_factory=Random)
     daemons: list[Daemon] = field(default_factory=list)
-    started: dict[int, datetime] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     _mustered: dict[Start, Daemon] = field(default_factory=dict)
     _life: ExitStack = field(default_factory=ExitStack)
@@ -88,10 +84,8 @@ class Scene:
     ) -> Daemon:
         """Start a daemon with some settings changed, ready unless one does not `wait`."""
         environment = {**self.settings, **QUICK, **changes}
-        now = datetime.now(UTC)
         started = self._life.enter_context(daemon(name, self.folder, environment, wait=wait, launcher=launcher))
         self.daemons.append(started)
-        self.started[started.process.pid] = now
         return started
 
     def muster(self) -> None:
