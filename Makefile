@@ -12,7 +12,7 @@ help: ## List what can be made
 $(READY): requirements.lock pyproject.toml
 	@if command -v uv >/dev/null; then \
 	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+	  uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock && \
 	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
 	else \
 	  $(PYTHON) -m venv $(VENV) && \
@@ -34,7 +34,7 @@ test: install ## Run the tests, on real services where this machine has them
 
 .PHONY: faults
 faults: install ## Let everything fail, five times each (FAULT_ROUNDS, FAULT_SEED); prints a table
-	@WAYBILL_TEST_PATIENCE=180 FAULT_ROUNDS=$${FAULT_ROUNDS:-5} FAULT_FULL=$${FAULT_FULL:-1} $(BIN)/python -m pytest -m faults tests/faults
+	@tests/faults.sh
 
 .PHONY: faults-often
 faults-often: install ## The third of the fault suite that finds most, once: a few minutes

@@ -33,16 +33,16 @@ def play(case: Case, scene: Scene, number: int) -> None:
     scene.random = Random(f"{SEED}/{case.name}/{number}")
     scene.asked.clear()
     scene.servers.heal()
-    standing = list(scene.daemons)
+    of_others = oracle.mails_of_others(scene)
     try:
         case.do(scene)
         scene.servers.heal()
         oracle.settled(scene, scene.asked)
         problems = oracle.eventually_none(lambda: _broken(scene, case.promise))
-        problems += oracle.eventually_none(lambda: oracle.uncounted(scene))
+        problems += oracle.eventually_none(lambda: oracle.uncounted(scene, of_others))
     finally:
         scene.servers.heal()
-        scene.dismiss(standing)
+        scene.muster()
     assert problems == [], f"{problems} (FAULT_SEED={SEED}, round {number})"
 
 

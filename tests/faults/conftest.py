@@ -66,8 +66,8 @@ def stage(
 ) -> Iterator[Scene]:
     """The scene of a group, with the daemons that its module's CREW names."""
     with scene(fault_servers, fault_source, tmp_path_factory.mktemp("stage")) as made:
-        for start in request.module.CREW:
-            start(made)
+        made.crew = request.module.CREW
+        made.muster()
         yield made
 
 

@@ -5,7 +5,7 @@ import json
 import signal
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,6 +40,7 @@ QUICK = {
 }
 LEASE = 4.0
 ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
+Start = Callable[["Scene"], Daemon]
 
 
 @dataclass
@@ -53,9 +54,11 @@ class Scene:
     bucket: Bucket
     mailboxes: list[Mailbox]
     folder: Path
+    crew: Sequence[Start] = ()
     random: Random = field(default_factory=Random)
     daemons: list[Daemon] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    _mustered: dict[Start, Daemon] = field(default_factory=dict)
     _life: ExitStack = field(default_factory=ExitStack)
 
     def consumer(self, *, launcher: Sequence[str] | None = None, **changes: str) -> Daemon:
@@ -85,14 +88,16 @@ class Scene:
         self.daemons.append(started)
         return started
 
-    def dismiss(self, standing: list[Daemon]) -> None:
-        """End the daemons that are not of the crew, and forget those of it that have died."""
+    def muster(self) -> None:
+        """Have the crew and nobody else: end who is not of it, and start who of it is not there, or not any more."""
+        standing = {start: each for start, each in self._mustered.items() if each.process.poll() is None}
         for each in self.daemons:
-            if each not in standing and each.process.poll() is None:
+            if each not in standing.values() and each.process.poll() is None:
                 each.process.send_signal(signal.SIGCONT)
                 each.process.terminate()
                 each.process.wait(timeout=90)
-        self.daemons = [each for each in standing if each.process.poll() is None]
+        self.daemons = list(standing.values())
+        self._mustered = {start: standing.get(start) or start(self) for start in self.crew}
 
     def living(self, name: str = "") -> list[Daemon]:
         """The daemons that still run, those of a command or all."""
