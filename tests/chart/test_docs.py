@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer
@@ -103,7 +104,7 @@ def test_a_request_from_another_language_is_exported(
     jobs = build.jobs(settings)
 
     with daemon("consumer", tmp_path, environment):
-        query = {"tableName": "traces", "filter": [], "orderBy": None}
+        query: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
         job = jobs.create("my-project", "someone", "All traces", query, "CSV", datetime.now(UTC))
         subprocess.run([*command, job.project_id, job.id], env={**os.environ, **environment}, timeout=120, check=True)
 
