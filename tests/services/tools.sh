@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests of the chart and of the docs run: Helm and its helpers, Prometheus, the schemas of Kubernetes
-# and of the custom resources, and Kafka clients of other languages. Needs Go, npm and pip. The first run compiles for some minutes, a second finds everything in place.
+# and of the custom resources, and Kafka clients of other languages. Needs Go, npm and pip. The first run compiles for
+# some minutes, a second finds everything in place.
 set -euo pipefail
 # shellcheck source=installing.sh
 source "$(dirname "${BASH_SOURCE[0]}")/installing.sh"
