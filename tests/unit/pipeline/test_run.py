@@ -3,6 +3,7 @@ import gzip
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -138,6 +139,7 @@ def ids(form: str, data: bytes) -> list[str]:
             return [str(each) for each in pq.read_table(io.BytesIO(data))["id"].to_pylist()]
 
 
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd")
 def test_zstd_files_open_with_the_usual_tool(storage: Storage, tmp_path: Path) -> None:
     result = run(storage, spec(compression="zstd"), table(batches(200, 1000)))
     done = subprocess.run(["zstd", "-dc", tmp_path / result.key], capture_output=True, check=True)
