@@ -19,6 +19,7 @@ ROUNDS = int(os.environ.get("ROUNDS", "3"))
 SPAN = {"trace_id": "t", "environment": "default", "level": "DEFAULT", "created_at": START, "updated_at": START}
 TARGETS = {
     "traces": Target("traces", "timestamp", "name", {}),
+    "sessions": Target("traces", "timestamp", "user_id", {}, owner="session_id"),
     "observations": Target("observations", "start_time", "name", SPAN, slot="type"),
     "events": Target("events_full", "start_time", "name", {**SPAN, "type": "SPAN"}, id="span_id"),
     "scores": Target(
@@ -36,7 +37,13 @@ TARGETS = {
         slot="dataset_run_id",
     ),
 }
-SHOWN = {"scores": "comment", "dataset_run_items": "traceId", "audit_logs": "action", "dataset_items": "sourceTraceId"}
+SHOWN = {
+    "sessions": "userIds",
+    "scores": "comment",
+    "dataset_run_items": "traceId",
+    "audit_logs": "action",
+    "dataset_items": "sourceTraceId",
+}
 
 
 @pytest.fixture
@@ -50,7 +57,14 @@ def made(stack: Stack) -> Iterator[World]:
 def seen(read: Read, table: str) -> dict[str, str]:
     ids = read.ids()
     assert len(set(ids)) == len(ids), "a row is there twice"
-    return {row["id"]: row[SHOWN.get(table, "name")] for row in read.rows}
+    return {row["id"]: _only(row[SHOWN.get(table, "name")]) for row in read.rows}
+
+
+def _only(value: str | list[str]) -> str:
+    if isinstance(value, str):
+        return value
+    (one,) = value
+    return one
 
 
 def hold_one_moment(export: Callable[[], dict[str, str]], rounds: Rounds) -> None:

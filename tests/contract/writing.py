@@ -27,7 +27,10 @@ _CONTEXT: SpawnContext = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Target:
-    """A table: what its rows have besides id and version, and which columns hold id, version, and the row's moment."""
+    """A table: what its rows have besides id and version, and which columns hold id, version, and the row's moment.
+
+    `owner` is a column that holds the id once more, of what is made of the rows.
+    """
 
     table: str
     moment: str
@@ -35,6 +38,7 @@ class Target:
     rest: Mapping[str, Any]
     id: str = "id"
     slot: str | None = None
+    owner: str | None = None
 
     def row(self, id_: str, number: int, *, moment: datetime | None = None, deleted: bool = False) -> dict[str, Any]:
         """A row as round `number` writes it: in other rounds it lies elsewhere in the table's order."""
@@ -42,6 +46,7 @@ class Target:
         return {
             **self.rest,
             **moved,
+            **({} if self.owner is None else {self.owner: id_}),
             "project_id": "p",
             self.id: id_,
             self.version: f"v{number}",
