@@ -3,7 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,10 @@ class Crew:
                 self._coming.append((name, self._starters.submit(self.scene.start, name, PATIENT, wait=False)))
 
     def complete(self) -> None:
-        """Wait until all are there; forget those that were before them."""
+        """Wait until all are there; forget those that were before them. Who did not come amid the faults comes now."""
+        wait([started for _, started in self._coming])
+        self._coming.clear()
+        self.muster()
         for _, started in self._coming:
             started.result()
         self._coming.clear()
