@@ -14,6 +14,7 @@ from clickhouse_connect import get_client
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.external import ExternalData
 from sqlalchemy import Select
+from urllib3 import HTTPConnectionPool
 
 from pipeline.clients import connected
 from pipeline.errors import Cancelled, Unavailable
@@ -173,7 +174,7 @@ class Server:
 
 def _connect(source: ClickHouse) -> Client:
     url = urlsplit(source.url)
-    return get_client(
+    client = get_client(
         interface=url.scheme,
         host=url.hostname or "localhost",
         port=url.port or (8443 if url.scheme == "https" else 8123),
@@ -189,6 +190,9 @@ def _connect(source: ClickHouse) -> Client:
         dedicated_pool=True,
         client_name="waybill",
     )
+    # Else connections that are let go of stay open until the garbage collector finds them.
+    client.http.pools.dispose_func = HTTPConnectionPool.close  # type: ignore[attr-defined] # its interface is HTTP
+    return client
 
 
 def _give_up(answer: Future[Any]) -> None:

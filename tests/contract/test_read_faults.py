@@ -1,11 +1,14 @@
 """Reading while ClickHouse fails: whatever happens, a short result is never taken for a whole one."""
 
 import contextlib
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from pipeline.errors import Cancelled, Unavailable
@@ -116,6 +119,18 @@ def test_what_one_export_learned_of_its_server_serves_the_next(filled: World) ->
     with through(filled, trouble) as proxied:
         assert [len(proxied.read().rows) for _ in range(3)] == [1000, 1000, 1000]
     assert len(trouble.learned) == 1
+
+
+def test_an_export_leaves_no_connection_open(filled: World) -> None:
+    with through(filled, Trouble()) as proxied:
+        port = urlsplit(proxied.sources.clickhouse.url).port
+        gc.disable()
+        try:
+            assert len(proxied.read().rows) == 1000
+            ours = psutil.Process().net_connections()
+        finally:
+            gc.enable()
+    assert [each for each in ours if each.status == "ESTABLISHED" and each.raddr.port == port] == []
 
 
 def test_exports_at_once_share_no_client(filled: World) -> None:
