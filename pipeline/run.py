@@ -71,10 +71,11 @@ def deliver(  # noqa: PLR0913 (as `export`)
     with closing(ahead(enriched)) as ready, counted(file, metrics) as upload, beside as description:
         encoded = stages.timed("encode", form.encode(table.columns, stages.timed("wait", ready), options))
         compressed = stages.timed("compress", codec.compress(raw.counted(encoded)))
-        for chunk in stages.timed("checksum", checksum.summed(stored.counted(compressed))):
-            with stages.spent("upload"):
-                upload.write(chunk)
-            progress.bytes = stored.bytes
+        with closing(ahead(compressed)) as chunks:
+            for chunk in stages.timed("checksum", checksum.summed(stored.counted(stages.timed("idle", chunks)))):
+                with stages.spent("upload"):
+                    upload.write(chunk)
+                progress.bytes = stored.bytes
         fence()
         result = ExportResult(
             key=spec.key,

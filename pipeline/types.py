@@ -28,6 +28,8 @@ class Kind(Enum):
     - JSON: string; null, or always one valid JSON text (an object or array made by us or by the database)
     - MAYBE_JSON: string that may hold a JSON text; a bool column named `<name>#json` tells which cells do
     - LIST: list<string> or list<double>
+    - MIXED: string; null, or the JSON text of a list of strings and numbers, with no needless escapes; Parquet alone
+      meets it, for the other formats have SPARSE
     - SPARSE: these come last, and all in one column named CELLS, of lists, sorted, of what the row has: structs of the
       column's place among them (from 1) and its text, one valid JSON text on one line, with no needless escapes
     """
@@ -41,6 +43,7 @@ class Kind(Enum):
     JSON = auto()
     MAYBE_JSON = auto()
     LIST = auto()
+    MIXED = auto()
     SPARSE = auto()
 
 

@@ -5,15 +5,14 @@ from collections.abc import Container, Iterator, Sequence
 import polars as pl
 import pyarrow as pa
 
-from pipeline.encode.cells import found, in_one_piece, iso, json_text, own, positional, unescaped
+from pipeline.encode.cells import found, iso, json_text, own, positional, unescaped
 from pipeline.encode.options import Chunk, EncodeOptions
 from pipeline.encode.slices import sized
-from pipeline.encode.sparse import Template, spread, texts_of
+from pipeline.encode.sparse import FEW, Template, spread, texts_of
 from pipeline.pieces import Pieces
 from pipeline.types import CELLS, Column, Kind
 
 _SLICE = 5 << 20
-_FEW = 64
 _RUNS = r"^[=+\-@\t\r]"
 _NUMBER = r"^[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _SPECIAL = r'[",\r\n]'
@@ -27,9 +26,9 @@ def encode_csv(columns: Sequence[Column], batches: Iterator[pa.RecordBatch], opt
     """
     yield _header(columns, options)
     fixed = own(columns)
-    template = Template([","] * (len(columns) - len(fixed)), "")
-    for table in sized(batches, _SLICE, len(template.text)):
-        yield _rows(table, fixed, template, options)
+    template = Template([","] * (len(columns) - len(fixed)), "", "\r\n")
+    for table in sized(batches, _SLICE):
+        yield from _rows(table, fixed, template, options)
 
 
 def _header(columns: Sequence[Column], options: EncodeOptions) -> bytes:
@@ -40,18 +39,20 @@ def _header(columns: Sequence[Column], options: EncodeOptions) -> bytes:
     return f"{line}\r\n".encode()
 
 
-def _rows(table: pa.Table, columns: Sequence[Column], template: Template, options: EncodeOptions) -> Chunk:
+def _rows(table: pa.Table, columns: Sequence[Column], template: Template, options: EncodeOptions) -> Iterator[Chunk]:
     frame = positional(table, columns)
     masks = found(frame, columns, _checks(columns, options))
     texts = frame.with_columns(unescaped(frame, masks)).select(
         _text(table, column.kind, str(place), masks).alias(str(place)) for place, column in enumerate(columns)
     )
     if not template.columns:
-        return _write(texts)
+        yield _write(texts)
+        return
     cells = table[CELLS].combine_chunks()
-    if template.columns <= _FEW:
-        return _write(texts.hstack(spread(cells, template.columns)))
-    return _joined(texts, template.tails(cells, _quoted_all(texts_of(cells))))
+    if template.columns <= FEW:
+        yield _write(texts.hstack(spread(cells, template.columns)))
+    else:
+        yield from template.rows(_joined(texts), cells, _quoted_all(texts_of(cells)), _SLICE)
 
 
 def _write(texts: pl.DataFrame) -> bytes:
@@ -60,15 +61,15 @@ def _write(texts: pl.DataFrame) -> bytes:
     return target.take()
 
 
-def _joined(texts: pl.DataFrame, tails: pl.Series) -> Chunk:
-    """Write the rows as `_write` does, each with a tail that stands for more columns than it would be quick with."""
+def _joined(texts: pl.DataFrame) -> pl.Series:
+    """Write the rows as `_write` does, without their ends."""
     special = texts.select(_special(pl.all()))
     cells = []
     for name in texts.columns:
         cell = pl.col(name)
         quoted = pl.when(special[name]).then(_quoted(cell)).otherwise(cell) if special[name].any() else cell
         cells += [quoted.fill_null(""), pl.lit(",")]
-    return in_one_piece(texts.select(pl.concat_str(*cells[:-1], pl.lit(tails), pl.lit("\r\n"))).to_series())
+    return texts.select(pl.concat_str(*cells[:-1])).to_series()
 
 
 def _checks(columns: Sequence[Column], options: EncodeOptions) -> dict[str, pl.Expr]:
@@ -98,11 +99,10 @@ def _text(table: pa.Table, kind: Kind, name: str, special: Container[str]) -> pl
             return cell.cast(pl.String)
 
 
-def _quoted_all(texts: pa.Array) -> pa.Array:
+def _quoted_all(texts: pa.Array) -> pl.Series:
     text = pl.col("text")
     frame = pl.DataFrame({"text": pl.Series(texts, dtype=pl.String)})
-    quoted = frame.select(pl.when(_special(text)).then(_quoted(text)).otherwise(text))
-    return quoted.to_series().to_arrow().cast(pa.string())
+    return frame.select(pl.when(_special(text)).then(_quoted(text)).otherwise(text)).to_series()
 
 
 def _safe(cell: pl.Expr) -> pl.Expr:

@@ -10,10 +10,10 @@ import pyarrow as pa
 from pipeline.encode.cells import found, holds_json, in_one_piece, iso, json_text, own, positional, unescaped
 from pipeline.encode.options import Chunk, EncodeOptions
 from pipeline.encode.slices import sized
-from pipeline.encode.sparse import Template, texts_of
+from pipeline.encode.sparse import FEW, Template, spread, texts_of
 from pipeline.types import CELLS, Column, Kind
 
-_SLICE = 6 << 20
+_SLICE = 5 << 20
 _SPLICED = {Kind.JSON, Kind.MAYBE_JSON, Kind.DECIMAL}
 
 
@@ -27,9 +27,7 @@ def encode_jsonl(
     Cells that hold JSON are JSON values, decimals are numbers with all their digits; null, NaN and the infinities are
     null.
     """
-    fixed, template = _split(columns)
-    for table in sized(batches, _SLICE, len(template.text)):
-        yield _objects(table, fixed, template, "", "\n")
+    yield from _objects(columns, batches, "", "\n")
 
 
 def encode_json(
@@ -40,32 +38,44 @@ def encode_json(
     """Yield one JSON array of the objects that `encode_jsonl` writes, each on a line; `[]` without rows."""
     yield b"["
     comma = 1
-    fixed, template = _split(columns)
-    for table in sized(batches, _SLICE, len(template.text)):
-        yield _objects(table, fixed, template, ",\n", "")[comma:]
+    for chunk in _objects(columns, batches, ",\n", ""):
+        yield chunk[comma:]
         comma = 0
     yield b"]\n" if comma else b"\n]\n"
-
-
-def _split(columns: Sequence[Column]) -> tuple[list[Column], Template]:
-    fixed = own(columns)
-    return fixed, Template([f",{_name(column)}:" for column in columns[len(fixed) :]], "null")
 
 
 def _name(column: Column) -> str:
     return json.dumps(column.name, ensure_ascii=False)
 
 
-def _objects(table: pa.Table, columns: Sequence[Column], template: Template, before: str, after: str) -> memoryview:
-    """Return the rows as JSON objects in one buffer, each between `before` and `after`."""
+def _objects(columns: Sequence[Column], batches: Iterator[pa.RecordBatch], before: str, after: str) -> Iterator[Chunk]:
+    """Yield the rows as JSON objects, each between `before` and `after`."""
+    fixed, start, end = own(columns), before + "{", "}" + after
+    leads = [f",{_name(column)}:" for column in columns[len(fixed) :]]
+    template = Template(leads, "null", end)
+    for table in sized(batches, _SLICE):
+        if len(leads) <= FEW:
+            yield in_one_piece(_written(table, fixed, start, *_few(table, leads), end))
+            continue
+        cells = table[CELLS].combine_chunks()
+        texts = pl.Series(texts_of(cells), dtype=pl.String)
+        yield from template.rows(_written(table, fixed, start), cells, texts, _SLICE)
+
+
+def _few(table: pa.Table, leads: Sequence[str]) -> Iterator[str | pl.Series]:
+    """Yield what stands for each of a few sparse columns: its lead, and its cells."""
+    made = spread(table[CELLS].combine_chunks(), len(leads)) if leads else []
+    for lead, texts in zip(leads, made, strict=True):
+        yield lead
+        yield texts.fill_null("null")
+
+
+def _written(table: pa.Table, columns: Sequence[Column], start: str, *rest: str | pl.Series) -> pl.Series:
+    """Return each row's text: the start, its pairs, and the rest."""
     frame = positional(table, columns)
     masks = found(frame, columns, _checks(columns))
-    row = [pl.lit(before + "{"), *_pairs(table, columns, masks)]
-    if template.columns:
-        cells = table[CELLS].combine_chunks()
-        row.append(pl.lit(template.tails(cells, texts_of(cells))))
-    rows = frame.with_columns(unescaped(frame, masks)).select(pl.concat_str(*row, pl.lit("}" + after)))
-    return in_one_piece(rows.to_series())
+    row = pl.concat_str(pl.lit(start), *_pairs(table, columns, masks), *map(pl.lit, rest))
+    return frame.with_columns(unescaped(frame, masks)).select(row).to_series()
 
 
 def _checks(columns: Sequence[Column]) -> dict[str, pl.Expr]:

@@ -8,9 +8,9 @@ import pyarrow as pa
 def sized(batches: Iterator[pa.RecordBatch], target: int, added: int = 0) -> Iterator[pa.Table]:
     """Yield the same rows in tables of about `target` bytes; a row that is larger comes alone.
 
-    Each row counts `added` bytes more than it has, for what will be written besides. Large batches are cut, which
-    copies nothing; small ones are gathered, so that each has a bounded share of the encoders' fixed costs. Batches
-    without rows are dropped.
+    Each row counts `added` bytes more than it has, or fewer, where it is written in another size. Large batches are
+    cut, which copies nothing; small ones are gathered, so that each has a bounded share of the encoders' fixed costs.
+    Batches without rows are dropped.
     """
     gathered: list[pa.RecordBatch] = []
     held = 0

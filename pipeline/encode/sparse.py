@@ -1,11 +1,16 @@
 """Writes columns that most rows have nothing in, without a look at each: between two cells goes a cut of a template."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from pipeline.encode.cells import in_one_piece
+
+FEW = 64
+"""Columns; so many are written faster each by itself than as cuts of a template."""
 
 
 def texts_of(cells: pa.ListArray) -> pa.Array:
@@ -34,41 +39,67 @@ def spread(cells: pa.ListArray, columns: int) -> list[pl.Series]:
 
 
 class Template:
-    """The tail of a row that has nothing in its sparse columns: for each of them its lead, then what is for nothing."""
+    """The tail of a row that has nothing in its sparse columns: for each of them its lead, then what is for nothing.
 
-    def __init__(self, leads: Sequence[str], absent: str) -> None:
+    `end` ends each row.
+    """
+
+    def __init__(self, leads: Sequence[str], absent: str, end: str) -> None:
         self.columns = len(leads)
-        self.text = "".join(lead + absent for lead in leads)
-        self._end = len(leads) + 1
-        # After the column of a place, from 0, and before the cell of one, with the end of the row as the last.
-        self._after = [0, *accumulate(len(lead) + len(absent) for lead in leads)]
-        self._before = [0, *(after - len(absent) for after in self._after[1:]), len(self.text)]
+        self._text = ("".join(lead + absent for lead in leads) + end).encode()
+        # Where the cell of a place ends, from 0 for none, and where it begins.
+        sizes = (len((lead + absent).encode()) for lead in leads)
+        self._after = pl.Series([0, *accumulate(sizes)], dtype=pl.Int64)
+        self._before = self._after - len(absent.encode())
 
-    def tails(self, cells: pa.ListArray, texts: pa.Array) -> pl.Series:
-        """Return the tail of each row; `cells` are as of Kind.SPARSE, `texts` what stands in the file for each."""
-        offsets = pc.subtract(cells.offsets, cells.offsets[0])
-        rows = pl.int_range(len(cells) + 1, dtype=pl.Int32, eager=True).to_arrow()
-        places = pc.struct_field(pc.list_flatten(cells), [0])
-        # Each row's end is one cell more.
-        order = pc.sort_indices(
-            pa.concat_arrays(
-                [self._numbered(pc.list_parent_indices(cells), places), self._numbered(rows[:-1], self._end)]
-            )
-        )
-        places = pa.concat_arrays([places, pa.repeat(pa.scalar(self._end, places.type), len(cells))]).take(order)
-        texts = pa.concat_arrays([texts, pa.repeat("", len(cells))]).take(order)
-        before = pa.concat_arrays([places[:0], pa.repeat(pa.scalar(self._end, places.type), 1), places[:-1]])
-        before = pc.if_else(pc.equal(before, self._end), 0, before)
-        pieces = pc.binary_join_element_wise(self._between(before, places), texts, "")
-        lists = pa.ListArray.from_arrays(pc.add(offsets, rows), pieces)
-        return pl.Series(pc.binary_join(lists, ""))
+    def rows(self, heads: pl.Series, cells: pa.ListArray, texts: pl.Series, target: int) -> Iterator[bytes]:
+        """Yield the rows in pieces of about `target` bytes: the head of each, then its tail.
 
-    def _numbered(self, rows: pa.Array, places: pa.Array | int) -> pa.Array:
-        return pc.add(pc.multiply(rows.cast(pa.int64()), self._end + 1), places)
+        `cells` are as of Kind.SPARSE; `texts` are what stands in the file for each of them.
+        """
+        pool = memoryview(b"".join([in_one_piece(heads), in_one_piece(texts), self._text]))
+        offsets = pl.Series(pc.subtract(cells.offsets, cells.offsets[0]), dtype=pl.Int64)
+        cuts = self._cuts(heads, cells, texts, offsets)
+        starts, ends = cuts["start"].to_list(), cuts["end"].to_list()
+        at_once = max(1, target * len(heads) // (len(pool) + len(heads) * len(self._text)))
+        for row in range(0, len(heads), at_once):
+            last = min(row + at_once, len(heads))
+            piece = slice(2 * (row + offsets[row]), 2 * (last + offsets[last]))
+            yield b"".join([pool[start:end] for start, end in zip(starts[piece], ends[piece], strict=True)])
 
-    def _between(self, before: pa.Array, places: pa.Array) -> pa.Array:
-        """Cut what stands between the cells of two places out of the template, once for all rows that have it."""
-        pairs = self._numbered(before, places).dictionary_encode()
-        cuts = (divmod(pair, self._end + 1) for pair in pairs.dictionary.to_pylist())
-        texts = [self.text[self._after[one] : self._before[other]] for one, other in cuts]
-        return pl.Series(texts, dtype=pl.String).to_arrow().cast(pa.string()).take(pairs.indices)
+    def _cuts(self, heads: pl.Series, cells: pa.ListArray, texts: pl.Series, offsets: pl.Series) -> pl.DataFrame:
+        """Say where the pieces of the rows start and end in the pool of heads, texts and template.
+
+        A row is its head, then for each cell what is before it and itself, then the rest of the template.
+        """
+        place = pl.Series(pc.struct_field(pc.list_flatten(cells), [0]), dtype=pl.Int64)
+        row, cell = (pl.int_range(len(each), eager=True) for each in (heads, texts))
+        owner = pl.Series(pc.list_parent_indices(cells), dtype=pl.Int64)
+        first, end = offsets[:-1], offsets[1:]
+        before = pl.concat([pl.Series([0]), place])  # the cell before, which may be another row's
+        head, text = _laid_out(heads, 0), _laid_out(texts, _size(heads))
+        template = _size(heads) + _size(texts)
+        lead_start = self._after.gather(before.gather(cell) * (cell > first.gather(owner)))
+        tail_start = self._after.gather(before.gather(end) * (end > first))
+        pieces = [
+            head.with_columns(at=2 * (row + first)),
+            _piece(2 * (owner + cell) + 1, template + lead_start, template + self._before.gather(place)),
+            text.with_columns(at=2 * (owner + cell) + 2),
+            _piece(2 * (row + end) + 1, template + tail_start, tail_start * 0 + template + len(self._text)),
+        ]
+        return pl.concat(pieces).sort("at")
+
+
+def _size(texts: pl.Series) -> int:
+    return int(texts.str.len_bytes().cast(pl.Int64).sum())
+
+
+def _laid_out(texts: pl.Series, start: int) -> pl.DataFrame:
+    """Say where texts start and end that are laid out one after the other."""
+    sizes = texts.str.len_bytes().cast(pl.Int64)
+    ends = start + sizes.cum_sum()
+    return pl.DataFrame({"start": ends - sizes, "end": ends})
+
+
+def _piece(at: pl.Series, start: pl.Series, end: pl.Series) -> pl.DataFrame:
+    return pl.DataFrame({"start": start, "end": end, "at": at})

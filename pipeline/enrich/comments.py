@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 from sqlalchemy import Engine, Select, and_, literal_column, select
 
@@ -13,6 +14,8 @@ from pipeline.enrich.lookup import texts
 
 COMMENTS = "comments"
 NONE = "[]"
+FEW = 20_000
+"""Objects with comments; of so many the ids are kept, so that the database is asked about no others."""
 
 
 class Comments:
@@ -25,18 +28,27 @@ class Comments:
     def __init__(self, database: Engine, project_id: str, on: str) -> None:
         self._database = database
         self._object = and_(comments.c.project_id == project_id, comments.c.object_type == literal_column(f"'{on}'"))
+        commented = select(comments.c.object_id).where(self._object).distinct().limit(FEW + 1)
         with connected(database) as connection:
-            self._any = connection.scalar(select(select(1).where(self._object).exists()))
+            known = pl.Series(connection.scalars(commented).all(), dtype=pl.String)
+        self._known = known if len(known) <= FEW else None
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the batch with the column at its end."""
-        found = self._found(batch.column("id")) if self._any else {}
-        return batch.append_column(COMMENTS, texts(batch.column("id"), found, default=NONE))
+        ids = batch.column("id")
+        return batch.append_column(COMMENTS, texts(ids, self._found(self._asked(ids)), default=NONE))
 
-    def _found(self, ids: pa.Array) -> dict[str, str]:
+    def _asked(self, ids: pa.Array) -> list[str]:
+        """List those that may have comments."""
+        asked = pl.Series(ids, dtype=pl.String)
+        return (asked if self._known is None else asked.filter(asked.is_in(self._known.implode()))).to_list()
+
+    def _found(self, ids: list[str]) -> dict[str, str]:
+        if not ids:
+            return {}
         by_object: defaultdict[str, list[dict[str, object]]] = defaultdict(list)
         with connected(self._database) as connection:
-            for row in connection.execute(self._statement(ids.to_pylist())):
+            for row in connection.execute(self._statement(ids)):
                 by_object[row.object_id].append(
                     {
                         "id": row.id,

@@ -18,7 +18,7 @@ PREFIX = "scores."
 
 @dataclass(frozen=True)
 class ScoreColumn:
-    """The column that a score's values go to; `numbers`, `texts` say what they are, and a mix of both is JSON."""
+    """The column that a score's values go to; `numbers`, `texts` say what they are; a mix is written as JSON."""
 
     score: str
     column: Column
@@ -28,7 +28,7 @@ class ScoreColumn:
     @property
     def type(self) -> pa.DataType:
         """The column's Arrow type."""
-        if self.column.kind is Kind.JSON:
+        if self.column.kind is Kind.MIXED:
             return pa.string()
         return pa.list_(pa.float64() if self.numbers else pa.string())
 
@@ -48,7 +48,7 @@ def score_columns(found: Iterable[tuple[str, Collection[str]]], taken: Collectio
                 name = f"{PREFIX}{name}"
             used.add(name)
         numbers, texts = bool(NUMBERS & set(types)), bool(set(types) - NUMBERS)
-        kind = Kind.JSON if numbers and texts else Kind.LIST
+        kind = Kind.MIXED if numbers and texts else Kind.LIST
         columns.append(ScoreColumn(score, Column(name, kind), numbers, texts))
     return columns
 
@@ -87,47 +87,47 @@ class Scores:
 
     def __init__(self, columns: Sequence[ScoreColumn]) -> None:
         self._columns = tuple(columns)
-        self._schema = [pa.field(each.column.name, each.type) for each in columns]
+        self._schema = pa.schema([pa.field(each.column.name, each.type) for each in columns])
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the batch with the columns at its end."""
         index = batch.schema.get_field_index(SCORES)
-        made = dict(self._made(batch.column(index), batch.num_rows))
+        made = self._made(batch.column(index), batch.num_rows)
         rest = batch.remove_column(index)
-        empty: dict[pa.DataType, pa.Array] = {}
-        arrays = []
-        for place, each in enumerate(self._columns):
-            if each.type not in empty:
-                empty[each.type] = pa.nulls(batch.num_rows, each.type)
-            arrays.append(made.get(place, empty[each.type]))
-        return pa.RecordBatch.from_arrays([*rest.columns, *arrays], schema=pa.schema([*rest.schema, *self._schema]))
+        return pa.RecordBatch.from_arrays([*rest.columns, *made], schema=pa.schema([*rest.schema, *self._schema]))
 
-    def _made(self, lists: pa.Array, rows: int) -> Iterator[tuple[int, pa.Array]]:
-        """Yield the columns that the batch has values for, by their place among the columns."""
+    def _made(self, lists: pa.Array, rows: int) -> Iterator[pa.Array]:
+        """Yield the columns: all are slices of long ones, for there may be a thousand of them."""
         places, numbers, texts = (pc.struct_field(pc.list_flatten(lists), [field]) for field in range(3))
-        order = pc.sort_indices(places)  # stable: rows, and the values of each, stay in order
+        numbered = pc.add(pc.multiply(pc.subtract(places.cast(pa.int64()), 1), rows), pc.list_parent_indices(lists))
+        order = pc.sort_indices(numbered)  # stable: the values of a cell stay in order
         numbers, texts = numbers.take(order), texts.take(order)
-        numbered = pc.add(pc.multiply(places.cast(pa.int64()), rows), pc.list_parent_indices(lists)).take(order)
-        cells = pc.run_end_encode(numbered, run_end_type=pa.int32())
-        bounds = pa.concat_arrays([pa.array([0], pa.int32()), cells.run_ends])
-        cell_places = pc.divide(cells.values, rows)
-        owners = pc.subtract(cells.values, pc.multiply(cell_places, rows))
-        columns = pc.run_end_encode(cell_places, run_end_type=pa.int32())
-        start = 0
-        for place, end in zip(columns.values.to_pylist(), columns.run_ends.to_pylist(), strict=True):
-            values = _lists(self._columns[place - 1], bounds.slice(start, end - start + 1), numbers, texts)
-            yield place - 1, pc.scatter(values, owners.slice(start, end - start), max_index=rows - 1)
-            start = end
+        cells = pl.Series("cell", numbered.take(order)).rle().struct.unnest()
+        sizes = pl.zeros(rows * len(self._columns), dtype=pl.Int32, eager=True).scatter(cells["value"], cells["len"])
+        nothing, bounds = (sizes == 0).to_arrow(), _bounds(sizes)
+        long = {
+            pa.list_(pa.float64()): pa.ListArray.from_arrays(bounds, numbers, mask=nothing),
+            pa.list_(pa.string()): pa.ListArray.from_arrays(bounds, texts, mask=nothing),
+        }
+        if pa.string() in self._schema.types:
+            long[pa.string()] = _mixed(cells, numbers, texts, sizes)
+        for place, type_ in enumerate(self._schema.types):
+            yield long[type_].slice(place * rows, rows)
 
 
-def _lists(each: ScoreColumn, bounds: pa.Array, numbers: pa.Array, texts: pa.Array) -> pa.Array:
-    """Cut the values of a column into one list a cell; `bounds` are where the cells begin and end."""
-    if each.column.kind is Kind.LIST:
-        return pa.ListArray.from_arrays(bounds, numbers if each.numbers else texts)
-    first, length = bounds[0].as_py(), bounds[-1].as_py() - bounds[0].as_py()
-    written = pc.coalesce(_json(texts.slice(first, length)), _json(numbers.slice(first, length)))
-    lists = pa.ListArray.from_arrays(pc.subtract(bounds, bounds[0]), written)
-    return pc.binary_join_element_wise("[", pc.binary_join(lists, ","), "]", "")
+def _mixed(cells: pl.DataFrame, numbers: pa.Array, texts: pa.Array, sizes: pl.Series) -> pa.StringArray:
+    """Write each cell as a JSON array; null where the size is 0."""
+    values = pa.ListArray.from_arrays(_bounds(cells["len"].cast(pl.Int32)), pc.coalesce(_json(texts), _json(numbers)))
+    written = pc.binary_join_element_wise("[", pc.binary_join(values, ","), "]", "")
+    lengths = (sizes * 0).scatter(cells["value"], pl.Series(pc.binary_length(written)))
+    _, offsets = _bounds(lengths).buffers()
+    _, there = (sizes > 0).to_arrow().buffers()
+    return pa.StringArray.from_buffers(len(sizes), offsets, written.buffers()[2], there)
+
+
+def _bounds(sizes: pl.Series) -> pa.Array:
+    """Say where each begins, and the last ends, when they lie one after the other."""
+    return pl.concat([pl.zeros(1, dtype=pl.Int32, eager=True), sizes.cum_sum()]).to_arrow()
 
 
 def _json(values: pa.Array) -> pa.Array:

@@ -83,7 +83,10 @@ def main() -> None:
         environment = {**parts.environment(), **bucket.environment()}
         del environment["WAYBILL_STORAGE_URL"]
         _prepare(load(environment), rows)
-        print(f"{rows:,} traces in each export, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}\n\n{HEADER}")
+        print(
+            f"{rows:,} traces in each export, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}\n\n{HEADER}",
+            flush=True,
+        )
         for case in cases():
             print(measured(case, environment, folder).row(case), flush=True)
 

@@ -50,6 +50,17 @@ def test_waybill_is_given_only_settings_that_it_reads() -> None:
     assert set(SERVICES["consumer"]["environment"]) <= known
 
 
+def test_mails_link_to_the_consumer_as_this_machine_reaches_it() -> None:
+    settings = load_settings(SERVICES["notify"]["environment"])
+    (published,) = SERVICES["consumer"]["ports"]
+    address, _, inside = published.rpartition(":")
+
+    assert settings == load_settings(SERVICES["consumer"]["environment"])
+    assert settings.secret_keys
+    assert settings.public_url == f"http://{address}".replace("127.0.0.1", "localhost")
+    assert inside == "6066"
+
+
 def test_prometheus_loads_the_rules_of_the_chart() -> None:
     config = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())
     (pattern,) = config["rule_files"]

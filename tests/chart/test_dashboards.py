@@ -124,3 +124,14 @@ def test_the_chart_ships_the_dashboards_with_links_to_where_runbooks_are() -> No
     for path in DASHBOARDS:
         moved = path.read_text().replace(RUNBOOKS, "https://runbooks.example.com/waybill")
         assert json.loads(shipped["data"][path.name]) == json.loads(moved)
+
+
+def test_the_chart_ships_the_dashboards_without_links_where_nobody_says_where_runbooks_are() -> None:
+    values = ("-f", "ci/monitoring-values.yaml", "--kube-version", "1.37.0", "--set", "runbooksUrl=")
+    shipped = yaml.safe_load(run("helm", "template", ".", "-s", "templates/dashboards.yaml", *values))
+
+    for path in DASHBOARDS:
+        own = read(path)
+        for panel in own["panels"]:
+            panel.pop("links", None)
+        assert json.loads(shipped["data"][path.name]) == own

@@ -1,24 +1,54 @@
-"""The producer that the docs show works as it stands, and the docs lead to files that there are."""
+"""The producers that the docs show work as they stand, and the docs lead to files that there are."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer
 from sqlalchemy import create_engine, select
 
-from config.events import read_request
+from cli import build
+from config.events import Status, read_request
 from config.kafka import client_config
 from config.settings import load
 from config.tables import batch_exports
-from tests.chart.tools import ROOT
-from tests.e2e.daemons import waybill
+from tests.chart.tools import ROOT, kept
+from tests.e2e.daemons import daemon, eventually, waybill
+from tests.services.installed import pinned
 from tests.services.stacks import RealStack, Stack
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+
+
+def example(language: str, topic: str) -> str:
+    """The first producer of the docs in a language, publishing to a topic of the test's own."""
+    found = re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs/producers.md").read_text(), re.DOTALL)
+    code: str = found[0]
+    assert "export-requests" in code
+    return code.replace("export-requests", topic)
+
+
+def in_node(topic: str, folder: Path) -> list[str | Path]:
+    """The command that runs the producer in Node."""
+    client = kept(f"platformatic-kafka-{pinned()['PLATFORMATIC_KAFKA']}")
+    (folder / "node_modules").symlink_to(client / "node_modules")
+    (folder / "producer.mjs").write_text(example("js", topic))
+    return ["node", folder / "producer.mjs"]
+
+
+def in_go(topic: str, folder: Path) -> list[str | Path]:
+    """Build the producer in Go; the command that runs it."""
+    shutil.copytree(kept(f"kafka-go-{pinned()['KAFKA_GO']}"), folder, dirs_exist_ok=True)
+    (folder / "main.go").write_text(example("go", topic))
+    subprocess.run(["go", "build", "-o", "producer", "."], cwd=folder, check=True)
+    return [folder / "producer"]
 
 
 @pytest.mark.parametrize("path", [*DOCS, ROOT / "helm/README.md"], ids=lambda path: path.stem)
@@ -33,9 +63,8 @@ def test_the_python_producer_asks_for_an_export(stack: Stack, tmp_path: Path) ->
         pytest.skip("it speaks to Postgres")
     environment, settings = stack.environment(), load(stack.environment())
     assert waybill("migrate", "--with-application-schema", environment=environment).returncode == 0
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/producers.md").read_text(), re.DOTALL)
     producer = tmp_path / "producer.py"
-    producer.write_text(code.replace('"export-requests"', repr(settings.requests_topic)))
+    producer.write_text(example("python", settings.requests_topic))
 
     told = subprocess.run(
         [sys.executable, producer, "my-project", "someone"],
@@ -58,3 +87,30 @@ def test_the_python_producer_asks_for_an_export(stack: Stack, tmp_path: Path) ->
     assert message is not None
     assert message.key() == export.encode()
     assert read_request(message.value()).batch_export_id == export
+
+
+@pytest.mark.parametrize("producer", [in_node, in_go])
+def test_a_request_from_another_language_is_exported(
+    producer: Callable[[str, Path], list[str | Path]], stack: Stack, tmp_path: Path
+) -> None:
+    if not isinstance(stack, RealStack):
+        pytest.skip("the embedded broker does not know the requests of every client")
+    environment = {**stack.environment(), "WAYBILL_SWEEP_SECONDS": "3600"}
+    assert waybill("migrate", "--with-application-schema", environment=environment).returncode == 0
+    settings = load(environment)
+    folder = tmp_path / "producer"
+    folder.mkdir()
+    command = producer(settings.requests_topic, folder)
+    jobs = build.jobs(settings)
+
+    with daemon("consumer", tmp_path, environment):
+        query: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
+        job = jobs.create("my-project", "someone", "All traces", query, "CSV", datetime.now(UTC))
+        subprocess.run([*command, job.project_id, job.id], env={**os.environ, **environment}, timeout=120, check=True)
+
+        def ended() -> str | None:
+            found = jobs.find(job.project_id, job.id)
+            return found.status if found and found.status in {Status.COMPLETED, Status.FAILED} else None
+
+        assert eventually(ended, what="the export to end") == Status.COMPLETED
+    jobs.engine.dispose()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.tools import CHART, run
+from tests.chart.tools import CHART, ROOT, run
 
 RULES = sorted((CHART / "rules").glob("*.yaml"))
 TESTS = sorted((CHART / "rules/tests").glob("*.yaml"))
@@ -83,3 +83,13 @@ def test_the_chart_ships_every_rule_with_what_the_values_say() -> None:
     assert shipped["WaybillQueueTooOld"]["annotations"] == queue["annotations"] | {
         "runbook_url": "https://runbooks.example.com/waybill/WaybillQueueTooOld.md"
     }
+
+
+def test_alerts_name_the_file_of_their_runbook_where_nobody_says_where_runbooks_are() -> None:
+    values = ("-f", "ci/monitoring-values.yaml", "--set", "runbooksUrl=")
+    made = run("helm", "template", ".", "--kube-version", "1.37.0", "-s", "templates/prometheusrule.yaml", *values)
+
+    for group in yaml.safe_load(made)["spec"]["groups"]:
+        annotations = group["rules"][0]["annotations"]
+        assert annotations.keys() == {"summary", "description", "runbook"}
+        assert (ROOT / annotations["runbook"]).is_file()

@@ -21,14 +21,16 @@ _ENTER = 'root=$1 user=$2; shift 2; mount -t proc proc "$root/proc"; exec chroot
 
 def debian(folder: Path) -> Path:
     """A root of Debian bookworm with its Python, which is the image's, made once and kept."""
-    root = folder / "debian"
+    root = folder / "debian-bookworm"
     if not root.is_dir():
-        making = folder / "debian.making"
+        making = folder / "debian-bookworm.making"
         shutil.rmtree(making, ignore_errors=True)
         command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(making), _mirror()]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         # The image's own Python lets pip install beside it.
         next(making.glob("usr/lib/python3*/EXTERNALLY-MANAGED")).unlink()
+        for downloaded in ("var/cache/apt", "var/lib/apt/lists"):
+            shutil.rmtree(making / downloaded)
         for name in ALSO_FROM_HERE:
             if Path(name).is_file():
                 shutil.copyfile(name, making / name.lstrip("/"))

@@ -12,16 +12,16 @@ from typing import Any
 
 import psutil
 from confluent_kafka import Producer
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 
 from cli import build
 from cli.embedded.sample import PROJECTS, fill
 from cli.embedded.schema import create_application_schema
 from config.database import writing
-from config.events import ExportRequested
+from config.events import ExportRequested, Status
 from config.migrations import migrate
 from config.settings import Settings
-from config.tables import users
+from config.tables import batch_exports, users
 from consumer.records import Job
 from tests.e2e.daemons import Daemon, command, daemon
 from tests.services.prometheus import Prometheus
@@ -117,6 +117,12 @@ class Scene:
         found = self._jobs.find(job.project_id, job.id)
         assert found is not None
         return found.status
+
+    def unfinished(self) -> int:
+        """How many exports are queued or run."""
+        waiting = batch_exports.c.status.in_([Status.QUEUED, Status.PROCESSING])
+        with self.engine.connect() as connection:
+            return int(connection.scalar(select(func.count()).where(waiting)) or 0)
 
     @contextlib.contextmanager
     def load(self, seconds: float = 1.0) -> Iterator[None]:

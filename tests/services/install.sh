@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the real services that the tests start: Apache Kafka, PostgreSQL, an S3 server, an SMTP server.
+# Installs the real services that the tests start: Apache Kafka, PostgreSQL, an S3 server, an SMTP server; and
+# debootstrap, which makes the root that the image is tried in.
 # For Debian with Java 17, Maven and Go; run it as root or with sudo. A second run finds everything in place.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
@@ -60,7 +61,13 @@ install_smtp() {
   say smtp "$(/usr/sbin/exim4 -bV | head -n 1)"
 }
 
+install_debootstrap() {
+  [ -x /usr/sbin/debootstrap ] || apt_install debootstrap
+  say image "debootstrap $(dpkg-query --show --showformat '${Version}' debootstrap)"
+}
+
 install_kafka
 install_postgres
 install_go versitygw "$VERSITYGW" github.com/versity/versitygw/cmd/versitygw
 install_smtp
+install_debootstrap

@@ -108,7 +108,10 @@ def available() -> Availability:
 
 @contextlib.contextmanager
 def start(folder: Path, port: int | None = None) -> Iterator[Smtp]:
-    """Run a server on mails in `folder`; the same folder and port again is the same server, restarted."""
+    """Run a server on mails in `folder`; the same folder and port again is the same server, restarted.
+
+    Restarted, it delivers what it had taken and not delivered yet: that is what its queue is run for.
+    """
     exim = installed.program("exim4")
     if exim is None:
         raise RuntimeError("no exim4 on this machine")
@@ -119,6 +122,6 @@ def start(folder: Path, port: int | None = None) -> Iterator[Smtp]:
     config = folder / "exim.conf"
     config.write_text(_CONFIG.format(folder=folder, account=_ACCOUNT, user=_USER, password=_PASSWORD))
     config.chmod(0o644)
-    command: list[str | Path] = [*_KEEPER, exim, "-C", config, "-bdf", "-oX", str(port), "-oP", "/dev/null"]
+    command: list[str | Path] = [*_KEEPER, exim, "-C", config, "-bdf", "-q2s", "-oX", str(port), "-oP", "/dev/null"]
     with serving(Program("exim", command, folder / "exim.log"), lambda: accepts(port)) as process:
         yield Smtp(port, Mailbox(folder / "maildir", "new/*", "Envelope-to"), process.pid)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests of the chart run: Helm and its helpers, Prometheus, and the schemas of Kubernetes and of the
-# custom resources. Needs Go and pip. The first run compiles for some minutes, a second finds everything in place.
+# Installs what the tests of the chart and of the docs run: Helm and its helpers, Prometheus, the schemas of Kubernetes
+# and of the custom resources, and Kafka clients of other languages. Needs Go, npm and pip. The first run compiles for
+# some minutes, a second finds everything in place.
 set -euo pipefail
 # shellcheck source=installing.sh
 source "$(dirname "${BASH_SOURCE[0]}")/installing.sh"
@@ -55,6 +56,32 @@ install_kubernetes_schemas() {
   say kubernetes "schemas in $schemas"
 }
 
+# The Kafka clients of the producers that the docs show; a producer in Go is built on a copy of its module.
+install_node_client() {
+  local client="$cache/platformatic-kafka-$PLATFORMATIC_KAFKA"
+  if [ ! -d "$client" ]; then
+    need npm "the producer in Node"
+    quietly npm install --prefix "$work/node" --no-audit --no-fund "@platformatic/kafka@$PLATFORMATIC_KAFKA"
+    mv "$work/node" "$client"
+  fi
+  say node "@platformatic/kafka $PLATFORMATIC_KAFKA in $client"
+}
+
+install_go_client() {
+  local client="$cache/kafka-go-$KAFKA_GO"
+  if [ ! -d "$client" ]; then
+    need go "the producer in Go"
+    mkdir "$work/producer"
+    (
+      cd "$work/producer"
+      quietly go mod init producer
+      quietly go get "github.com/segmentio/kafka-go@v$KAFKA_GO"
+    )
+    mv "$work/producer" "$client"
+  fi
+  say go "kafka-go $KAFKA_GO in $client"
+}
+
 install_go helm "$HELM" helm.sh/helm/v3/cmd/helm
 install_go helm-docs "$HELM_DOCS" github.com/norwoodj/helm-docs/cmd/helm-docs
 install_helm_unittest
@@ -64,3 +91,5 @@ install_go promtool "$PROMETHEUS" github.com/prometheus/prometheus/cmd/promtool 
 install_go prometheus "$PROMETHEUS" github.com/prometheus/prometheus/cmd/prometheus remove_all_sd
 install_crds
 install_kubernetes_schemas
+install_node_client
+install_go_client

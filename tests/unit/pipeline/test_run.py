@@ -3,6 +3,7 @@ import gzip
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -138,6 +139,7 @@ def ids(form: str, data: bytes) -> list[str]:
             return [str(each) for each in pq.read_table(io.BytesIO(data))["id"].to_pylist()]
 
 
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd")
 def test_zstd_files_open_with_the_usual_tool(storage: Storage, tmp_path: Path) -> None:
     result = run(storage, spec(compression="zstd"), table(batches(200, 1000)))
     done = subprocess.run(["zstd", "-dc", tmp_path / result.key], capture_output=True, check=True)
@@ -289,7 +291,7 @@ def test_progress_and_stages_are_counted(storage: Storage, metrics: Metrics) -> 
     result = deliver(spec(), table(), storage, progress, metrics, fence=lambda: None)
     assert (progress.rows, progress.bytes) == (30, result.bytes)
     stages = {sample.labels["stage"] for metric in metrics.stage_seconds.collect() for sample in metric.samples}
-    assert stages == {"read", "enrich", "wait", "encode", "compress", "checksum", "upload"}
+    assert stages == {"read", "enrich", "wait", "encode", "compress", "checksum", "upload", "idle"}
 
 
 def test_uploads_are_counted_by_how_they_end(storage: Storage, metrics: Metrics) -> None:

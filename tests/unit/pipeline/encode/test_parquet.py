@@ -52,3 +52,15 @@ def test_row_groups_are_bounded_by_bytes() -> None:
     metadata = parsed(encoded("PARQUET", columns, [rows])).metadata
     assert metadata.num_rows == 70
     assert metadata.num_row_groups > 2
+
+
+def test_columns_with_nothing_in_them_do_not_make_row_groups_small() -> None:
+    columns = (Column("c", Kind.TEXT), *(Column(str(number), Kind.LIST) for number in range(1000)))
+    rows = batch(columns, c=["x" * 1000] * 6000, **{str(number): [None] * 6000 for number in range(1000)})
+    assert parsed(encoded("PARQUET", columns, [rows])).metadata.num_row_groups == 1
+
+
+def test_what_scores_are_mixed_of_is_written_as_it_is() -> None:
+    columns = (Column("c", Kind.JSON), Column("m", Kind.MIXED))
+    rows = pa.RecordBatch.from_arrays([pa.array(["[]", None]), pa.array([None, '[1.0,"\\u0000"]'])], names=["c", "m"])
+    assert parsed(encoded("PARQUET", columns, [rows])).read().column("m").to_pylist() == [None, '[1.0,"\\u0000"]']

@@ -50,6 +50,27 @@ def test_one_statement_looks_up_a_whole_batch(database: Engine) -> None:
     assert found[7][0]["content"] == "hi"
 
 
+def test_only_what_has_comments_is_asked_about(database: Engine) -> None:
+    comment(database, "a")
+    enrich = Comments(database, "p", "TRACE")
+    sent = count_statements(database)
+    assert [len(json.loads(each)) for each in enrich(batch("b", "a")).column("comments").to_pylist()] == [0, 1]
+    assert len(sent) == 1
+    assert enrich(batch("b", "c")).column("comments").to_pylist() == ["[]", "[]"]
+    assert len(sent) == 1
+
+
+def test_where_many_things_have_comments_each_batch_is_asked_about(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.enrich.comments.FEW", 1)
+    for each in ("a", "b"):
+        comment(database, each)
+    enrich = Comments(database, "p", "TRACE")
+    comment(database, "c")
+    assert [len(json.loads(each)) for each in enrich(batch("c", "d", "a")).column("comments").to_pylist()] == [1, 0, 1]
+
+
 def test_a_project_without_comments_is_asked_about_once(database: Engine) -> None:
     comment(database, "a", project="other")
     comment(database, "a", kind="SESSION")

@@ -1,3 +1,7 @@
+import json
+import random
+from operator import itemgetter
+
 import pyarrow as pa
 import pytest
 
@@ -15,7 +19,7 @@ def batch(*rows: list[tuple[int, float, str | None]]) -> pa.RecordBatch:
 
 NUMBER = ScoreColumn("n", Column("n", Kind.LIST), numbers=True, texts=False)
 TEXT = ScoreColumn("t", Column("t", Kind.LIST), numbers=False, texts=True)
-MIXED = ScoreColumn("m", Column("m", Kind.JSON), numbers=True, texts=True)
+MIXED = ScoreColumn("m", Column("m", Kind.MIXED), numbers=True, texts=True)
 
 
 def test_each_name_gets_a_column_and_each_row_its_values() -> None:
@@ -27,6 +31,26 @@ def test_each_name_gets_a_column_and_each_row_its_values() -> None:
     assert made.column("t").to_pylist() == [["a"], None, None, None]
     assert made.column("m").to_pylist() == [None, None, '[1.0,"x\\"y"]', None]
     made.validate(full=True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_of_many_columns_has_what_the_rows_have(seed: int) -> None:
+    dice = random.Random(seed)
+    columns = [dice.choice([NUMBER, TEXT, MIXED]) for _ in range(200)]
+    rows = [[_value(dice, columns, dice.randrange(200)) for _ in range(dice.choice([0, 1, 5]))] for _ in range(40)]
+    made = Scores(columns)(batch(*(sorted(row, key=itemgetter(0)) for row in rows)).slice(3))
+    made.validate(full=True)
+    for place, column in enumerate(columns, 1):
+        found = made.column(place).to_pylist()
+        cells = [json.loads(cell) if cell and column is MIXED else cell for cell in found]
+        values = [[number if text is None else text for at, number, text in row if at == place] for row in rows[3:]]
+        assert cells == [each or None for each in values]
+
+
+def _value(dice: random.Random, columns: list[ScoreColumn], place: int) -> tuple[int, float, str | None]:
+    column = columns[place]
+    of_text = column.texts and (not column.numbers or dice.random() < 0.5)
+    return place + 1, 0.0 if of_text else dice.randrange(9) / 2, dice.choice("abé") if of_text else None
 
 
 def test_the_schema_does_not_depend_on_the_values() -> None:
@@ -83,5 +107,5 @@ def test_the_types_of_a_name_decide_its_kind() -> None:
     made = score_columns(
         [("a", ["BOOLEAN", "NUMERIC"]), ("b", ["CATEGORICAL", "TEXT"]), ("c", ["BOOLEAN", "TEXT"])], set()
     )
-    assert [each.column.kind for each in made] == [Kind.LIST, Kind.LIST, Kind.JSON]
+    assert [each.column.kind for each in made] == [Kind.LIST, Kind.LIST, Kind.MIXED]
     assert [each.type for each in made] == [pa.list_(pa.float64()), pa.list_(pa.string()), pa.string()]
