@@ -51,12 +51,16 @@ check: install ## Lint, format check, types
 	@$(BIN)/mypy
 
 .PHONY: bench
-bench: install ## Measure the pipeline against two yardsticks
+bench: install ## Measure the pipeline against two yardsticks, and a thousand small exports at once
 	@$(BIN)/python -m tests.bench
 
 .PHONY: bench-large
 bench-large: install ## Measure 5,000,000 traces and their observations, to a file
-	@$(BIN)/python -m tests.bench --rows 5000000 --formats CSV --repeats 1 --no-s3 --tables observations --names
+	@$(BIN)/python -m tests.bench --rows 5000000 --formats CSV --repeats 1 --no-s3 --tables observations --names --small 0
+
+.PHONY: bench-steady
+bench-steady: install ## Measure an idle hour of the daemons, then ten thousand small exports
+	@$(BIN)/python -m tests.bench.steady
 
 .PHONY: chart
 chart: install ## Lint, render, validate and test the chart, its alerts and its dashboards

@@ -12,9 +12,10 @@ from cli import build
 from cli.exports import Export, JsonFlag, Project, find
 from cli.output import console, print_json, print_table
 from config.settings import load
+from consumer.specs import spec_of
 from pipeline.read import open_table
 from pipeline.sources import Sources
-from pipeline.spec import ExportSpec, read_spec
+from pipeline.spec import ExportSpec
 from pipeline.types import Progress
 
 SHOWN = 200
@@ -36,15 +37,7 @@ def explain(project: Project, export: Export, as_json: JsonFlag = False) -> None
     settings = load(needs=["DATABASE_URL", "CLICKHOUSE_URL"])
     jobs = build.jobs(settings)
     job = find(jobs, project, export)
-    spec = read_spec(
-        project_id=job.project_id,
-        export_id=job.id,
-        attempt=job.attempt,
-        created_at=job.created_at,
-        query=job.query,
-        format=job.format,
-        row_limit=settings.row_limit,
-    )
+    spec = spec_of(job, job.attempt, row_limit=settings.row_limit)
     statements = sent(spec, build.sources(settings, build.engine(settings)))
     if as_json:
         print_json([_fields(each) for each in statements])

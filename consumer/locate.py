@@ -7,9 +7,9 @@ from enum import StrEnum, auto
 from config.events import Status
 from consumer.jobs import Jobs
 from consumer.records import Job
+from consumer.specs import spec_of
 from pipeline.errors import Rejected
 from pipeline.run import content_type_of
-from pipeline.spec import read_spec
 from pipeline.storage import Storage
 
 REDIRECT_LIFETIME = timedelta(minutes=10)
@@ -76,7 +76,7 @@ def _find_file(storage: Storage, job: Job, now: datetime) -> File | Refusal:
     if storage.size(run.object_key) != run.bytes:
         return Refusal(why=NoFile.GONE)
     try:
-        content_type = _content_type(job)
+        content_type = content_type_of(spec_of(job, job.attempt))
     except Rejected:
         return Refusal(why=NoFile.GONE)
     name = run.object_key.rpartition("/")[2]
@@ -88,15 +88,3 @@ def _find_file(storage: Storage, job: Job, now: datetime) -> File | Refusal:
         bytes=run.bytes,
         sha256=run.sha256,
     )
-
-
-def _content_type(job: Job) -> str:
-    spec = read_spec(
-        project_id=job.project_id,
-        export_id=job.id,
-        attempt=job.attempt,
-        created_at=job.created_at,
-        query=job.query,
-        format=job.format,
-    )
-    return content_type_of(spec)

@@ -16,10 +16,11 @@ from consumer.jobs import Jobs
 from consumer.labels import labels_of
 from consumer.leftovers import clear_leftovers
 from consumer.records import Claim, Failure, Hold, Job, Outcome
+from consumer.specs import spec_of
 from pipeline.errors import Cancelled, Rejected, Unavailable
 from pipeline.run import content_type_of
 from pipeline.sources import Sources
-from pipeline.spec import ExportSpec, read_spec
+from pipeline.spec import ExportSpec
 from pipeline.storage import Storage
 from pipeline.types import ExportResult, Progress
 
@@ -73,13 +74,9 @@ class Bench:
 
     def spec_of(self, job: Job, attempt: int) -> ExportSpec:
         """Read what is to be exported; raises Rejected."""
-        return read_spec(
-            project_id=job.project_id,
-            export_id=job.id,
-            attempt=attempt,
-            created_at=job.created_at,
-            query=job.query,
-            format=job.format,
+        return spec_of(
+            job,
+            attempt,
             row_limit=self.rules.row_limit,
             prefix=self.rules.prefix,
             csv_neutralise=self.rules.csv_neutralise,

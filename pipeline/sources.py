@@ -6,6 +6,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from pipeline.clients import Clients
+
 Seen = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -17,13 +19,15 @@ def unseen(sql: str, parameters: Mapping[str, Any]) -> None:
 class ClickHouse:
     """How to reach ClickHouse over HTTP; each export opens connections of its own.
 
-    `seen` is called with every statement before it is sent, and with the values of its places.
+    `clients` are those that know the server and wait for the next export. `seen` is called with every statement before
+    it is sent, and with the values of its places.
     """
 
     url: str
     user: str = "default"
     password: str = field(default="", repr=False)
     database: str = "default"
+    clients: Clients = field(default_factory=Clients, init=False, repr=False, compare=False)
     seen: Seen = field(default=unseen, repr=False, compare=False)
 
 

@@ -14,7 +14,9 @@ from clickhouse_connect import get_client
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.external import ExternalData
 from sqlalchemy import Select
+from urllib3 import HTTPConnectionPool
 
+from pipeline.clients import connected
 from pipeline.errors import Cancelled, Unavailable
 from pipeline.query.dialect import Compiled, compiled
 from pipeline.read import wire
@@ -76,7 +78,10 @@ class Server:
         self._lock = threading.Lock()
         self._running: dict[str, Any] = {}
         self._seen = source.seen
-        self._client: Client = self._unless_stopped(lambda: _connect(source))
+        self._sound = True
+        self._clients = source.clients
+        self._connected = self._clients.take() or connected(self._unless_stopped(lambda: _connect(source)))
+        self._client = self._connected.client
         known = self._client.server_settings
         self._settings = {name: value for name, value in SETTINGS.items() if name in known and not known[name].readonly}
         progress.on_stop(self._stop)
@@ -100,6 +105,7 @@ class Server:
                 self._running[query_id] = body
             yield from wire.batches(body)
         except Unavailable:
+            self._sound = False
             self._raise_if_stopped()
             raise
         finally:
@@ -114,7 +120,10 @@ class Server:
 
     def close(self) -> None:
         """Let go of the connections; a stream that is still read ends as cut."""
-        self._client.close()
+        if self._sound and not self._progress.stopped:
+            self._clients.give_back(self._connected)
+        else:
+            self._client.close()
 
     def _open(self, query: Compiled, sent: ExternalData | None, query_id: str, settings: dict[str, object]) -> Any:
         return self._client.raw_stream(
@@ -138,6 +147,7 @@ class Server:
         except CancelledError as error:
             raise Cancelled from error
         except FAULTS as error:
+            self._sound = False
             self._raise_if_stopped()
             raise translated(error) from error
 
@@ -164,7 +174,7 @@ class Server:
 
 def _connect(source: ClickHouse) -> Client:
     url = urlsplit(source.url)
-    return get_client(
+    client = get_client(
         interface=url.scheme,
         host=url.hostname or "localhost",
         port=url.port or (8443 if url.scheme == "https" else 8123),
@@ -180,6 +190,9 @@ def _connect(source: ClickHouse) -> Client:
         dedicated_pool=True,
         client_name="waybill",
     )
+    # Else connections that are let go of stay open until the garbage collector finds them.
+    client.http.pools.dispose_func = HTTPConnectionPool.close  # type: ignore[attr-defined] # its interface is HTTP
+    return client
 
 
 def _give_up(answer: Future[Any]) -> None:

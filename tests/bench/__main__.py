@@ -19,6 +19,7 @@ from config.database import open_database
 from tests import moto_server
 from tests.bench.measure import PEAK_MIB, Bench, Place, figures, rate
 from tests.bench.more import report_names, report_tables
+from tests.bench.small import EXPORTS, report_small
 from tests.services import choice
 from tests.services import s3 as s3_service
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--no-s3", action="store_true")
     parser.add_argument("--tables", nargs="*", default=TABLES, choices=TABLES, help="tables besides traces")
     parser.add_argument("--names", nargs="*", type=int, default=(10, 200, 500, 1000), help="numbers of score names")
+    parser.add_argument("--small", type=int, default=EXPORTS, help="small exports at once; 0 for none")
     options = parser.parse_args()
     console = Console(width=max(Console().width, WIDTH))
     with tempfile.TemporaryDirectory(prefix="waybill-bench-") as name, contextlib.ExitStack() as running:
@@ -54,6 +56,8 @@ def main() -> None:
         _report(bench, options.formats, places, console)
         report_tables(bench, options.tables, files, console)
         report_names(bench, options.names, files, console)
+    if options.small:
+        report_small(console, options.small)
 
 
 def _fill(bench: Bench, rows: int, payload: int, console: Console) -> None:

@@ -26,7 +26,6 @@ ASKED = {"/livez": 20, "/readyz": 15, "/metrics": 30}
 WARM_SECONDS = 60
 CALM_SECONDS = 20
 SAMPLES = 6
-AT_ONCE = 1000
 PATIENCE = 1800.0
 SHARE = 0.01
 """Of a core; an idle pod may take less."""
@@ -58,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.steady", description=__doc__)
     parser.add_argument("--idle", type=float, default=60, help="minutes; 0 for none")
     parser.add_argument("--exports", type=int, default=10_000, help="0 for none")
+    parser.add_argument("--at-once", type=int, default=1000, help="exports between two looks")
     parser.add_argument("--rows", type=int, default=100, help="rows of each export")
     parser.add_argument("--slots", type=int, default=8, help="of the consumer that exports")
     options = parser.parse_args()
@@ -68,7 +68,7 @@ def main() -> None:
                 _idle(pods, options.idle * 60, console)
         if options.exports:
             with _pods(asked, {"WAYBILL_SLOTS": str(options.slots)}) as pods:
-                _export(pods, asked, options.exports, console)
+                _export(pods, asked, options.exports, options.at_once, console)
 
 
 @contextmanager
@@ -94,21 +94,21 @@ def _idle(pods: Pods, seconds: float, console: Console) -> None:
         console.print(f"{name}: {share:.2%} of a core; under {SHARE:.0%}: {'yes' if share < SHARE else 'NO'}")
 
 
-def _export(pods: Pods, asked: Crowd, exports: int, console: Console) -> None:
-    """Ask for a thousand exports at a time, and print what is left of each thousand when it is done and mailed."""
+def _export(pods: Pods, asked: Crowd, exports: int, at_once: int, console: Console) -> None:
+    """Ask for some exports at a time, and print what they leave behind when they are done and mailed."""
     console.print(
-        f"{exports:,} small exports, {AT_ONCE:,} at once, each of them mailed, {asked.kind} services\n{HEADER}"
+        f"{exports:,} small exports, {at_once:,} at once, each of them mailed, {asked.kind} services\n{HEADER}"
     )
     _print({name: _sample(pod) for name, pod in pods.items()}, "none", console)
     began = time.monotonic()
-    for first in range(0, exports, AT_ONCE):
-        done = min(first + AT_ONCE, exports)
+    for first in range(0, exports, at_once):
+        done = min(first + at_once, exports)
         asked.ask(first, done - first, SOMEBODY)
         asked.wait(done)
         eventually(_mailed(asked, done), seconds=PATIENCE, what=f"{done} mails")
         _let_pass(pods, CALM_SECONDS)
         _print({name: _sample(pod) for name, pod in pods.items()}, f"{done:,}", console)
-    console.print(f"{exports / (time.monotonic() - began):.1f} exports/s, with the pauses between the thousands")
+    console.print(f"{exports / (time.monotonic() - began):.1f} exports/s, with the pauses in between")
 
 
 def _mailed(asked: Crowd, count: int) -> Callable[[], bool]:

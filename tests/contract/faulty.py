@@ -14,7 +14,10 @@ ROWS = b"`input` AS `c"
 
 @dataclass
 class Trouble:
-    """What becomes of an answer's body: sent whole is False when the connection is to be cut behind it."""
+    """What becomes of an answer's body: sent whole is False when the connection is to be cut behind it.
+
+    `killed` and `learned` are the requests that killed a query, and those that asked for the server's settings.
+    """
 
     change: Callable[[bytes], bytes] = lambda body: body
     whole: bool = True
@@ -22,6 +25,7 @@ class Trouble:
     released: threading.Event = field(default_factory=threading.Event)
     asked: threading.Event = field(default_factory=threading.Event)
     killed: list[bytes] = field(default_factory=list)
+    learned: list[bytes] = field(default_factory=list)
 
 
 @contextmanager
@@ -38,6 +42,8 @@ def proxy(target: str, trouble: Trouble) -> Iterator[str]:
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if sent.startswith(b"KILL"):
                 trouble.killed.append(self.path.encode())
+            if b"system.settings" in sent:
+                trouble.learned.append(sent)
             headers = {name: value for name, value in self.headers.items() if name != "Host"}
             with closing(HTTPConnection(target.removeprefix("http://"))) as upstream:
                 upstream.request("POST", self.path, sent, headers)

@@ -1,11 +1,14 @@
 """Reading while ClickHouse fails: whatever happens, a short result is never taken for a whole one."""
 
 import contextlib
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from pipeline.errors import Cancelled, Unavailable
@@ -14,6 +17,7 @@ from pipeline.sources import ClickHouse
 from pipeline.types import Progress
 from tests.contract.faulty import Trouble, proxy
 from tests.contract.reading import World, world
+from tests.e2e.daemons import eventually
 from tests.services.stacks import Servers
 
 END = 8
@@ -108,3 +112,44 @@ def test_an_export_that_was_stopped_before_it_began_reads_nothing(filled: World)
     progress.stop()
     with pytest.raises(Cancelled):
         filled.read(progress=progress)
+
+
+def test_what_one_export_learned_of_its_server_serves_the_next(filled: World) -> None:
+    trouble = Trouble()
+    with through(filled, trouble) as proxied:
+        assert [len(proxied.read().rows) for _ in range(3)] == [1000, 1000, 1000]
+    assert len(trouble.learned) == 1
+
+
+def test_an_export_leaves_no_connection_open(filled: World) -> None:
+    with through(filled, Trouble()) as proxied:
+        port = urlsplit(proxied.sources.clickhouse.url).port
+        gc.disable()
+        try:
+            assert len(proxied.read().rows) == 1000
+            ours = psutil.Process().net_connections()
+        finally:
+            gc.enable()
+    assert [each for each in ours if each.status == "ESTABLISHED" and each.raddr.port == port] == []
+
+
+def test_exports_at_once_share_no_client(filled: World) -> None:
+    trouble = Trouble(silent=True)
+    with through(filled, trouble) as proxied:
+        reading = [threading.Thread(target=proxied.read) for _ in range(2)]
+        for each in reading:
+            each.start()
+        eventually(lambda: len(trouble.learned) == 2, what="each connects by itself, for none has ended")
+        trouble.released.set()
+        for each in reading:
+            each.join()
+
+
+def test_after_a_failure_the_server_is_learned_anew(filled: World) -> None:
+    trouble = Trouble(whole=False)
+    with through(filled, trouble) as proxied:
+        with pytest.raises(Unavailable):
+            proxied.read()
+        trouble.whole = True
+        assert len(proxied.read().rows) == 1000
+    assert len(trouble.learned) == 2
