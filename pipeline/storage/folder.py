@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 _PARTIAL = ".partial"
 _NAME_MAX = 200
 _ATTEMPT = "user.waybill-attempt"
+_TO_DISK = 64 << 20
+"""Bytes that may wait in the page cache: a large file would take the place of everything else there, and be slower."""
 
 _Version = tuple[int, int, int]
 
@@ -32,6 +34,7 @@ class FolderUpload:
         self._attempt = attempt
         self._interrupted = False
         self._size = 0
+        self._cached = 0
         self._seen: _Version | None = None
         self._file: IO[bytes] | None = None
 
@@ -42,7 +45,11 @@ class FolderUpload:
         with _translated("write", self._partial):
             while view:  # a raw file may take less than it is given
                 view = view[self._opened().write(view) :]
-        self._size += len(data)
+            self._size += len(data)
+            self._cached += len(data)
+            if self._cached >= _TO_DISK:
+                _flush_pages(self._opened())
+                self._cached = 0
 
     def finish(self) -> int:
         """Flush to disk, then give the file its name, unless another file than on entering has it by now."""
@@ -198,6 +205,12 @@ def _written_by(path: Path) -> int:
         return int(os.getxattr(path, _ATTEMPT))
     except (OSError, ValueError):
         return 0
+
+
+def _flush_pages(file: IO[bytes]) -> None:
+    """Write to disk what the page cache has of a file, and let the cache forget it."""
+    os.fdatasync(file.fileno())
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _flush_folder(folder: Path) -> None:
