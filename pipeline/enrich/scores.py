@@ -103,26 +103,28 @@ class Scores:
         order = pc.sort_indices(numbered)  # stable: the values of a cell stay in order
         numbers, texts = numbers.take(order), texts.take(order)
         cells = pl.Series("cell", numbered.take(order)).rle().struct.unnest()
-        sizes = pl.zeros(rows * len(self._columns), dtype=pl.Int32, eager=True).scatter(cells["value"], cells["len"])
-        nothing, bounds = (sizes == 0).to_arrow(), _bounds(sizes)
         long = {
-            pa.list_(pa.float64()): pa.ListArray.from_arrays(bounds, numbers, mask=nothing),
-            pa.list_(pa.string()): pa.ListArray.from_arrays(bounds, texts, mask=nothing),
+            type_: _long(type_, cells, numbers, texts, rows * len(self._columns)) for type_ in set(self._schema.types)
         }
-        if pa.string() in self._schema.types:
-            long[pa.string()] = _mixed(cells, numbers, texts, sizes)
         for place, type_ in enumerate(self._schema.types):
             yield long[type_].slice(place * rows, rows)
 
 
-def _mixed(cells: pl.DataFrame, numbers: pa.Array, texts: pa.Array, sizes: pl.Series) -> pa.StringArray:
-    """Write each cell as a JSON array; null where the size is 0."""
-    values = pa.ListArray.from_arrays(_bounds(cells["len"].cast(pl.Int32)), pc.coalesce(_json(texts), _json(numbers)))
-    written = pc.binary_join_element_wise("[", pc.binary_join(values, ","), "]", "")
-    lengths = (sizes * 0).scatter(cells["value"], pl.Series(pc.binary_length(written)))
-    _, offsets = _bounds(lengths).buffers()
-    _, there = (sizes > 0).to_arrow().buffers()
-    return pa.StringArray.from_buffers(len(sizes), offsets, written.buffers()[2], there)
+def _long(type_: pa.DataType, cells: pl.DataFrame, numbers: pa.Array, texts: pa.Array, places: int) -> pa.Array:
+    """Make a column of so many places, null but for the cells: their numbers, their texts, or both as JSON."""
+    if not pa.types.is_string(type_):
+        values = numbers if pa.types.is_floating(type_.value_type) else texts
+        return pa.Array.from_buffers(type_, places, _layout(cells["value"], cells["len"], places), children=[values])
+    lists = pa.ListArray.from_arrays(_bounds(cells["len"].cast(pl.Int32)), pc.coalesce(_json(texts), _json(numbers)))
+    written = pc.binary_join_element_wise("[", pc.binary_join(lists, ","), "]", "")
+    layout = _layout(cells["value"], pl.Series(pc.binary_length(written)), places)
+    return pa.Array.from_buffers(type_, places, [*layout, written.buffers()[2]])
+
+
+def _layout(at: pl.Series, sizes: pl.Series, places: int) -> list[pa.Buffer]:
+    """Lay out what is in some of the places, in their order: which of them have something, and where it begins."""
+    spread = pl.zeros(places, dtype=pl.Int32, eager=True).scatter(at, sizes)
+    return [(spread > 0).to_arrow().buffers()[1], _bounds(spread).buffers()[1]]
 
 
 def _bounds(sizes: pl.Series) -> pa.Array:
