@@ -52,7 +52,7 @@ def _rows(table: pa.Table, columns: Sequence[Column], template: Template, option
     if template.columns <= FEW:
         yield _write(texts.hstack(spread(cells, template.columns)))
     else:
-        yield from template.rows(_joined(texts), cells, _quoted_all(texts_of(cells)), _SLICE)
+        yield from template.rows(_joined(texts), cells, _quoted_all(texts_of(cells)))
 
 
 def _write(texts: pl.DataFrame) -> bytes:

@@ -59,7 +59,7 @@ def _objects(columns: Sequence[Column], batches: Iterator[pa.RecordBatch], befor
             continue
         cells = table[CELLS].combine_chunks()
         texts = pl.Series(texts_of(cells), dtype=pl.String)
-        yield from template.rows(_written(table, fixed, start), cells, texts, _SLICE)
+        yield from template.rows(_written(table, fixed, start), cells, texts)
 
 
 def _few(table: pa.Table, leads: Sequence[str]) -> Iterator[str | pl.Series]:

@@ -11,6 +11,8 @@ from pipeline.encode.cells import in_one_piece
 
 FEW = 64
 """Columns; so many are written faster each by itself than as cuts of a template."""
+_PIECE = 192 << 10
+"""Bytes; larger pieces would be memory that is new to the process each time, and twice as slow to fill."""
 
 
 def texts_of(cells: pa.ListArray) -> pa.Array:
@@ -52,8 +54,8 @@ class Template:
         self._after = pl.Series([0, *accumulate(sizes)], dtype=pl.Int64)
         self._before = self._after - len(absent.encode())
 
-    def rows(self, heads: pl.Series, cells: pa.ListArray, texts: pl.Series, target: int) -> Iterator[bytes]:
-        """Yield the rows in pieces of about `target` bytes: the head of each, then its tail.
+    def rows(self, heads: pl.Series, cells: pa.ListArray, texts: pl.Series) -> Iterator[bytes]:
+        """Yield the rows, some at a time: the head of each, then its tail.
 
         `cells` are as of Kind.SPARSE; `texts` are what stands in the file for each of them.
         """
@@ -61,7 +63,7 @@ class Template:
         offsets = pl.Series(pc.subtract(cells.offsets, cells.offsets[0]), dtype=pl.Int64)
         cuts = self._cuts(heads, cells, texts, offsets)
         starts, ends = cuts["start"].to_list(), cuts["end"].to_list()
-        at_once = max(1, target * len(heads) // (len(pool) + len(heads) * len(self._text)))
+        at_once = max(1, _PIECE * len(heads) // (len(pool) + len(heads) * len(self._text)))
         for row in range(0, len(heads), at_once):
             last = min(row + at_once, len(heads))
             piece = slice(2 * (row + offsets[row]), 2 * (last + offsets[last]))
