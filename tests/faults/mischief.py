@@ -41,6 +41,9 @@ class Crew:
     def complete(self) -> None:
         """Wait until all are there; forget those that were before them. Who did not come amid the faults comes now."""
         wait([started for _, started in self._coming])
+        for name, started in self._coming:
+            if error := started.exception():
+                print(f"  {name} did not start: {error}", flush=True)
         self._coming.clear()
         self.muster()
         for _, started in self._coming:
