@@ -81,13 +81,16 @@ class Template:
         before = pl.concat([pl.Series([0]), place])  # the cell before, which may be another row's
         head, text = _laid_out(heads, 0), _laid_out(texts, _size(heads))
         template = _size(heads) + _size(texts)
+        whole = template + len(self._text)
         lead_start = self._after.gather(before.gather(cell) * (cell > first.gather(owner)))
         tail_start = self._after.gather(before.gather(end) * (end > first))
         pieces = [
             head.with_columns(at=2 * (row + first)),
             _piece(2 * (owner + cell) + 1, template + lead_start, template + self._before.gather(place)),
             text.with_columns(at=2 * (owner + cell) + 2),
-            _piece(2 * (row + end) + 1, template + tail_start, tail_start * 0 + template + len(self._text)),
+            _piece(
+                2 * (row + end) + 1, template + tail_start, pl.repeat(whole, len(heads), dtype=pl.Int64, eager=True)
+            ),
         ]
         return pl.concat(pieces).sort("at")
 
