@@ -281,7 +281,7 @@ def test_a_name_with_numbers_and_texts_is_a_list_of_json_values(empty: World) ->
         {"name": "m", "value": 3, "trace_id": "v"},
     )
     read = empty.read()
-    assert read.columns[15].kind is Kind.JSON
+    assert read.columns[15].kind is Kind.MIXED
     t, u, v = (row["m"] for row in read.rows)
     assert (json.loads(t), u, json.loads(v)) == ([0.5, 'say "hi"\n\\'], None, [3])
 
