@@ -5,6 +5,7 @@ import glob
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,10 @@ _PARTIAL = ".partial"
 _NAME_MAX = 200
 _ATTEMPT = "user.waybill-attempt"
 _TO_DISK = 64 << 20
-"""Bytes that may wait in the page cache: a large file would take the place of everything else there, and be slower."""
+"""Bytes that may wait in the page cache while as many go to the disk.
+
+Left there, a large file would take the place of everything else, and be slower.
+"""
 
 _Version = tuple[int, int, int]
 
@@ -35,6 +39,8 @@ class FolderUpload:
         self._interrupted = False
         self._size = 0
         self._cached = 0
+        self._flusher = ThreadPoolExecutor(1, thread_name_prefix="waybill-flush")
+        self._flushing: Future[None] | None = None
         self._seen: _Version | None = None
         self._file: IO[bytes] | None = None
 
@@ -48,13 +54,13 @@ class FolderUpload:
             self._size += len(data)
             self._cached += len(data)
             if self._cached >= _TO_DISK:
-                _flush_pages(self._opened())
-                self._cached = 0
+                self._flush()
 
     def finish(self) -> int:
         """Flush to disk, then give the file its name, unless another file than on entering has it by now."""
         self._go_on()
         with _translated("finish", self._target):
+            self._flushed()
             os.fsync(self._opened().fileno())
             self._opened().close()
             try:
@@ -67,6 +73,7 @@ class FolderUpload:
 
     def abort(self) -> None:
         """Remove the hidden file."""
+        self._flusher.shutdown()
         if self._file is None:
             return
         try:
@@ -83,6 +90,16 @@ class FolderUpload:
     def _go_on(self) -> None:
         if self._interrupted:
             raise Cancelled("the upload was interrupted")
+
+    def _flush(self) -> None:
+        """Let what was written go to the disk, once what was written before is there."""
+        self._flushed()
+        self._flushing = self._flusher.submit(_flush_pages, self._opened())
+        self._cached = 0
+
+    def _flushed(self) -> None:
+        if self._flushing is not None:
+            self._flushing.result()
 
     def _publish(self) -> None:
         if self._seen is None and _linked(self._partial, self._target):
