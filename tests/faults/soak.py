@@ -66,7 +66,7 @@ def main() -> int:
 
 def _ask(made: Scene, promises: dict[str, Promise], random: Random) -> None:
     """Ask for exports evenly over the time; some nonsense, some cancelled a little later."""
-    gap = MINUTES * 60 * 0.9 / EXPORTS
+    gap = MINUTES * 60 / EXPORTS
     for _ in range(EXPORTS):
         chance = random.random()
         query = REJECTED if chance < 0.03 else random.choice(QUERIES)
