@@ -8,7 +8,6 @@ from typing import Any
 
 import clickhouse_connect
 from aiohttp import web
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from sqlalchemy import Engine, inspect
 
 from config.database import open_database
@@ -95,15 +94,6 @@ def downloads(settings: Settings, jobs: Jobs, storage: Storage, metrics: Metrics
 def publisher(settings: Settings) -> Publisher:
     """Make a producer for events; connects when first used."""
     return Publisher(lambda: build_producer(settings))
-
-
-def metrics() -> Metrics:
-    """Make the metrics of a daemon, with those of its process."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
-    return Metrics(registry)
 
 
 def checks(settings: Settings, database: Engine) -> dict[str, Check]:

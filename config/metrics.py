@@ -2,7 +2,15 @@
 
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
 
 from config.limits import MemoryLimit
 
@@ -98,3 +106,12 @@ class Metrics:
         registry.register(MemoryLimit())
         build = Gauge("waybill_build_info", "Always 1; the version is the label.", ["version"], registry=registry)
         build.labels(version=version("waybill")).set(1)
+
+
+def process_metrics() -> Metrics:
+    """Make the metrics of a daemon, with those of its process."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return Metrics(registry)

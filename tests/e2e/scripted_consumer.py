@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from cli import build
 from config import logs
-from config.metrics import Metrics
+from config.metrics import Metrics, process_metrics
 from config.settings import CONSUMER_NEEDS, load
 from consumer.app import Parts, run
 from pipeline.errors import Cancelled, Rejected, Unavailable
@@ -76,7 +76,7 @@ def main() -> None:
         sources=build.sources(settings, jobs.engine),
         storage=build.storage(settings),
         publisher=build.publisher(settings),
-        metrics=build.metrics(),
+        metrics=process_metrics(),
         export=scripted,
         checks={name: checks[name] for name in ("database", "storage", "kafka")},
     )

@@ -80,7 +80,7 @@ def test_an_endpoint_without_the_extra_is_said_to_need_it(monkeypatch: pytest.Mo
 
 def test_daemons_that_do_not_trace_do_not_load_opentelemetry() -> None:
     script = (
-        "import sys, cli.daemons; from config.tracing import open_tracer\n"
+        "import sys, cli.run_consumer, cli.run_notify; from config.tracing import open_tracer\n"
         "with open_tracer(None, 'waybill').span('export', None): pass\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )

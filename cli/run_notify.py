@@ -1,0 +1,31 @@
+"""The command that runs the notifier; it imports nothing that only exports need, which would triple its memory."""
+
+import asyncio
+from datetime import timedelta
+
+import notify.app
+from config.database import open_database
+from config.links import read_links
+from config.logs import set_up
+from config.metrics import process_metrics
+from config.settings import NOTIFY_NEEDS, load
+from config.tracing import open_tracer
+from notify.deliver import Desk, read_post
+from notify.notices import Notices
+
+
+def run_notify() -> None:
+    """Mail the person of each finished export, until SIGTERM."""
+    settings = load(needs=NOTIFY_NEEDS)
+    post = read_post(settings)
+    set_up(settings.log_format, settings.log_level)
+    engine = open_database(settings.database)
+    notices = Notices(
+        engine,
+        patience=timedelta(hours=settings.notice_hours),
+        first_pause=timedelta(seconds=settings.retry_base_seconds),
+        lease=timedelta(seconds=settings.lease_seconds),
+    )
+    tracer = open_tracer(settings.otel_endpoint, "waybill-notify")
+    desk = Desk(engine, notices, post, settings.nextauth_url, read_links(settings), tracer)
+    asyncio.run(notify.app.run(settings, desk, process_metrics()))
