@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--no-s3", action="store_true")
     parser.add_argument("--tables", nargs="*", default=TABLES, choices=TABLES, help="tables besides traces")
     parser.add_argument("--names", nargs="*", type=int, default=(10, 200, 500, 1000), help="numbers of score names")
+    parser.add_argument("--observations", type=int, default=0, help="at least so many of them")
     parser.add_argument("--small", type=int, default=EXPORTS, help="small exports at once; 0 for none")
     options = parser.parse_args()
     console = Console(width=max(Console().width, WIDTH))
@@ -51,6 +52,7 @@ def main() -> None:
         parts = running.enter_context(stack.started(folder / "parts"))
         bench = Bench(parts.clickhouse, f"sqlite:///{folder}/bench.sqlite", options.repeats)
         _fill(bench, options.rows, options.payload, console)
+        _copy_observations(bench, options.observations)
         files = Place("file", folder.as_uri(), {})
         places = [files] if options.no_s3 else [files, running.enter_context(_s3(folder))]
         _report(bench, options.formats, places, console)
@@ -70,6 +72,18 @@ def _fill(bench: Bench, rows: int, payload: int, console: Console) -> None:
         client.command("OPTIMIZE TABLE traces FINAL")
         client.command("OPTIMIZE TABLE scores FINAL")
     console.print(f"{rows:,} traces made in {time.perf_counter() - began:.0f} s")
+
+
+def _copy_observations(bench: Bench, count: int) -> None:
+    """Copy those that there are, under other ids, until there are enough."""
+    with contextlib.closing(clickhouse_connect.get_client(dsn=bench.clickhouse)) as client:
+        made = client.query("SELECT count() FROM observations FINAL WHERE is_deleted = 0").result_rows[0][0]
+        for copy in range(1, -(-count // made)):
+            client.command(
+                f"INSERT INTO observations SELECT * REPLACE (concat(id, '/{copy}') AS id)"
+                " FROM (SELECT * FROM observations WHERE position(id, '/') = 0)"
+            )
+        client.command("OPTIMIZE TABLE observations FINAL")
 
 
 @contextlib.contextmanager
