@@ -1,4 +1,4 @@
-"""The command that runs the notifier; it imports nothing that only exports need, which would triple its memory."""
+"""The command that runs the notifier; it imports nothing that only exports need, which would double its memory."""
 
 import asyncio
 from datetime import timedelta
