@@ -13,9 +13,11 @@ COPY requirements-build.lock ./
 RUN pip install --only-binary :all: --require-hashes -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY config config
+COPY runtime runtime
 COPY pipeline pipeline
 COPY consumer consumer
 COPY notify notify
+COPY embedded embedded
 COPY cli cli
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/waybill/bin/python install --no-deps /wheels/*.whl

@@ -10,19 +10,19 @@ import clickhouse_connect
 from aiohttp import web
 from sqlalchemy import Engine, inspect
 
-from config.database import open_database
-from config.kafka import build_producer, check_topics
 from config.links import read_links
 from config.metrics import Metrics
-from config.publisher import Publisher
 from config.settings import Misconfigured, Settings
 from config.tables import application, waybill
-from consumer.downloads import Downloads
+from consumer.downloads.app import Downloads
 from consumer.jobs import Jobs, Terms
 from notify import smtp
 from notify.deliver import read_post
-from pipeline.sources import ClickHouse, Sources
+from pipeline.read.connections import ClickHouse, Sources
 from pipeline.storage import S3Options, Storage, open_storage
+from runtime.database import open_database
+from runtime.kafka import build_producer, check_topics
+from runtime.publisher import Publisher
 
 CHECK_SECONDS = 10
 Check = Callable[[], None]

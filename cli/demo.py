@@ -29,9 +29,9 @@ from cli.exports import follow, request
 from cli.output import console, fail, print_fields, size
 from config.events import Status
 from config.links import read_links
-from config.migrations import migrate
 from config.settings import Settings, load
-from consumer.records import Job
+from consumer.models import Job
+from runtime.migrations import migrate
 
 T = TypeVar("T")
 PATIENCE = 60.0
@@ -79,8 +79,8 @@ def demo(
     ] = None,
 ) -> None:
     """Run the whole path on embedded parts: make data, ask for an export, show the file, the mail, the counters."""
-    from cli.embedded.sample import fill
-    from cli.embedded.stack import started
+    from embedded.sample import fill
+    from embedded.stack import started
 
     kept = folder or Path(tempfile.mkdtemp(prefix="waybill-demo-"))
     with ExitStack() as running:
@@ -110,7 +110,7 @@ def demo(
 
 
 def _prepare(settings: Settings, make: Callable[..., None]) -> None:
-    from cli.embedded.schema import create_application_schema
+    from embedded.schema import create_application_schema
 
     engine = build.engine(settings)
     with build.clickhouse_client(settings) as client:

@@ -14,7 +14,7 @@ from cli.output import console, print_json, print_table
 from config.settings import load
 from consumer.specs import spec_of
 from pipeline.read import open_table
-from pipeline.sources import Sources
+from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec
 from pipeline.types import Progress
 

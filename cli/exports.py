@@ -10,15 +10,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from cli import build
 from cli.filters import check, read_filters
 from cli.output import FAILED, console, fail, print_fields, print_json, print_table, size
+from config.errors import Rejected
 from config.events import ExportRequested, Status
 from config.links import read_links
-from config.publisher import Outgoing
 from config.settings import Settings, load
 from consumer.jobs import Jobs
-from consumer.listing import list_jobs, list_runs
-from consumer.records import Job, Run
-from pipeline.errors import Rejected
+from consumer.models import Job, Run
+from consumer.queries import list_jobs, list_runs
 from pipeline.spec import read_spec
+from runtime.publisher import Outgoing
 
 Project = Annotated[str, typer.Argument(help="The project's id.", show_default=False)]
 Export = Annotated[str, typer.Argument(help="The export's id.", show_default=False)]

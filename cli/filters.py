@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import Rejected
+from config.errors import Rejected
 from pipeline.query.filters import column_named, filtered
 from pipeline.query.order import sorted_by
-from pipeline.query.stored import ExportQuery
+from pipeline.request import ExportQuery
 from pipeline.tables import OF_EVENTS, RELATIONAL, TABLES
-from pipeline.tables.declaration import Askable, Listed
+from pipeline.tables.clickhouse_table import Askable, Listed
 
 ALL_TABLES: dict[str, Listed[Askable]] = {**TABLES, **RELATIONAL}
 

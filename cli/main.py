@@ -9,18 +9,18 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from cli.output import BAD_USAGE, FAILED, explain_failure
+from config.errors import Rejected, Unavailable
 from config.settings import Misconfigured
-from pipeline.errors import Rejected, Unavailable
 
 _INSTALLATION, _EXPORTS = "Installation", "Exports"
 _COMMANDS = {
     "consumer": ("cli.run_consumer:run_consumer", None),
     "notify": ("cli.run_notify:run_notify", None),
     "demo": ("cli.demo:demo", None),
-    "migrate": ("cli.setup:migrate", _INSTALLATION),
-    "topics": ("cli.setup:topics", _INSTALLATION),
-    "doctor": ("cli.setup:doctor", _INSTALLATION),
-    "config": ("cli.setup:config", _INSTALLATION),
+    "migrate": ("cli.admin:migrate", _INSTALLATION),
+    "topics": ("cli.admin:topics", _INSTALLATION),
+    "doctor": ("cli.admin:doctor", _INSTALLATION),
+    "config": ("cli.admin:config", _INSTALLATION),
     "create": ("cli.exports:create", _EXPORTS),
     "ring": ("cli.exports:ring", _EXPORTS),
     "show": ("cli.exports:show", _EXPORTS),
@@ -30,7 +30,7 @@ _COMMANDS = {
     "list": ("cli.exports:list_", _EXPORTS),
     "tables": ("cli.tables:tables", _EXPORTS),
     "explain": ("cli.explain:explain", _EXPORTS),
-    "dead-letters": ("cli.letters:app", _EXPORTS),
+    "dead-letters": ("cli.dead_letters:app", _EXPORTS),
 }
 """Where each command is, and the panel of the help that shows it."""
 

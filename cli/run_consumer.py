@@ -4,12 +4,12 @@ import asyncio
 
 import consumer.app
 from cli import build
-from config.logs import set_up
-from config.metrics import process_metrics
 from config.settings import CONSUMER_NEEDS, load
-from config.tracing import open_tracer
+from pipeline.export import export
 from pipeline.memory import keep_small
-from pipeline.run import export
+from runtime.logs import set_up
+from runtime.self_metrics import process_metrics
+from runtime.tracing import open_tracer
 
 
 def run_consumer() -> None:

@@ -4,14 +4,14 @@ import asyncio
 from datetime import timedelta
 
 import notify.app
-from config.database import open_database
 from config.links import read_links
-from config.logs import set_up
-from config.metrics import process_metrics
 from config.settings import NOTIFY_NEEDS, load
-from config.tracing import open_tracer
 from notify.deliver import Desk, read_post
 from notify.notices import Notices
+from runtime.database import open_database
+from runtime.logs import set_up
+from runtime.self_metrics import process_metrics
+from runtime.tracing import open_tracer
 
 
 def run_notify() -> None:

@@ -6,11 +6,11 @@ import typer
 
 from cli.filters import ALL_TABLES
 from cli.output import console, fail, print_json, print_table
+from pipeline import request as stored
 from pipeline.enrich.comments import COMMENTS
-from pipeline.query import stored
 from pipeline.query.filters import TAKES
-from pipeline.tables.declaration import Askable, Declaration, Filterable, Listed
-from pipeline.tables.relational import Relational
+from pipeline.tables.clickhouse_table import Askable, Declaration, Filterable, Listed
+from pipeline.tables.database_table import Relational
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KINDS = {

@@ -2,17 +2,7 @@
 
 from importlib.metadata import version
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-)
-
-from config.limits import MemoryLimit
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 HOURS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800)
 
@@ -103,15 +93,5 @@ class Metrics:
         self.database_connections = Gauge(
             "waybill_database_connections", "Connections of the pool, by state.", ["state"], registry=registry
         )
-        registry.register(MemoryLimit())
         build = Gauge("waybill_build_info", "Always 1; the version is the label.", ["version"], registry=registry)
         build.labels(version=version("waybill")).set(1)
-
-
-def process_metrics() -> Metrics:
-    """Make the metrics of a daemon, with those of its process."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
-    return Metrics(registry)

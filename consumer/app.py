@@ -17,35 +17,35 @@ from typing import Any
 import faust
 from aiohttp import web
 
-from config.daemon import every, stop_on_signals, supervise, until, wait_for_dependencies
+from config.errors import Unavailable
 from config.events import ExportRequested
-from config.http import Check, Health, serve
-from config.kafka import build_app, raw_topic
 from config.metrics import Metrics
-from config.publisher import Outgoing, Publisher
 from config.settings import Settings
-from config.threads import in_thread
-from config.tracing import Tracer
-from config.vitals import follow_loop, follow_pool
 from consumer import outbox
-from consumer.admission import Admission
+from consumer.attempt import Bench, Export, Rules, run_claim
+from consumer.claim import Admission
+from consumer.cleanup import Upkeep
 from consumer.clock import DatabaseClock
 from consumer.dead_letters import received
 from consumer.gauges import measure
 from consumer.guards import Policy
+from consumer.intake import Closed, Reception
 from consumer.jobs import Jobs
 from consumer.labels import start_at_zero
-from consumer.reception import Closed, Reception
-from consumer.records import Claim, Hold
+from consumer.models import Claim, Hold
 from consumer.relay import relay
-from consumer.run import Bench, Export, Rules, run_claim
 from consumer.slots import Rhythm, Slots
 from consumer.sweeper import Sweeper
-from consumer.upkeep import Upkeep
-from pipeline.errors import Unavailable
-from pipeline.sources import Sources
+from pipeline.read.connections import Sources
 from pipeline.storage import Storage
 from pipeline.types import Progress
+from runtime.daemon import every, stop_on_signals, supervise, until, wait_for_dependencies
+from runtime.http import Check, Health, serve
+from runtime.kafka import build_app, raw_topic
+from runtime.publisher import Outgoing, Publisher
+from runtime.self_metrics import follow_loop, follow_pool
+from runtime.threads import in_thread
+from runtime.tracing import Tracer
 
 logger = logging.getLogger(__name__)
 

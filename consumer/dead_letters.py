@@ -9,10 +9,10 @@ from typing import Any, cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
-from config.kafka import client_config, message_headers
-from config.publisher import Outgoing, Publisher
+from config.errors import Unavailable
 from config.settings import Settings
-from pipeline.errors import Unavailable
+from runtime.kafka import client_config, message_headers
+from runtime.publisher import Outgoing, Publisher
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import Enum, StrEnum, auto
 
 from config.events import Status
-from consumer.records import Failure, Job
+from consumer.models import Failure, Job
 
 STALE_TEXT = "This export waited too long to be run. Please start it again."
 INTERNAL_TEXT = "An internal error occurred"

@@ -8,13 +8,13 @@ from typing import Any
 from sqlalchemy import Connection, Engine, and_, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
+from config.errors import Rejected
 from config.events import ExportFinished, Status
 from config.tables import batch_exports, runs
 from consumer import outbox
 from consumer.guards import Verdict
-from consumer.records import Claim, Failure, Hold, Job, Outcome, Run
+from consumer.models import Claim, Failure, Hold, Job, Outcome, Run
 from consumer.store import changing, looking, select_jobs, to_job
-from pipeline.errors import Rejected
 from pipeline.types import ExportResult
 
 MAX_WORDS = 4000

@@ -4,7 +4,7 @@ from itertools import product
 
 from config.metrics import Metrics
 from consumer.guards import Verdict
-from consumer.records import Failure, Job, Outcome
+from consumer.models import Failure, Job, Outcome
 from pipeline.encode import FORMATS
 from pipeline.tables import RELATIONAL, TABLES
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from config.events import ExportFinished, Status
 from config.tables import outbox
-from consumer.records import Job
+from consumer.models import Job
 from consumer.store import changing, looking
 
 FULL = 10_000

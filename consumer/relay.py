@@ -6,10 +6,10 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from config.publisher import Outgoing, Publisher
-from config.tracing import headers_of
+from config.errors import Unavailable
 from consumer.outbox import mark_published, unpublished
-from pipeline.errors import Unavailable
+from runtime.publisher import Outgoing, Publisher
+from runtime.tracing import headers_of
 
 logger = logging.getLogger(__name__)
 

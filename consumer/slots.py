@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from config.metrics import Metrics
-from config.threads import in_thread, start_in_thread
-from consumer.records import Claim, Hold, Outcome
+from consumer.models import Claim, Hold, Outcome
 from pipeline.types import Progress
+from runtime.threads import in_thread, start_in_thread
 
 logger = logging.getLogger(__name__)
 

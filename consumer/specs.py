@@ -1,6 +1,6 @@
 """Reads what is to be exported from the stored row of a job."""
 
-from consumer.records import Job
+from consumer.models import Job
 from pipeline.spec import ExportSpec, read_spec
 
 

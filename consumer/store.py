@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, Select, and_, func, select
 
-from config.database import reading, writing
 from config.tables import batch_exports, runs
-from consumer.records import Job, Outcome, Run
+from consumer.models import Job, Outcome, Run
 from pipeline.database import faults
+from runtime.database import reading, writing
 
 
 @contextmanager

@@ -4,16 +4,16 @@ import logging
 from dataclasses import dataclass
 from datetime import timedelta
 
-from config.threads import in_thread
+from config.errors import Rejected, Unavailable
+from consumer.attempt import Bench
 from consumer.clock import DatabaseClock
 from consumer.guards import Policy
+from consumer.intake import Closed, Reception
 from consumer.labels import OTHER, labels_of
 from consumer.leftovers import clear_leftovers
-from consumer.listing import list_due, list_orphans, list_ownerless
-from consumer.reception import Closed, Reception
-from consumer.records import Failure, Job, Outcome, Run
-from consumer.run import Bench
-from pipeline.errors import Rejected, Unavailable
+from consumer.models import Failure, Job, Outcome, Run
+from consumer.queries import list_due, list_orphans, list_ownerless
+from runtime.threads import in_thread
 
 logger = logging.getLogger(__name__)
 

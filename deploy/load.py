@@ -14,13 +14,13 @@ from typing import Any
 from sqlalchemy import Engine, select
 
 from cli import build
-from cli.embedded.sample import PROJECTS, fill
 from config.events import ExportRequested
-from config.publisher import Outgoing
 from config.settings import load
 from config.tables import users
+from embedded.sample import PROJECTS, fill
 from pipeline.encode import FORMATS
 from pipeline.tables import RELATIONAL, TABLES
+from runtime.publisher import Outgoing
 
 NEEDS = ("DATABASE_URL", "CLICKHOUSE_URL", "KAFKA_BOOTSTRAP_SERVERS")
 COMPRESSIONS = ("none", "gzip", "zstd")

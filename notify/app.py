@@ -14,19 +14,19 @@ import faust
 from sqlalchemy import Engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
-from config.daemon import every, stop_on_signals, supervise, until
 from config.events import Malformed, read_finished
-from config.http import Health, serve
-from config.kafka import build_app, check_topics, message_headers, raw_topic
 from config.metrics import Metrics
 from config.settings import Settings
 from config.tables import notices
-from config.threads import in_thread, start_in_thread
-from config.tracing import read_traceparent
-from config.vitals import follow_loop, follow_pool
-from notify import missed
+from notify import catch_up as missed
 from notify.deliver import Desk, Outcome, attempt, settle
 from notify.notices import Notice
+from runtime.daemon import every, stop_on_signals, supervise, until
+from runtime.http import Health, serve
+from runtime.kafka import build_app, check_topics, message_headers, raw_topic
+from runtime.self_metrics import follow_loop, follow_pool
+from runtime.threads import in_thread, start_in_thread
+from runtime.tracing import read_traceparent
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.events import read_finished
 from config.links import Links
-from config.logs import about
 from config.settings import Settings
-from config.tracing import Tracer, trace_id
-from notify import mail, recipient, smtp, text
+from notify import compose as mail
+from notify import formatting as text
+from notify import recipient, smtp
 from notify.errors import Unanswered, Unavailable, Undeliverable
 from notify.notices import Notice, Notices
+from runtime.logs import about
+from runtime.tracing import Tracer, trace_id
 
 logger = logging.getLogger(__name__)
 

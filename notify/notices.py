@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import Engine, and_, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from config.database import reading, writing
 from config.events import ExportFinished
 from config.tables import notices
+from runtime.database import reading, writing
 
 MAIL = "mail"
 LONGEST_PAUSE = timedelta(minutes=15)

@@ -6,10 +6,10 @@ from datetime import datetime
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from config.database import reading
 from config.events import ExportFinished, Status
 from config.tables import batch_exports, users
 from notify.errors import Unavailable
+from runtime.database import reading
 
 
 @dataclass(frozen=True)

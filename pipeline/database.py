@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
-from pipeline.errors import Cancelled, Unavailable
+from config.errors import Cancelled, Unavailable
 from pipeline.types import Progress
 
 # Postgres takes it in no text, and so has no row with such an id.

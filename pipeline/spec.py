@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
+from config.errors import Rejected
 from pipeline.compress import CODECS
 from pipeline.encode import FORMATS
-from pipeline.errors import Rejected
-from pipeline.query.stored import ExportQuery
+from pipeline.request import ExportQuery
 
 MAX_QUERY_CHARACTERS = 4_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from pipeline.errors import Cancelled
+from config.errors import Cancelled
 from pipeline.types import Progress
 
 logger = logging.getLogger(__name__)

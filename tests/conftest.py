@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.embedded import stack as embedded_parts
-from cli.embedded.stack import Stack as Parts
+from embedded import stack as embedded_parts
+from embedded.stack import Stack as Parts
 from tests.services import choice, process
 from tests.services import kafka as kafka_service
 from tests.services import postgres as postgres_service

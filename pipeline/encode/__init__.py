@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.encode.delimited import encode_csv
-from pipeline.encode.lines import encode_json, encode_jsonl
+from pipeline.encode.csv import encode_csv
+from pipeline.encode.json import encode_json, encode_jsonl
 from pipeline.encode.options import Chunk, EncodeOptions
 from pipeline.encode.parquet import encode_parquet
 from pipeline.types import Column

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.buffer import Pieces
 from pipeline.encode.cells import found, positional, unescaped
 from pipeline.encode.options import Chunk, EncodeOptions
 from pipeline.encode.slices import sized
-from pipeline.pieces import Pieces
 from pipeline.types import Column, Kind
 
 _ROW_GROUP = 8 << 20

@@ -9,10 +9,10 @@ import polars as pl
 import pyarrow as pa
 from sqlalchemy import ColumnElement, Engine, Select, Text, and_, cast, or_, select
 
+from config.errors import Rejected
 from config.tables import models, prices, pricing_tiers
 from pipeline.database import among, connected
 from pipeline.enrich.lookup import distinct
-from pipeline.errors import Rejected
 
 MODEL_ID = "internalModelId"
 """The column that names an observation's model."""

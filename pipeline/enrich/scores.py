@@ -7,7 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.query.scores import NUMBERS
+from pipeline.sql.scores import NUMBERS
 from pipeline.types import CELLS, Column, Kind
 
 SCORES = "#scores"

@@ -5,9 +5,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, not_, true
 
-from pipeline.errors import Rejected
-from pipeline.query import scores, stored
-from pipeline.query.dialect import (
+from config.errors import Rejected
+from pipeline import request as stored
+from pipeline.spec import ExportSpec
+from pipeline.sql import scores
+from pipeline.sql.clickhouse import (
     COMPARED,
     after,
     before,
@@ -24,10 +26,18 @@ from pipeline.query.dialect import (
     texts,
     truth,
 )
-from pipeline.query.dialect import text as bound
-from pipeline.spec import ExportSpec
-from pipeline.tables import commented
-from pipeline.tables.declaration import A_co, Declaration, Filterable, Listed, OfComments, OfMembers, OfPlace, OfScores
+from pipeline.sql.clickhouse import text as bound
+from pipeline.tables import comments as commented
+from pipeline.tables.clickhouse_table import (
+    A_co,
+    Declaration,
+    Filterable,
+    Listed,
+    OfComments,
+    OfMembers,
+    OfPlace,
+    OfScores,
+)
 
 Condition = ColumnElement[bool]
 

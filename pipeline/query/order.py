@@ -4,10 +4,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 
-from pipeline.errors import Rejected
+from config.errors import Rejected
 from pipeline.query.filters import column_named
-from pipeline.query.stored import OrderBy
-from pipeline.tables.declaration import Askable, Declaration, Filterable, Listed
+from pipeline.request import OrderBy
+from pipeline.tables.clickhouse_table import Askable, Declaration, Filterable, Listed
 
 
 def ordering(

@@ -7,10 +7,10 @@ from sqlalchemy import ColumnElement
 
 from pipeline.query.filters import filtered
 from pipeline.query.order import sorted_by
-from pipeline.query.stored import ExportQuery
+from pipeline.request import ExportQuery
 from pipeline.spec import ExportSpec
-from pipeline.tables import commented
-from pipeline.tables.declaration import Declaration, Filterable, OfComments, Related, Sent
+from pipeline.tables import comments as commented
+from pipeline.tables.clickhouse_table import Declaration, Filterable, OfComments, Related, Sent
 
 
 def related(declaration: Declaration, query: ExportQuery) -> list[Related]:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 from sqlalchemy import ColumnElement, or_, true
 
-from pipeline.errors import Rejected
-from pipeline.query.dialect import holds_folded
-from pipeline.query.stored import ExportQuery
-from pipeline.tables.declaration import Askable, Listed
+from config.errors import Rejected
+from pipeline.request import ExportQuery
+from pipeline.sql.clickhouse import holds_folded
+from pipeline.tables.clickhouse_table import Askable, Listed
 
 Held = Callable[[ColumnElement[str], str], ColumnElement[bool]]
 

@@ -5,16 +5,16 @@ from typing import Any
 from clickhouse_connect.cc_sqlalchemy import select
 from sqlalchemy import Alias, Boolean, ColumnElement, FromClause, Select, cast, func
 
-from pipeline.query import scores
-from pipeline.query.clickhouse import View, latest
-from pipeline.query.dialect import before, holds, is_json, truth
 from pipeline.query.filters import conditions
 from pipeline.query.order import ordering
 from pipeline.query.related import joined, related
 from pipeline.query.search import matches
-from pipeline.query.survey import survey
 from pipeline.spec import ExportSpec
-from pipeline.tables.declaration import Declaration
+from pipeline.sql import scores
+from pipeline.sql.clickhouse import before, holds, is_json, truth
+from pipeline.sql.sources import View, latest
+from pipeline.sql.survey import survey
+from pipeline.tables.clickhouse_table import Declaration
 from pipeline.types import Kind
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from pipeline.query import stored
+from pipeline import request as stored
 from pipeline.spec import ExportSpec
 from pipeline.tables import OF_EVENTS
 

@@ -3,7 +3,7 @@
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from urllib3.exceptions import HTTPError
 
-from pipeline.errors import Unavailable
+from config.errors import Unavailable
 
 FAULTS = (ClickHouseError, HTTPError, OSError)
 """What a call to the client may raise when the server or the way to it fails."""

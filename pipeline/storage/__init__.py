@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pipeline.storage.folder import FolderStorage
-from pipeline.storage.other import OtherStorage
+from pipeline.storage.generic import OtherStorage
+from pipeline.storage.local import FolderStorage
 from pipeline.storage.s3 import S3Options, S3Storage
 from pipeline.storage.types import Storage
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from s3fs import S3FileSystem
 
-from pipeline.storage.keys import attachment, joined
 from pipeline.storage.s3_calls import Calls, Refused
 from pipeline.storage.s3_upload import OVERTAKEN, S3Upload, Target, abort_upload, look, written_by
+from pipeline.storage.safe_names import attachment, joined
 from pipeline.storage.types import MAX_LIFETIME
 
 

@@ -20,7 +20,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]  # it ships no
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]  # nor does this
 from s3fs import S3FileSystem
 
-from pipeline.errors import Unavailable
+from config.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.errors import Cancelled, Unavailable
+from config.errors import Cancelled, Unavailable
 from pipeline.storage.s3_calls import Calls, Refused
 
 logger = logging.getLogger(__name__)

@@ -3,18 +3,13 @@
 from dataclasses import replace
 
 from pipeline.tables.audit_logs import AUDIT_LOGS
+from pipeline.tables.clickhouse_table import Declaration
+from pipeline.tables.database_table import Relational
 from pipeline.tables.dataset_items import DATASET_ITEMS
 from pipeline.tables.dataset_run_items import DATASET_RUN_ITEMS
-from pipeline.tables.declaration import Declaration
 from pipeline.tables.events import EVENTS
+from pipeline.tables.from_events import OBSERVATIONS_OF_EVENTS, SCORES_OF_EVENTS, SESSIONS_OF_EVENTS, TRACES_OF_EVENTS
 from pipeline.tables.observations import OBSERVATIONS
-from pipeline.tables.of_events import (
-    OBSERVATIONS_OF_EVENTS,
-    SCORES_OF_EVENTS,
-    SESSIONS_OF_EVENTS,
-    TRACES_OF_EVENTS,
-)
-from pipeline.tables.relational import Relational
 from pipeline.tables.scores import SCORES
 from pipeline.tables.sessions import SESSIONS
 from pipeline.tables.traces import TRACES

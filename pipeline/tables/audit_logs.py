@@ -3,8 +3,8 @@
 from sqlalchemy import Text, cast
 
 from config.tables import audit_logs
-from pipeline.tables.declaration import Filterable
-from pipeline.tables.relational import Field, Relational
+from pipeline.tables.clickhouse_table import Filterable
+from pipeline.tables.database_table import Field, Relational
 from pipeline.types import Kind
 
 entries = audit_logs.alias("a")

@@ -3,8 +3,8 @@
 from sqlalchemy import ColumnElement, Text, and_, case, cast, exists, func, literal
 
 from config.tables import dataset_items, datasets
-from pipeline.tables.declaration import Filterable
-from pipeline.tables.relational import Field, Relational
+from pipeline.tables.clickhouse_table import Filterable
+from pipeline.tables.database_table import Field, Relational
 from pipeline.types import Kind
 
 items = dataset_items.alias("i")

@@ -8,10 +8,10 @@ from sqlalchemy import Engine, Select, String, column, func, table
 from sqlalchemy import select as select_there
 
 from config.tables import datasets
-from pipeline.query.clickhouse import dataset_run_items as source
-from pipeline.query.dialect import text, utc
-from pipeline.query.scores import Scored
-from pipeline.tables.declaration import Declaration, Filterable, OfScores, Output, Related, Sent
+from pipeline.sql.clickhouse import text, utc
+from pipeline.sql.scores import Scored
+from pipeline.sql.sources import dataset_run_items as source
+from pipeline.tables.clickhouse_table import Declaration, Filterable, OfScores, Output, Related, Sent
 from pipeline.types import Kind
 
 rows = source.table.alias("i")

@@ -4,12 +4,13 @@ from functools import partial
 
 from sqlalchemy import func
 
-from pipeline.query.dialect import json_object, map_value, string_object, text, utc
-from pipeline.query.events import events as source
-from pipeline.query.events import given, is_experiment_root, is_root, metadata, plain, trace_name
-from pipeline.query.position import at
-from pipeline.query.scores import Scored
-from pipeline.query.spans import (
+from pipeline.request import OrderBy
+from pipeline.sql.clickhouse import json_object, map_value, string_object, text, utc
+from pipeline.sql.events import events as source
+from pipeline.sql.events import given, is_experiment_root, is_root, metadata, plain, trace_name
+from pipeline.sql.position import at
+from pipeline.sql.scores import Scored
+from pipeline.sql.usage import (
     COST_DIGITS,
     MILLISECONDS_DIGITS,
     containing,
@@ -20,9 +21,8 @@ from pipeline.query.spans import (
     total,
     total_or_null,
 )
-from pipeline.query.stored import OrderBy
-from pipeline.tables.commented import filterables as commented
-from pipeline.tables.declaration import Declaration, Filterable, OfPlace, OfScores, Output
+from pipeline.tables.clickhouse_table import Declaration, Filterable, OfPlace, OfScores, Output
+from pipeline.tables.comments import filterables as commented
 from pipeline.types import Kind
 
 rows = source.table.alias("e")

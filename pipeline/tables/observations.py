@@ -10,12 +10,12 @@ from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChStri
 from sqlalchemy import ColumnElement, Select, String, column, func
 
 from pipeline.enrich.prices import Prices
-from pipeline.query.clickhouse import latest, traces
-from pipeline.query.clickhouse import observations as source
-from pipeline.query.dialect import json_object, string_object, text, utc
-from pipeline.query.position import at
-from pipeline.query.scores import Scored
-from pipeline.query.spans import (
+from pipeline.sql.clickhouse import json_object, string_object, text, utc
+from pipeline.sql.position import at
+from pipeline.sql.scores import Scored
+from pipeline.sql.sources import latest, traces
+from pipeline.sql.sources import observations as source
+from pipeline.sql.usage import (
     COST_DIGITS,
     MILLISECONDS_DIGITS,
     containing,
@@ -26,8 +26,8 @@ from pipeline.query.spans import (
     total,
     total_or_null,
 )
-from pipeline.tables.commented import filterables as commented
-from pipeline.tables.declaration import Declaration, Filterable, OfPlace, OfScores, Output, Related
+from pipeline.tables.clickhouse_table import Declaration, Filterable, OfPlace, OfScores, Output, Related
+from pipeline.tables.comments import filterables as commented
 from pipeline.types import Kind
 
 rows = source.table.alias("o")

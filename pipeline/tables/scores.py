@@ -9,11 +9,11 @@ from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChStri
 from sqlalchemy import Select, String, case, column, func, null
 
 from pipeline.enrich.authors import AUTHOR, AUTHOR_ID, authors
-from pipeline.query.clickhouse import latest, traces
-from pipeline.query.clickhouse import scores as source
-from pipeline.query.dialect import json_object, map_value, one_of, text, utc
-from pipeline.query.scores import EXPORTED
-from pipeline.tables.declaration import Declaration, Filterable, Output, Related
+from pipeline.sql.clickhouse import json_object, map_value, one_of, text, utc
+from pipeline.sql.scores import EXPORTED
+from pipeline.sql.sources import latest, traces
+from pipeline.sql.sources import scores as source
+from pipeline.tables.clickhouse_table import Declaration, Filterable, Output, Related
 from pipeline.types import Kind
 
 rows = source.table.alias("s")

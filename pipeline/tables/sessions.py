@@ -10,13 +10,13 @@ from sqlalchemy import Boolean, Engine, Integer, Numeric, Select, String, column
 from sqlalchemy import select as select_there
 
 from config.tables import trace_sessions
-from pipeline.query.clickhouse import View
-from pipeline.query.dialect import text
-from pipeline.query.scores import Scored
-from pipeline.query.sessions import sessions, with_member
-from pipeline.query.spans import COST_DIGITS
-from pipeline.tables.commented import filterables as commented
-from pipeline.tables.declaration import Declaration, Filterable, OfMembers, OfScores, Output, Related, Sent
+from pipeline.sql.clickhouse import text
+from pipeline.sql.scores import Scored
+from pipeline.sql.sessions import sessions, with_member
+from pipeline.sql.sources import View
+from pipeline.sql.usage import COST_DIGITS
+from pipeline.tables.clickhouse_table import Declaration, Filterable, OfMembers, OfScores, Output, Related, Sent
+from pipeline.tables.comments import filterables as commented
 from pipeline.types import Kind
 
 rows = table(

@@ -2,12 +2,12 @@
 
 from sqlalchemy import String, func
 
-from pipeline.query.clickhouse import traces as source
-from pipeline.query.dialect import json_object, map_value, string_object, utc
-from pipeline.query.scores import Scored
-from pipeline.tables.commented import filterables as commented
-from pipeline.tables.declaration import Declaration, Filterable, OfScores, Output
-from pipeline.tables.observed import filterables as observed
+from pipeline.sql.clickhouse import json_object, map_value, string_object, utc
+from pipeline.sql.scores import Scored
+from pipeline.sql.sources import traces as source
+from pipeline.tables.clickhouse_table import Declaration, Filterable, OfScores, Output
+from pipeline.tables.comments import filterables as commented
+from pipeline.tables.trace_totals import filterables as observed
 from pipeline.types import Kind
 
 rows = source.table.alias("t")

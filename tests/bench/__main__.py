@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import make_url
 
-from cli.embedded import stack
-from cli.embedded.sample import fill
-from cli.embedded.schema import create_application_schema
-from config.database import open_database
+from embedded import stack
+from embedded.sample import fill
+from embedded.schema import create_application_schema
+from runtime.database import open_database
 from tests import moto_server
 from tests.bench.measure import PEAK_MIB, Bench, Place, figures, rate
 from tests.bench.more import report_names, report_tables

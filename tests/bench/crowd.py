@@ -12,14 +12,14 @@ import clickhouse_connect
 from confluent_kafka import Producer
 from sqlalchemy import Engine, func, insert, select
 
-from cli.embedded import stack as embedded_parts
-from cli.embedded.sample import fill
-from cli.embedded.schema import create_application_schema
-from config.database import open_database
 from config.events import ExportRequested, Status
-from config.migrations import migrate
 from config.settings import load
 from config.tables import batch_exports
+from embedded import stack as embedded_parts
+from embedded.sample import fill
+from embedded.schema import create_application_schema
+from runtime.database import open_database
+from runtime.migrations import migrate
 from tests.services import choice, kafka, postgres, process, s3, smtp
 from tests.services.stacks import Embedded, Real, Servers, Stack
 

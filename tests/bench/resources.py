@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from cli import build
-from cli.embedded import stack
-from cli.embedded.sample import PROJECTS, fill
-from cli.embedded.schema import create_application_schema
-from config.migrations import migrate
 from config.settings import Settings, load
+from embedded import stack
+from embedded.sample import PROJECTS, fill
+from embedded.schema import create_application_schema
+from runtime.migrations import migrate
 from tests.e2e.daemons import Daemon, daemon, eventually
 from tests.services import s3
 from tests.services.process import folder as services_folder

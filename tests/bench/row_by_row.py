@@ -17,7 +17,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from sqlalchemy import Connection, make_url, text
 
-from config.database import open_database
+from runtime.database import open_database
 
 PROJECT = "demo"
 ROWS_AT_ONCE = 5000

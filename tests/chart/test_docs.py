@@ -16,9 +16,9 @@ from sqlalchemy import create_engine, select
 
 from cli import build
 from config.events import Status, read_request
-from config.kafka import client_config
 from config.settings import load
 from config.tables import batch_exports
+from runtime.kafka import client_config
 from tests.chart.tools import ROOT, kept
 from tests.e2e.daemons import daemon, eventually, waybill
 from tests.services.installed import pinned

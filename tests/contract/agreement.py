@@ -13,9 +13,10 @@ from sqlalchemy import Select
 
 from pipeline.encode import FORMATS
 from pipeline.encode.options import EncodeOptions
-from pipeline.query.dialect import compiled
-from pipeline.read import open_table, server
+from pipeline.read import clickhouse as server
+from pipeline.read import open_table
 from pipeline.spec import read_spec
+from pipeline.sql.clickhouse import compiled
 from pipeline.types import Progress
 from tests.contract import reading
 from tests.oracle import load, raw

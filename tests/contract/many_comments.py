@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 from sqlalchemy import text
 
-from cli.embedded import stack as embedded_parts
+from embedded import stack as embedded_parts
 from tests.contract import reading
 from tests.services.stacks import Embedded
 

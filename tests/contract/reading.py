@@ -12,11 +12,11 @@ from clickhouse_connect.driver.client import Client
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 
-from cli.embedded.schema import create_application_schema
 from config.settings import load
+from embedded.schema import create_application_schema
 from pipeline.read import open_table
-from pipeline.read.table import Table
-from pipeline.sources import ClickHouse, Sources
+from pipeline.read.connections import ClickHouse, Sources
+from pipeline.read.open_table import Table
 from pipeline.spec import read_spec
 from pipeline.types import Column, Progress
 from pipeline.watch import watch

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta, tzinfo
 import pytest
 from sqlalchemy import Engine, make_url, text
 
-from config.database import open_database
-from config.migrations import migrate
 from config.tables import application
 from consumer import clock as clock_module
 from consumer.clock import DatabaseClock
 from consumer.guards import Policy, Verdict, judge
 from consumer.jobs import Jobs
+from runtime.database import open_database
+from runtime.migrations import migrate
 from tests.services.postgres import Postgres
 from tests.unit.consumer.scenes import TERMS, claimed, job_of, queue
 

@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import Connection, Engine, event, make_url, text, update
 from sqlalchemy.exc import DBAPIError
 
-from config.database import open_database
+from config.errors import Cancelled, Unavailable
 from config.tables import application, batch_exports
 from consumer.store import changing, looking
 from pipeline.database import connected, stoppable
-from pipeline.errors import Cancelled, Unavailable
 from pipeline.types import Progress
+from runtime.database import open_database
 from tests.e2e.daemons import eventually
 from tests.services.postgres import Postgres
 from tests.unit.consumer.scenes import queue

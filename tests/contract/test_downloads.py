@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from sqlalchemy import make_url
 
-from config.database import open_database
-from config.migrations import migrate
 from config.tables import application
 from pipeline.storage import Storage
+from runtime.database import open_database
+from runtime.migrations import migrate
 from tests import moto_server
 from tests.contract.places import PART, folder_place, noise, s3_place
 from tests.unit.consumer.doors import KEY, Answer, Door

@@ -16,7 +16,7 @@ from config.tables import audit_logs, batch_exports
 from pipeline.query.filters import TAKES
 from pipeline.spec import read_spec
 from pipeline.tables import OF_EVENTS
-from pipeline.tables.declaration import Askable, Filterable, Listed
+from pipeline.tables.clickhouse_table import Askable, Filterable, Listed
 from tests.contract.reading import CUTOFF, World, world
 from tests.e2e.daemons import waybill
 from tests.services.stacks import Stack

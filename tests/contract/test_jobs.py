@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, delete, make_url
 
-from config.database import open_database
-from config.migrations import migrate
+from config.errors import Rejected, Unavailable
 from config.tables import application, batch_exports
 from consumer.guards import Verdict
 from consumer.jobs import Jobs
-from consumer.listing import list_due, list_jobs, list_orphans, list_ownerless, list_runs
+from consumer.models import Claim, Failure, Hold
 from consumer.outbox import mark_published, unpublished
-from consumer.records import Claim, Failure, Hold
-from pipeline.errors import Rejected, Unavailable
+from consumer.queries import list_due, list_jobs, list_orphans, list_ownerless, list_runs
+from runtime.database import open_database
+from runtime.migrations import migrate
 from tests.services.postgres import Postgres
 from tests.unit.consumer.scenes import (
     LEASE,

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Row, insert, make_url, select, update
 
-from config.database import open_database
 from config.events import ExportFinished, Status
-from config.migrations import migrate
 from config.tables import notices, outbox
-from notify import missed
+from notify import catch_up as missed
 from notify.notices import Notice, Notices
+from runtime.database import open_database
+from runtime.migrations import migrate
 from tests.services.postgres import Postgres
 from tests.unit.notify.scenes import NOW, completion
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from pipeline.errors import Rejected
+from config.errors import Rejected
 from tests.contract.reading import MAY, Row, World, world
 from tests.services.stacks import Stack
 

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from pipeline.errors import Cancelled, Unavailable
+from config.errors import Cancelled, Unavailable
+from pipeline.read.connections import ClickHouse
 from pipeline.read.faults import StatementRefused
-from pipeline.sources import ClickHouse
 from pipeline.types import Progress
 from tests.contract.faulty import Trouble, proxy
 from tests.contract.reading import World, world

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cli.filters import ALL_TABLES
-from pipeline.errors import Rejected
+from config.errors import Rejected
 from tests.contract.reading import World, world
 from tests.oracle.columns import columns_of
 from tests.services.stacks import Servers

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, text
 
+from config.errors import Cancelled, Rejected, Unavailable
 from config.tables import application
 from pipeline.encode import FORMATS
 from pipeline.encode.options import EncodeOptions
-from pipeline.errors import Cancelled, Rejected, Unavailable
 from pipeline.read import open_table
-from pipeline.sources import ClickHouse, Sources
+from pipeline.read.connections import ClickHouse, Sources
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.types import Progress
 from tests.oracle import expected, load, pools, queries, raw, worlds

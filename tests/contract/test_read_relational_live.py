@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, delete, insert, make_url, text, update
 
-from config.database import open_database
+from config.errors import Cancelled
 from config.tables import application, audit_logs
-from pipeline.errors import Cancelled
-from pipeline.read import relational
-from pipeline.read.relational import FETCH_BYTES, FEWEST_ROWS, MOST_ROWS
+from pipeline.read import postgres as relational
+from pipeline.read.postgres import FETCH_BYTES, FEWEST_ROWS, MOST_ROWS
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.tables.audit_logs import AUDIT_LOGS
 from pipeline.types import Progress
+from runtime.database import open_database
 from tests.services.postgres import Postgres
 
 ROWS = 3 * MOST_ROWS

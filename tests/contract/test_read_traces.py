@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import insert
 
+from config.errors import Cancelled, Rejected
 from config.tables import comments, users
-from pipeline.errors import Cancelled, Rejected
 from pipeline.types import Kind, Progress
 from tests.contract.reading import MAY, World, world
 from tests.services.stacks import Stack

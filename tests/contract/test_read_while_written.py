@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from config.database import open_database
+from runtime.database import open_database
 from tests.contract.reading import Read, World, world
 from tests.contract.writing import START, Rounds, Target, state, writing_to_clickhouse, writing_to_database
 from tests.services.stacks import Stack

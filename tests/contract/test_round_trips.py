@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, event, make_url
 
-from config.database import open_database
-from config.migrations import migrate
 from config.tables import application
-from consumer.admission import Admission
-from consumer.records import Claim, Outcome
+from consumer.claim import Admission
+from consumer.models import Claim, Outcome
 from consumer.relay import relay
+from runtime.database import open_database
+from runtime.migrations import migrate
 from tests.services.postgres import Postgres
 from tests.unit.consumer.desk import POLICY, Post
 from tests.unit.consumer.scenes import queue

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import Cancelled, Unavailable
+from config.errors import Cancelled, Unavailable
 from pipeline.storage import S3Options, Storage, open_storage
 from tests import moto_server
 from tests.contract.places import KEY, PART, Place, folder_place, memory_place, noise, pieces, s3_place, store

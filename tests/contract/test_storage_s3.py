@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.errors import Unavailable
+from config.errors import Unavailable
 from pipeline.storage import S3Options, open_storage
 from tests import moto_server
 from tests.contract.places import KEY, PART, noise, s3_options, s3_place, store

@@ -6,16 +6,17 @@ import time
 from collections.abc import Callable
 
 from cli import build
-from config import logs
-from config.metrics import Metrics, process_metrics
+from config.errors import Cancelled, Rejected, Unavailable
+from config.metrics import Metrics
 from config.settings import CONSUMER_NEEDS, load
 from consumer.app import Parts, run
-from pipeline.errors import Cancelled, Rejected, Unavailable
 from pipeline.manifest import manifest_key
-from pipeline.sources import Sources
+from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec
 from pipeline.storage import Storage
 from pipeline.types import ExportResult, Progress
+from runtime import logs
+from runtime.self_metrics import process_metrics
 
 
 def scripted(

@@ -16,12 +16,12 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from sqlalchemy import Engine, select, update
 
-from config.database import open_database
-from config.kafka import MESSAGE_BYTES
-from config.migrations import migrate
 from config.settings import load
 from config.tables import application, batch_exports, outbox, runs
 from consumer.dead_letters import DeadLetter, read_all
+from runtime.database import open_database
+from runtime.kafka import MESSAGE_BYTES
+from runtime.migrations import migrate
 from tests.e2e.daemons import Daemon, daemon, eventually
 from tests.services.stacks import Stack
 from tests.unit.consumer.scenes import letters, queue, row_of, runs_of, set_status

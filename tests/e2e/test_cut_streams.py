@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import Engine, insert
 
 from cli import build
-from cli.embedded.sample import fill
-from cli.embedded.schema import create
-from config.database import open_database
-from config.migrations import migrate
 from config.settings import load
 from config.tables import application, batch_exports
+from embedded.sample import fill
+from embedded.schema import create
+from runtime.database import open_database
+from runtime.migrations import migrate
 from tests.contract.faulty import ROWS as ROWS_MARK
 from tests.e2e.daemons import daemon, eventually
 from tests.faults.acts import cut_at, ends_at, hold

@@ -11,11 +11,11 @@ import pytest
 from confluent_kafka import Producer
 from sqlalchemy import Engine, Row, insert, select, update
 
-from config.database import open_database
 from config.events import ExportFinished, Status
-from config.migrations import migrate
 from config.settings import load
 from config.tables import application, batch_exports, notices, users
+from runtime.database import open_database
+from runtime.migrations import migrate
 from tests.e2e.daemons import Daemon, daemon, eventually
 from tests.services.mail import Mail
 from tests.services.process import free_port

@@ -15,12 +15,12 @@ from confluent_kafka import Producer
 from sqlalchemy import Engine, insert, inspect, select, text, update
 
 from cli import build
-from cli.embedded.sample import fill
-from cli.embedded.schema import create
-from config.database import open_database
-from config.migrations import migrate
 from config.settings import load
 from config.tables import application, batch_exports, notices, runs, users
+from embedded.sample import fill
+from embedded.schema import create
+from runtime.database import open_database
+from runtime.migrations import migrate
 from tests.e2e.daemons import daemon, eventually, waybill
 from tests.services.stacks import Stack
 

@@ -11,10 +11,10 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from sqlalchemy import insert
 
-from config.database import open_database
-from config.migrations import migrate
 from config.settings import load
 from config.tables import application, users
+from runtime.database import open_database
+from runtime.migrations import migrate
 from tests.e2e.daemons import Daemon, daemon, eventually
 from tests.services.stacks import Stack
 from tests.unit.consumer.scenes import queue

@@ -16,9 +16,9 @@ from typing import Any
 from confluent_kafka import Consumer, Producer, TopicPartition
 from sqlalchemy import Engine, insert, select, update
 
-from config.database import open_database
 from config.settings import load
 from config.tables import batch_exports, notices, users
+from runtime.database import open_database
 from tests.e2e.daemons import Daemon, daemon, eventually
 from tests.faults.servers import Servers
 from tests.faults.source import PROJECT, SMALL, Source

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import psycopg
 
-from cli.embedded import stack as embedded_parts
+from embedded import stack as embedded_parts
 from tests.faults.door import Door, door
 from tests.faults.wire import Wire, wire
 from tests.services import kafka as kafka_service

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult
 
-from cli.embedded.mailsink import ACCEPTED, Folder
+from embedded.mailsink import ACCEPTED, Folder
 from tests.services.mail import Mailbox
 
 Reply = Callable[[int, Callable[[], None]], str | None]

@@ -12,12 +12,12 @@ import pyarrow as pa
 from sqlalchemy import Engine
 
 from cli import build
-from cli.embedded.sample import fill
-from cli.embedded.schema import create
-from config.database import open_database
-from config.migrations import migrate
 from config.settings import load
 from config.tables import application
+from embedded.sample import fill
+from embedded.schema import create
+from runtime.database import open_database
+from runtime.migrations import migrate
 from tests.faults.servers import Servers
 from tests.oracle import raw
 from tests.oracle.compare import differences

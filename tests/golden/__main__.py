@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from cli.embedded import stack as embedded_parts
+from embedded import stack as embedded_parts
 from tests.contract import reading
 from tests.golden.cases import CASES, ENDINGS, FILES, world
 from tests.golden.writer import written

@@ -20,11 +20,11 @@ from typing import Any
 from sqlalchemy import Engine, select
 
 from cli.build import clickhouse_client, engine
-from cli.embedded.sample import PROJECTS, fill
-from cli.embedded.schema import create_application_schema
-from cli.embedded.stack import started
 from config.settings import load
 from config.tables import users
+from embedded.sample import PROJECTS, fill
+from embedded.schema import create_application_schema
+from embedded.stack import started
 from tests.image import roots
 from tests.image.dockerfile import Context
 from tests.services.installed import cache_folder

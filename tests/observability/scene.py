@@ -15,14 +15,14 @@ from confluent_kafka import Producer
 from sqlalchemy import Engine, func, select
 
 from cli import build
-from cli.embedded.sample import PROJECTS, fill
-from cli.embedded.schema import create_application_schema
-from config.database import writing
 from config.events import ExportRequested, Status
-from config.migrations import migrate
 from config.settings import Settings
 from config.tables import batch_exports, users
-from consumer.records import Job
+from consumer.models import Job
+from embedded.sample import PROJECTS, fill
+from embedded.schema import create_application_schema
+from runtime.database import writing
+from runtime.migrations import migrate
 from tests.e2e.daemons import Daemon, command, daemon
 from tests.services.prometheus import Prometheus
 from tests.services.s3 import Bucket
@@ -144,7 +144,7 @@ class Scene:
     @contextlib.contextmanager
     def frozen(self, part: str) -> Iterator[None]:
         """Let an embedded part answer nobody while the block runs."""
-        marks = f"cli.embedded.{part}"
+        marks = f"embedded.{part}"
         stopped = [each for each in psutil.Process().children() if marks in each.cmdline()]
         assert stopped, f"no {part} runs"
         for each in stopped:

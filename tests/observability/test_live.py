@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.embedded.stack import Stack as Parts
 from config.settings import load
+from embedded.stack import Stack as Parts
 from tests.e2e import daemons
 from tests.e2e.daemons import eventually
 from tests.observability.scene import NO_LIMIT, QUICK, Scene, kill, resident

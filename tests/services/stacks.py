@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cli.embedded.stack import Stack as Parts
+from embedded.stack import Stack as Parts
 from tests.services.kafka import Kafka
 from tests.services.mail import Mail, Mailbox
 from tests.services.postgres import Postgres

@@ -13,10 +13,10 @@ import yaml
 from confluent_kafka import KafkaError
 
 from config.events import ExportFinished, ExportRequested, read_finished, read_request
-from config.publisher import Outgoing
 from config.settings import Settings
 from consumer.dead_letters import PREFIX, Received, bury
 from consumer.guards import Policy, Reaction, Verdict, judge
+from runtime.publisher import Outgoing
 from tests.unit.consumer.desk import Post
 from tests.unit.consumer.scenes import NOW
 

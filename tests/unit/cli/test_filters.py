@@ -4,8 +4,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from cli.filters import check, read_filters
-from pipeline.errors import Rejected
-from pipeline.query.stored import Filter
+from config.errors import Rejected
+from pipeline.request import Filter
 from pipeline.spec import read_query
 
 

@@ -9,14 +9,14 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
 from config.metrics import Metrics
-from config.publisher import Outgoing
-from consumer.admission import Admission
+from consumer.claim import Admission
 from consumer.guards import Policy
+from consumer.intake import Reception
 from consumer.jobs import Jobs
-from consumer.reception import Reception
-from consumer.records import Claim, Hold, Outcome
+from consumer.models import Claim, Hold, Outcome
 from consumer.slots import Rhythm, Slots
 from pipeline.types import Progress
+from runtime.publisher import Outgoing
 from tests.unit.consumer.scenes import NOW, TERMS
 
 SLOTS = 1

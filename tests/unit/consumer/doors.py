@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
-from config.http import Health, serve
 from config.links import Links
 from config.metrics import Metrics
-from consumer.downloads import Downloads
+from consumer.downloads.app import Downloads
 from consumer.jobs import Jobs
 from pipeline.storage import Storage
+from runtime.http import Health, serve
 from tests.unit.consumer.scenes import NOW, TERMS, after, claimed, queue, result_of
 
 KEY = "exports/1763726400000-lf-traces-export-project-1-export-1.csv"

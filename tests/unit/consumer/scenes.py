@@ -7,7 +7,7 @@ from sqlalchemy import Engine, insert, select, update
 
 from config.tables import batch_exports, outbox, runs
 from consumer.jobs import Jobs, Terms
-from consumer.records import Claim, Job
+from consumer.models import Claim, Job
 from pipeline.types import ExportResult
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)

@@ -8,16 +8,16 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
 from config.metrics import Metrics
-from config.tracing import Tracer
+from consumer.attempt import Bench, Rules, run_claim
 from consumer.jobs import Jobs
-from consumer.records import Claim, Outcome
-from consumer.run import Bench, Rules, run_claim
+from consumer.models import Claim, Outcome
 from pipeline.manifest import manifest_key
-from pipeline.sources import ClickHouse, Sources
+from pipeline.read.connections import ClickHouse, Sources
 from pipeline.spec import ExportSpec
 from pipeline.storage import Storage
-from pipeline.storage.folder import FolderStorage
+from pipeline.storage.local import FolderStorage
 from pipeline.types import ExportResult, Progress
+from runtime.tracing import Tracer
 from tests.unit.consumer.scenes import LEASE, NOW, TERMS, result_of
 
 RULES = Rules(

@@ -6,12 +6,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, make_url
 
-from config.database import open_database
 from config.metrics import Metrics
-from config.migrations import migrate
 from config.tables import application
 from consumer.gauges import measure
 from consumer.jobs import Jobs
+from runtime.database import open_database
+from runtime.migrations import migrate
 from tests.unit.consumer.scenes import NOW, TERMS, after, claimed, queue, result_of
 
 GAUGES = (

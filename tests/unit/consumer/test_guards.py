@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from consumer.guards import GUARDS, INTERNAL_TEXT, STALE_TEXT, Policy, Reaction, Verdict, judge
-from consumer.records import Job, Outcome, Run
+from consumer.models import Job, Outcome, Run
 from tests.unit.consumer.scenes import NOW, QUERY, after
 
 POLICY = Policy(enabled=True, stale_after=timedelta(days=30), max_attempts=3)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
+from config.errors import Unavailable
 from config.metrics import Metrics
-from consumer.records import Claim, Hold, Outcome
+from consumer.models import Claim, Hold, Outcome
 from consumer.slots import Rhythm, Slots
-from pipeline.errors import Unavailable
 from pipeline.types import Progress
 from tests.unit.consumer.scenes import NOW
 from tests.unit.consumer.test_guards import a_job

@@ -8,16 +8,16 @@ import pytest
 from confluent_kafka import KafkaError
 from sqlalchemy import Engine, delete, make_url
 
-from config.database import open_database
-from config.migrations import migrate
+from config.errors import Unavailable
 from config.tables import application, batch_exports
 from consumer.clock import DatabaseClock
 from consumer.jobs import Jobs
-from consumer.records import Job
+from consumer.models import Job
 from consumer.relay import relay
 from consumer.sweeper import Sweeper
-from pipeline.errors import Unavailable
 from pipeline.types import Progress
+from runtime.database import open_database
+from runtime.migrations import migrate
 from tests.unit.consumer.desk import POLICY, Desk, Post
 from tests.unit.consumer.scenes import LEASE, NOW, after, claimed, job_of, letters, queue, row_of, runs_of
 from tests.unit.consumer.stage import Stage

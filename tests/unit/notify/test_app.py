@@ -11,8 +11,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, Row, insert, make_url, select, update
 
-from config.database import open_database
-from config.http import Health
 from config.metrics import Metrics
 from config.settings import Settings, load
 from config.tables import notices, outbox
@@ -20,6 +18,8 @@ from notify.app import Notifier
 from notify.deliver import Desk, Post
 from notify.notices import Notices
 from notify.smtp import parse_server
+from runtime.database import open_database
+from runtime.http import Health
 from tests.unit.notify.scenes import MailServer, add_export, add_user, completion, create_tables, mail_server
 
 SETTINGS = {"WAYBILL_LEASE_SECONDS": "1", "WAYBILL_SWEEP_SECONDS": "0.2", "KAFKA_BOOTSTRAP_SERVERS": "nowhere:1"}

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Row, delete, make_url, select, update
 
-from config.database import open_database
 from config.events import Status
 from config.links import Links
 from config.settings import Misconfigured, load
@@ -15,6 +14,7 @@ from config.tables import batch_exports, notices, users
 from notify.deliver import Attempt, Desk, Outcome, Post, attempt, read_post, settle
 from notify.notices import Notice, Notices
 from notify.smtp import parse_server
+from runtime.database import open_database
 from tests.unit.notify.scenes import (
     NOW,
     URL,

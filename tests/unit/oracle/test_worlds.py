@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine
 
-from cli.embedded import schema
-from cli.embedded.stack import Stack
 from config.tables import application
+from embedded import schema
+from embedded.stack import Stack
 from tests.oracle import load, pools, raw, worlds
 from tests.oracle.columns import columns_of
 from tests.oracle.expected import EVENTS_BACKED, TABLES, expected, table_of

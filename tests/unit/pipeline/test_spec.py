@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import Rejected
+from config.errors import Rejected
 from pipeline.spec import ExportSpec, read_query, read_spec
 
 QUERY = {"tableName": "traces", "filter": None, "orderBy": None}

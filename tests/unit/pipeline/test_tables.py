@@ -1,8 +1,8 @@
 import pytest
 
 from pipeline.tables import OF_EVENTS, RELATIONAL, TABLES
-from pipeline.tables.declaration import Declaration
-from pipeline.tables.relational import Relational
+from pipeline.tables.clickhouse_table import Declaration
+from pipeline.tables.database_table import Relational
 from tests.oracle import events, observations, scores, sessions, stored, traces
 from tests.oracle.columns import columns_of
 

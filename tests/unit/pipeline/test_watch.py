@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import Cancelled
+from config.errors import Cancelled
 from pipeline.types import Progress
 from pipeline.watch import watch
 

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import Engine, create_engine, insert
 
+from config.errors import Unavailable
 from config.tables import application, users
 from pipeline.enrich.authors import Authors
-from pipeline.errors import Unavailable
 
 
 @pytest.fixture

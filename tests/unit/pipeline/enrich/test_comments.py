@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import Engine, create_engine, event, insert
 
+from config.errors import Unavailable
 from config.tables import application, comments
 from pipeline.enrich.comments import Comments
-from pipeline.errors import Unavailable
 
 
 @pytest.fixture

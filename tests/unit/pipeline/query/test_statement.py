@@ -3,10 +3,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.query import scores, statement
-from pipeline.query.dialect import MAX_BOUND_BYTES, compiled
+from pipeline.query import statement
 from pipeline.query.filters import TAKES
 from pipeline.spec import ExportSpec, read_spec
+from pipeline.sql import scores
+from pipeline.sql.clickhouse import MAX_BOUND_BYTES, compiled
 from pipeline.tables import TABLES
 
 MARK = "zq'`\"\\{x:String}%(y)s;--"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.errors import Unavailable
+from config.errors import Unavailable
 from pipeline.storage import S3Options, Storage, open_storage
 from pipeline.storage.s3_upload import MAX_PARTS, part_size
 from tests import moto_server

@@ -1,0 +1,168 @@
+"""Keeps files wherever else fsspec can write: under a hidden name, then under their own."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from fsspec.core import url_to_fs
+from fsspec.exceptions import FSTimeoutError
+
+from config.errors import Cancelled, Unavailable
+from pipeline.storage.safe_names import joined
+
+logger = logging.getLogger(__name__)
+
+PARTIAL = ".partial"
+
+
+class OtherUpload:
+    """An object that has a hidden name until it is whole; implements Upload.
+
+    Its handle is committed or discarded, never just closed: that would publish what there is. And since not every
+    filesystem keeps an uncommitted file to itself, it gets its own name last.
+    """
+
+    def __init__(self, fs: Any, target: str, attempt: int) -> None:
+        self._fs = fs
+        self._target = target
+        folder, _, name = target.rpartition("/")
+        self._partial = f"{folder}/.{name}.{attempt}{PARTIAL}"
+        self._interrupted = False
+        self._ended = False
+        self._size = 0
+        self._seen: str | None = None
+        self._handle: Any = None
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Hand the bytes to the handle."""
+        self._go_on()
+        with _translated("write"):
+            self._handle.write(data)
+        self._size += len(data)
+
+    def finish(self) -> int:
+        """Commit under the hidden name, then give the object its own, if nothing has changed there since entering."""
+        self._go_on()
+        with _translated("finish"):
+            self._handle.close()
+            self._handle.commit()
+            if self._version() != self._seen:
+                raise FileExistsError(f"somebody else has written {self._target} since this attempt began")
+            self._fs.mv(self._partial, self._target)
+        self._ended = True
+        return self._size
+
+    def abort(self) -> None:
+        """Discard what was written, committed or not."""
+        if self._ended or self._handle is None:
+            return
+        self._ended = True
+        try:
+            self._handle.discard()
+            if self._fs.exists(self._partial):
+                self._fs.rm_file(self._partial)
+        except Exception:
+            logger.warning("could not discard an upload", extra={"path": self._partial}, exc_info=True)
+
+    def interrupt(self) -> None:
+        """Make the next call raise Cancelled."""
+        self._interrupted = True
+
+    def _go_on(self) -> None:
+        if self._interrupted:
+            raise Cancelled("the upload was interrupted")
+
+    def _version(self) -> str | None:
+        return str(self._fs.ukey(self._target)) if self._fs.exists(self._target) else None
+
+    def __enter__(self) -> Self:
+        with _translated("create"):
+            self._fs.makedirs(self._target.rpartition("/")[0], exist_ok=True)
+            self._seen = self._version()
+            self._handle = self._fs.open(self._partial, "wb", autocommit=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+
+class OtherStorage:
+    """Files under an fsspec URL; implements Storage. A filesystem that can't sign gives the file's plain URL."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._fs, self._root = url_to_fs(url)
+        except ImportError as error:
+            raise ValueError(f"storage URL {url!r}: {error}") from error
+
+    def open(self, key: str, content_type: str, attempt: int) -> OtherUpload:  # noqa: ARG002 (fsspec has no way to say it)
+        """Start an object under a hidden name."""
+        return OtherUpload(self._fs, self._path(key), attempt)
+
+    def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:  # noqa: ARG002 (fsspec signs a path alone)
+        """Sign as the filesystem does."""
+        path = self._path(key)
+        try:
+            with _translated("sign"):
+                return str(self._fs.sign(path, expiration=int(lifetime.total_seconds())))
+        except NotImplementedError:
+            return str(self._fs.unstrip_protocol(path))
+
+    def size(self, key: str) -> int | None:
+        """Return the size that the filesystem tells."""
+        path = self._path(key)
+        with _translated("read"):
+            return int(self._fs.size(path)) if self._fs.exists(path) else None
+
+    def delete(self, key: str, attempt: int) -> None:  # noqa: ARG002 (fsspec has no way to keep it with an object)
+        """Remove the object."""
+        path = self._path(key)
+        with _translated("remove"):
+            if self._fs.exists(path):
+                self._fs.rm_file(path)
+
+    def abort_uploads(self, prefix: str, older_than: datetime) -> int:
+        """Remove hidden objects that were last written to before `older_than`, where the filesystem knows when."""
+        partial = self._partials(prefix, older_than)
+        with _translated("clean"):
+            for path in partial:
+                self._fs.rm_file(path)
+        return len(partial)
+
+    def list_uploads(self, prefix: str, older_than: datetime) -> set[str]:
+        """Name the objects whose hidden ones were last written to before `older_than`."""
+        start = len(self._root.rstrip("/")) + 1
+        targets = [path[start:].rpartition("/") for path in self._partials(prefix, older_than)]
+        # The hidden name is a dot, the object's own name, the attempt and the suffix.
+        return {f"{folder}{slash}{name[1:].rsplit('.', 2)[0]}" for folder, slash, name in targets}
+
+    def _partials(self, prefix: str, older_than: datetime) -> list[str]:
+        folder, _, start = prefix.rpartition("/")
+        found: list[str] = []
+        with contextlib.suppress(NotImplementedError), _translated("look into"):
+            for path in self._fs.find(f"{self._root}/{folder}".rstrip("/")):
+                name = path.rpartition("/")[2]
+                if name.startswith(f".{start}") and name.endswith(PARTIAL) and self._fs.modified(path) < older_than:
+                    found.append(path)
+        return found
+
+    def check(self) -> None:
+        """Start an object and discard it."""
+        with self.open(".check", "text/plain", 0) as upload:
+            upload.write(b".")
+
+    def _path(self, key: str) -> str:
+        return joined(self._root.rstrip("/"), key)
+
+
+@contextlib.contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, FSTimeoutError) as error:
+        raise Unavailable(f"the store could not {doing}: {error}") from error

@@ -1,0 +1,76 @@
+"""Compiles what a trace's observations add up to, for filters and orders on traces."""
+
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from clickhouse_connect.cc_sqlalchemy import select
+from sqlalchemy import ColumnElement, Integer, Numeric, Select, String, column, func, null
+
+from pipeline.sql.clickhouse import text
+from pipeline.sql.sources import Columns, Source, latest, observations
+from pipeline.sql.usage import COST_DIGITS, MILLISECONDS_DIGITS, containing, seconds, total
+from pipeline.tables.clickhouse_table import Filterable, Related
+
+# The highest first.
+LEVELS = ("ERROR", "WARNING", "DEFAULT", "DEBUG")
+
+
+def filterables(trace_id: ColumnElement[str], source: Source = observations) -> tuple[Filterable, ...]:
+    """Make the columns of a trace that its observations have, or the events that are observations."""
+    of = Related("observed", trace_id, partial(_observed, source))
+
+    def number(id_: str, name: str, value: str, places: int = 0) -> Filterable:
+        return Filterable(id_, (name,), "number", column(value, Numeric()), of=of, places=places)
+
+    return (
+        Filterable("level", ("Level",), "stringOptions", column("observed_level", String()), of=of),
+        *(
+            number(f"{level.lower()}Count", f"{level.capitalize()} Level Count", f"observed_{level.lower()}")
+            for level in LEVELS
+        ),
+        number("inputTokens", "Input Tokens", "observed_input_tokens"),
+        number("outputTokens", "Output Tokens", "observed_output_tokens"),
+        number("totalTokens", "Total Tokens", "observed_total_tokens"),
+        number("tokens", "Tokens", "observed_total_tokens"),
+        number("latency", "Latency (s)", "observed_latency", MILLISECONDS_DIGITS),
+        number("inputCost", "Input Cost ($)", "observed_input_cost", COST_DIGITS),
+        number("outputCost", "Output Cost ($)", "observed_output_cost", COST_DIGITS),
+        number("totalCost", "Total Cost ($)", "observed_total_cost", COST_DIGITS),
+    )
+
+
+def _observed(source: Source, project_id: str, _cutoff: datetime) -> Select[Any]:
+    """Add up the observations as they are now, as all that is joined."""
+    rows = source.table.alias("o")
+    o = rows.c
+    return (
+        select(
+            o.trace_id.label("observed_key"),
+            _highest(o).label("observed_level"),
+            *(func.countIf(o.level == text(level)).label(f"observed_{level.lower()}") for level in LEVELS),
+            func.toNullable(seconds(func.min(o.start_time), func.max(func.coalesce(o.end_time, o.start_time)))).label(
+                "observed_latency"
+            ),
+            *_amounts(o.usage_details, "tokens"),
+            *_amounts(o.cost_details, "cost"),
+        )
+        .final(rows)
+        .prewhere(latest(source, rows, project_id))
+        .group_by(o.trace_id)
+    )
+
+
+def _highest(o: Columns) -> ColumnElement[str | None]:
+    cases = [part for level in LEVELS for part in (func.countIf(o.level == text(level)) > 0, text(level))]
+    return func.multiIf(*cases, null(), type_=String())
+
+
+def _amounts(amounts: ColumnElement[Any], unit: str) -> tuple[ColumnElement[Any], ...]:
+    """Add up a map of all observations; a total is null where none has one."""
+    there = func.mapContains(amounts, text("total"))
+    return (
+        func.sum(containing(amounts, "input")).label(f"observed_input_{unit}"),
+        func.sum(containing(amounts, "output")).label(f"observed_output_{unit}"),
+        func.sumOrNullIf(total(amounts), there, type_=Integer()).label(f"observed_total_{unit}"),
+    )

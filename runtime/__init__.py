@@ -1,0 +1,1 @@
+"""What both daemons run on: Faust app, HTTP port, database, threads, logs, tracing, migrations."""

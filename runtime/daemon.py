@@ -1,0 +1,182 @@
+"""Keeps a daemon running: waits for its dependencies, starts its Faust app, and starts it anew when it crashes."""
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import faust
+
+from config.metrics import Metrics
+from runtime.http import Health
+from runtime.self_metrics import measure_lag
+
+logger = logging.getLogger(__name__)
+
+LOOP_SECONDS = 30.0
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 30.0
+START_SECONDS = 25.0
+STOP_SECONDS = 20.0
+JOIN_SECONDS = 30.0
+"""Longer than any rebalance takes."""
+
+LAG_SECONDS = 5.0
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Give an event that SIGTERM and SIGINT set; call it inside the running loop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, stop.set)
+    return stop
+
+
+async def until(stop: asyncio.Event, seconds: float) -> bool:
+    """Wait for `seconds`, or until `stop` is set; says whether it is."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    return stop.is_set()
+
+
+async def every(
+    seconds: float,
+    work: Callable[[], Awaitable[object]],
+    *,
+    name: str,
+    health: Health,
+    stop: asyncio.Event,
+    wake: asyncio.Event | None = None,
+) -> None:
+    """Do `work` now, every so many seconds and when `wake` is set, until `stop` is; what it raises is logged.
+
+    The pauses are a tenth longer or shorter, so that many processes that were started together come apart.
+    """
+    wake = wake or asyncio.Event()
+    while not stop.is_set():
+        wake.clear()
+        try:
+            await work()
+        except Exception:
+            logger.exception("%s failed, it will be tried again", name)
+        health.beat(name, within=10 * seconds + LOOP_SECONDS)
+        waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(wake.wait())]
+        pause = seconds * random.uniform(0.9, 1.1)  # noqa: S311 (spreads timers, hides nothing)
+        await asyncio.wait(waits, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
+
+
+async def wait_for_dependencies(health: Health, stop: asyncio.Event) -> bool:
+    """Wait until every dependency answers, saying what is waited for when that changes; False when stopped first."""
+    said: dict[str, str] = {}
+    while not stop.is_set():
+        health.beat("start", within=LOOP_SECONDS)
+        missing = {name: why for name, why in (await health.ask()).items() if why is not None}
+        if not missing:
+            return True
+        if missing.keys() != said.keys():
+            for name, why in missing.items():
+                logger.warning("waiting for %s: %s", name, why, extra={"dependency": name})
+            said = missing
+        await until(stop, FIRST_PAUSE)
+    return False
+
+
+async def supervise(build: Callable[[], faust.App], *, health: Health, metrics: Metrics, stop: asyncio.Event) -> None:
+    """Run one Faust app after another until `stop` is set, then leave the group.
+
+    `build` makes a fresh app with its agents. An app that cannot start or crashes is put away and built anew after
+    a pause that doubles up to half a minute; nothing that the app's agents handed to others is touched.
+    """
+    pause = FIRST_PAUSE
+    while await wait_for_dependencies(health, stop):
+        started = time.monotonic()
+        await _run_once(build(), health, metrics, stop)
+        if stop.is_set():
+            break
+        pause = FIRST_PAUSE if time.monotonic() - started > LONGEST_PAUSE else min(pause * 2, LONGEST_PAUSE)
+        logger.warning("the Kafka consumer stopped; starting it again in %g s", pause)
+        await until(stop, pause)
+
+
+async def _run_once(app: faust.App, health: Health, metrics: Metrics, stop: asyncio.Event) -> None:
+    membership = _Membership(app, health)
+    lag = asyncio.create_task(_follow_lag(app, health, metrics))
+    try:
+        await _first(app.start(), stop.wait(), seconds=START_SECONDS)
+        while not stop.is_set() and not app.should_stop:
+            health.beat("start", within=LOOP_SECONDS)
+            membership.check()
+            await until(stop, FIRST_PAUSE)
+    except Exception as error:  # noqa: BLE001 (Faust and its clients raise anything; all of it means: build anew)
+        logger.warning("the Kafka consumer failed: %s", error, extra={"error": type(error).__name__})
+    finally:
+        lag.cancel()
+        metrics.kafka_lag.clear()
+        health.partitions = None
+        health.beat("start", within=LOOP_SECONDS)
+        try:
+            await asyncio.wait_for(app.stop(), STOP_SECONDS)
+        except Exception as error:  # noqa: BLE001 (it is being thrown away)
+            logger.warning("the Kafka consumer did not stop cleanly: %s", str(error) or type(error).__name__)
+
+
+async def _follow_lag(app: faust.App, health: Health, metrics: Metrics) -> None:
+    while True:
+        await asyncio.sleep(LAG_SECONDS)
+        if health.partitions is None:
+            continue  # there is nothing to ask for, and the last answer is the best there is
+        try:
+            lag = await asyncio.wait_for(measure_lag(app), LAG_SECONDS)
+        except Exception as error:  # noqa: BLE001 (Faust and its clients raise anything)
+            logger.debug("the lag can't be measured: %s", error)
+            continue
+        metrics.kafka_lag.clear()  # partitions may have gone to others
+        for topic, messages in lag.items():
+            metrics.kafka_lag.labels(topic).set(messages)
+
+
+class _Membership:
+    """Follows whether an app is a member of its group, and finds it stuck when it is not for too long.
+
+    After an error of the coordinator that it does not know, aiokafka waits to be asked for messages before it tells,
+    and Faust waits for partitions before it asks: neither ever moves again.
+    """
+
+    def __init__(self, app: faust.App, health: Health) -> None:
+        self._health = health
+        self._since: float | None = time.monotonic()
+        app.on_partitions_assigned.connect(self._joined)  # type: ignore[arg-type] # mode's own example has this shape
+        app.on_partitions_revoked.connect(self._left)  # type: ignore[arg-type] # the same
+
+    def check(self) -> None:
+        """Raise ConnectionError when the app has been outside of its group for too long."""
+        if self._since is not None and time.monotonic() - self._since > JOIN_SECONDS:
+            raise ConnectionError(f"not a member of its group for {JOIN_SECONDS:g} s")
+
+    async def _joined(self, _: object, assigned: set[Any], **__: Any) -> None:
+        self._since = None
+        self._health.partitions = len(assigned)
+        logger.info("partitions assigned", extra={"partitions": len(assigned)})
+
+    async def _left(self, _: object, __: set[Any], **___: Any) -> None:
+        self._since = time.monotonic()
+        self._health.partitions = None
+
+
+async def _first(*waits: Coroutine[Any, Any, Any], seconds: float) -> None:
+    tasks = [asyncio.ensure_future(each) for each in waits]
+    done, pending = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for each in pending:
+        each.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    if not done:
+        raise TimeoutError(f"it did not start within {seconds:g} s")
+    for each in done:
+        each.result()

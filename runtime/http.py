@@ -1,0 +1,116 @@
+"""Serves a daemon's one HTTP port: /metrics, /livez, /readyz, and the routes that the daemon adds."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from runtime.threads import start_in_thread
+
+logger = logging.getLogger(__name__)
+
+Check = Callable[[], None]
+"""Tries one dependency, called in a thread; raising means that it does not answer, and the text says why."""
+
+CHECK_SECONDS = 6.0
+KEEP_SECONDS = 2.0
+CLOSE_SECONDS = 3.0
+"""How long answers that are under way may take when the daemon ends: a download can be resumed elsewhere."""
+
+
+class Health:
+    """What a daemon knows of itself: which dependencies answer, and which of its loops still turn.
+
+    `partitions` is the number assigned to this process, None until it has joined its group.
+    """
+
+    def __init__(self, checks: Mapping[str, Check]) -> None:
+        self.partitions: int | None = None
+        self._checks = dict(checks)
+        self._running: dict[str, asyncio.Future[str | None]] = {}
+        self._seen: tuple[float, dict[str, str | None]] | None = None
+        self._asking = asyncio.Lock()
+        self._due: dict[str, float] = {}
+
+    def beat(self, loop: str, *, within: float) -> None:
+        """Note that `loop` has turned, and promise that it will again within so many seconds."""
+        self._due[loop] = time.monotonic() + within
+
+    def rest(self) -> None:
+        """Expect no loop to turn any more, because the daemon is ending."""
+        self._due.clear()
+
+    def stuck(self) -> list[str]:
+        """Name the loops that have not turned when they promised to."""
+        now = time.monotonic()
+        return sorted(loop for loop, due in self._due.items() if due < now)
+
+    async def ask(self) -> dict[str, str | None]:
+        """Try every dependency at once: None for one that answers, else why not; kept for two seconds."""
+        async with self._asking:
+            if self._seen is None or time.monotonic() - self._seen[0] > KEEP_SECONDS:
+                self._seen = time.monotonic(), await self._ask()
+            return self._seen[1]
+
+    async def _ask(self) -> dict[str, str | None]:
+        for name, check in self._checks.items():
+            if name not in self._running:
+                self._running[name] = start_in_thread(_try, check)
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=CHECK_SECONDS)
+        answers: dict[str, str | None] = {}
+        for name, task in list(self._running.items()):
+            # One that hangs is left running, so that it is not started again and again.
+            answers[name] = task.result() if task.done() else f"no answer within {CHECK_SECONDS:g} s"
+            if task.done():
+                del self._running[name]
+        return answers
+
+
+def _try(check: Check) -> str | None:
+    try:
+        check()
+    except Exception as error:  # noqa: BLE001 (whatever it is, it is the answer)
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+    return None
+
+
+@asynccontextmanager
+async def serve(
+    host: str, port: int, *, registry: CollectorRegistry, health: Health, routes: Iterable[web.RouteDef] = ()
+) -> AsyncIterator[int]:
+    """Serve for as long as the context lasts, and give the port (any free one when `port` is 0)."""
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def livez(_: web.Request) -> web.Response:
+        stuck = health.stuck()
+        return web.json_response({"live": not stuck, "stuck": stuck}, status=503 if stuck else 200)
+
+    async def readyz(_: web.Request) -> web.Response:
+        answers = await health.ask()
+        ready = health.partitions is not None and not any(answers.values())
+        body = {
+            "ready": ready,
+            "dependencies": {name: why or "ok" for name, why in answers.items()},
+            "partitions": health.partitions,
+        }
+        return web.json_response(body, status=200 if ready else 503)
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", metrics), web.get("/livez", livez), web.get("/readyz", readyz), *routes])
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_SECONDS)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        address, bound = runner.addresses[0][:2]
+        logger.info("listening", extra={"host": address, "port": bound})
+        yield bound
+    finally:
+        await runner.cleanup()

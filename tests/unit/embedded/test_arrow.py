@@ -1,0 +1,42 @@
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+
+from embedded.clickhouse import arrow
+
+SCHEMA = pa.schema([("n", pa.int64()), ("s", pa.dictionary(pa.int32(), pa.string()))])
+
+
+def stream(*numbers: int) -> memoryview:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, SCHEMA) as writer:
+        for number in numbers:
+            words = pa.array([f"word {number}"]).dictionary_encode()
+            writer.write_batch(pa.record_batch([[number], words], schema=SCHEMA))
+    return memoryview(sink.getvalue().to_pybytes())
+
+
+def joined(*streams: memoryview) -> bytes:
+    pieces: Iterator[memoryview] = iter(streams)
+    return b"".join(arrow.joined(pieces))
+
+
+def test_streams_become_one_with_all_batches_and_their_dictionaries() -> None:
+    with pa.ipc.open_stream(joined(stream(1), stream(2), stream(3))) as reader:
+        rows = [row for batch in reader for row in batch.to_pylist()]
+    assert rows == [{"n": number, "s": f"word {number}"} for number in (1, 2, 3)]
+
+
+def test_one_stream_stays_as_it_is() -> None:
+    assert joined(stream(1, 2)) == bytes(stream(1, 2))
+
+
+def test_a_stream_without_batches_stays_as_it_is() -> None:
+    assert joined(stream()) == bytes(stream())
+
+
+@pytest.mark.parametrize("piece", [b"", b"text", bytes(stream(1))[:-8]])
+def test_what_is_no_whole_stream_is_refused(piece: bytes) -> None:
+    with pytest.raises(ValueError, match="not a whole Arrow IPC stream"):
+        joined(memoryview(piece))

@@ -1,0 +1,232 @@
+from datetime import timedelta
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from config.events import Status
+from config.settings import Misconfigured
+from notify import compose as mail
+from notify.errors import Undeliverable
+from tests.unit.notify.scenes import NOW, SHA256, URL, completion
+
+PAGE = "https://app.example.com/project/project-1/settings/exports"
+FAILED: dict[str, Any] = {"status": Status.FAILED, "sha256": None, "rows": 0, "bytes": 0, "expires_at": None}
+
+
+class Page(HTMLParser):
+    """What a reader of HTML makes of it: the tags, the links, and the visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str | None] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag == "a":
+            self.links.append(dict(attrs)["href"])
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def letter(**changes: Any) -> mail.Letter:
+    given: dict[str, Any] = {
+        "recipient": "ada@example.com",
+        "user_name": "Ada Lovelace",
+        "export_name": "traces of September",
+        "url": URL,
+        "page": PAGE,
+        "expires_at": NOW + timedelta(hours=24),
+    }
+    return mail.Letter(**(given | changes))
+
+
+def arrive(event: dict[str, Any] | None = None, sender: str = "exports@example.com", **changes: Any) -> EmailMessage:
+    """Compose a mail and read it back from its bytes, as a receiver does."""
+    composed = mail.compose(completion(**(event or {})), letter(**changes), sender=sender, now=NOW)
+    return message_from_bytes(composed.as_bytes(), policy=policy.default)
+
+
+def part(message: EmailMessage, kind: str) -> str:
+    body = message.get_body((kind,))
+    assert body is not None
+    return str(body.get_content())
+
+
+def test_a_ready_mail_says_all_that_the_user_needs() -> None:
+    message = arrive()
+
+    assert message["Subject"] == "Your data export is ready"
+    assert message["From"] == "Data exports <exports@example.com>"
+    assert message["To"] == "ada@example.com"
+    assert message["Date"] == "Thu, 01 Oct 2026 14:05:00 +0000"
+    assert message["Auto-Submitted"] == "auto-generated"
+    page = Page(part(message, "html"))
+    assert page.links == [URL, PAGE]
+    for text in (part(message, "plain"), page.text):
+        for said in (
+            "Hello Ada Lovelace,",
+            "traces of September",
+            "for 24 hours, until 2 October 2026, 14:05 UTC",
+            "47,112",
+            "12.4 MB",
+            "CSV",
+            SHA256,
+            "column order and visibility that you chose on screen are not reflected",
+            "meant for ada@example.com",
+        ):
+            assert said in text
+        assert "cut off" not in text
+    assert URL in part(message, "plain").splitlines()
+
+
+def test_a_failed_mail_gives_the_reason_and_no_file() -> None:
+    message = arrive(FAILED | {"error": "Column <latncy> is not known"}, url=None, expires_at=None)
+
+    assert message["Subject"] == "Your data export failed"
+    page = Page(part(message, "html"))
+    assert page.links == [PAGE]
+    for text in (part(message, "plain"), page.text):
+        assert "Column <latncy> is not known" in text
+        assert "traces of September" in text
+        assert SHA256 not in text
+
+
+def test_a_failure_without_a_reason_is_an_internal_error() -> None:
+    assert "An internal error occurred" in part(arrive(FAILED), "plain")
+
+
+def test_without_a_page_there_is_no_link_to_it() -> None:
+    assert Page(part(arrive(page=None), "html")).links == [URL]
+    assert Page(part(arrive(FAILED, page=None, url=None), "html")).links == []
+
+
+def test_without_a_link_the_button_opens_the_page() -> None:
+    message = arrive(url=None)
+
+    assert Page(part(message, "html")).links == [PAGE]
+    assert PAGE in part(message, "plain").splitlines()
+
+
+def test_a_cut_file_is_told() -> None:
+    message = arrive({"truncated": True, "rows": 1_000})
+
+    for text in (part(message, "plain"), Page(part(message, "html")).text):
+        assert "cut off: it holds the first 1,000 rows" in text
+
+
+@pytest.mark.parametrize("name", [None, "", " \r\n "])
+def test_a_user_without_a_name_is_greeted_without_one(name: str | None) -> None:
+    message = arrive(user_name=name)
+
+    assert part(message, "plain").splitlines()[0] == "Hello,"
+    assert "Hello," in Page(part(message, "html")).text.splitlines()
+
+
+@pytest.mark.parametrize("field", ["user_name", "export_name"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Ada\r\nBcc: eve@example.com\r\n\r\nbody",
+        "</strong><script>alert(1)</script><a href='https://evil.example'>",
+        '"><img src=x onerror=alert(1)>',
+        "{{ 7 * 7 }}{% raw %}",
+        "\x00\x1b[31m\u202e",
+        "ü" * 5_000,
+        "👩‍💻 日本語 العربية",
+    ],
+)
+def test_odd_names_do_no_harm(field: str, name: str) -> None:
+    changes: dict[str, Any] = {field: name}
+    harmless, odd = arrive(), arrive(**changes)
+
+    assert odd.keys() == harmless.keys()
+    assert odd["Subject"] == harmless["Subject"]
+    assert Page(part(odd, "html")).tags == Page(part(harmless, "html")).tags
+    assert Page(part(odd, "html")).links == Page(part(harmless, "html")).links
+    assert "49" not in part(odd, "plain")
+    assert not any(each in part(odd, "plain") + part(odd, "html") for each in "\x00\x1b\u202e")
+    assert len(odd.as_bytes()) < 20_000
+
+
+def test_a_url_can_not_leave_its_attribute() -> None:
+    page = Page(part(arrive(url="https://files.example.com/%22?a=1&b='x'"), "html"))
+
+    assert page.links[0] == "https://files.example.com/%22?a=1&b='x'"
+    assert "img" not in page.tags
+
+
+def test_no_line_on_the_wire_is_too_long() -> None:
+    odd = mail.compose(
+        completion(),
+        letter(export_name="x" * 900, url="https://files.example.com/" + "y" * 3_000),
+        sender="exports@example.com",
+        now=NOW,
+    )
+
+    assert all(len(line) <= 100 for line in odd.as_bytes().split(b"\r\n"))
+    assert b"\n" not in odd.as_bytes().replace(b"\r\n", b"")
+
+
+def test_the_same_event_has_the_same_message_id_and_another_has_another() -> None:
+    first, again = arrive()["Message-ID"], arrive({"rows": 1})["Message-ID"]
+
+    assert first == again
+    assert first != arrive({"event_id": "event-2"})["Message-ID"]
+    assert first.endswith("@example.com>")
+
+
+@pytest.mark.parametrize(
+    ("given", "arrives"),
+    [
+        (" ada@example.com ", "ada@example.com"),
+        ("ada+exports@example.com", "ada+exports@example.com"),
+        ("o'brien@example.com", "o'brien@example.com"),
+        ("ada@bücher.example", "ada@xn--bcher-kva.example"),
+        ("x" * 64 + "@" + ".".join(["y" * 60] * 4), "x" * 64 + "@" + ".".join(["y" * 60] * 4)),
+    ],
+)
+def test_addresses_arrive_whole(given: str, arrives: str) -> None:
+    assert [each.addr_spec for each in arrive(recipient=given)["To"].addresses] == [arrives]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ada",
+        "ada@",
+        "@example.com",
+        "ada@example.com, eve@example.com",
+        "ada@example.com\r\nBcc: eve@example.com",
+        "Ada <ada@example.com>",
+        "a da@example.com",
+        "ada@example.com\x00",
+        "a@b@example.com",
+        "ada@" + "x" * 400,
+        "ada@exa..mple.com",
+    ],
+)
+def test_what_is_no_address_is_undeliverable_and_not_quoted(address: str) -> None:
+    with pytest.raises(Undeliverable, match="not a mail address") as raised:
+        arrive(recipient=address)
+
+    assert "example" not in str(raised.value)
+
+
+def test_the_sender_may_have_a_name() -> None:
+    message = arrive(sender='"Exports, Ünited" <exports@example.com>')
+
+    assert [(each.display_name, each.addr_spec) for each in message["From"].addresses] == [
+        ("Exports, Ünited", "exports@example.com")
+    ]
+
+
+def test_a_wrong_sender_is_a_wrong_setting() -> None:
+    with pytest.raises(Misconfigured, match="EMAIL_FROM_ADDRESS is not a mail address"):
+        mail.sender_address("nobody")

@@ -1,0 +1,86 @@
+import asyncio
+
+import pytest
+
+from runtime import daemon, http
+from runtime.daemon import every, until, wait_for_dependencies
+from runtime.http import Health
+from runtime.threads import in_thread, start_in_thread
+
+
+def test_a_timer_goes_on_after_errors_and_ends_when_told() -> None:
+    async def scene() -> int:
+        stop, calls = asyncio.Event(), 0
+
+        async def work() -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                stop.set()
+            raise LookupError("odd")
+
+        health = Health({})
+        await asyncio.wait_for(every(0.01, work, name="timer", health=health, stop=stop), 30)
+        assert health.stuck() == []
+        return calls
+
+    assert asyncio.run(scene()) == 3
+
+
+def test_a_timer_can_be_woken() -> None:
+    async def scene() -> None:
+        stop, wake, calls = asyncio.Event(), asyncio.Event(), asyncio.Semaphore(0)
+
+        async def work() -> None:
+            calls.release()
+
+        timer = asyncio.create_task(every(600, work, name="t", health=Health({}), stop=stop, wake=wake))
+        await asyncio.wait_for(calls.acquire(), 30)
+        wake.set()
+        await asyncio.wait_for(calls.acquire(), 30)
+        stop.set()
+        await asyncio.wait_for(timer, 30)
+
+    asyncio.run(scene())
+
+
+def test_it_waits_for_dependencies_and_says_for_which(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http, "KEEP_SECONDS", 0)
+    monkeypatch.setattr(daemon, "FIRST_PAUSE", 0.01)
+    answers = iter(["away", "away", None])
+
+    def check() -> None:
+        if (problem := next(answers)) is not None:
+            raise ConnectionError(problem)
+
+    async def scene() -> bool:
+        return await asyncio.wait_for(wait_for_dependencies(Health({"kafka": check}), asyncio.Event()), 30)
+
+    assert asyncio.run(scene())
+    assert [each.getMessage() for each in caplog.records] == ["waiting for kafka: away"]
+
+
+def test_waiting_ends_when_the_daemon_is_stopped() -> None:
+    async def scene() -> None:
+        stop = asyncio.Event()
+        stop.set()
+        assert not await wait_for_dependencies(Health({}), stop)
+        assert await until(stop, 600)
+        assert not await until(asyncio.Event(), 0.01)
+
+    asyncio.run(scene())
+
+
+def test_threads_bring_results_and_errors_to_the_loop() -> None:
+    def fails() -> None:
+        raise LookupError("odd")
+
+    async def scene() -> None:
+        assert await in_thread(divmod, 7, 2) == (3, 1)
+        with pytest.raises(LookupError, match="odd"):
+            await in_thread(fails)
+        start_in_thread(fails).cancel()
+
+    asyncio.run(scene())

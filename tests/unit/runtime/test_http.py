@@ -1,0 +1,100 @@
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from runtime import http
+from runtime.http import Check, Health, serve
+
+
+def fine() -> None:
+    return
+
+
+def away() -> None:
+    raise ConnectionError("no route to it\nand a second line")
+
+
+def ask(
+    checks: dict[str, Check], *paths: str, before: Callable[[Health], None] = lambda _: None
+) -> list[tuple[int, str]]:
+    async def scene() -> list[tuple[int, str]]:
+        health = Health(checks)
+        before(health)
+        registry = CollectorRegistry()
+        Counter("waybill_things", "Things.", registry=registry).inc(3)
+        async with serve("127.0.0.1", 0, registry=registry, health=health) as port, aiohttp.ClientSession() as client:
+            answers = []
+            for path in paths:
+                async with client.get(f"http://127.0.0.1:{port}{path}") as answer:
+                    answers.append((answer.status, await answer.text()))
+            return answers
+
+    return asyncio.run(scene())
+
+
+def test_metrics_are_served() -> None:
+    ((status, text),) = ask({}, "/metrics")
+
+    assert status == 200
+    assert "waybill_things_total 3.0" in text
+
+
+def joined(health: Health) -> None:
+    health.partitions = 0
+
+
+def test_it_is_ready_when_all_answers_and_the_group_is_joined() -> None:
+    assert ask({"database": fine}, "/readyz")[0][0] == 503
+
+    ((status, text),) = ask({"database": fine}, "/readyz", before=joined)
+
+    assert status == 200
+    assert json.loads(text) == {"ready": True, "dependencies": {"database": "ok"}, "partitions": 0}
+
+
+def test_it_names_what_does_not_answer() -> None:
+    ((status, text),) = ask({"database": fine, "kafka": away}, "/readyz", before=joined)
+
+    assert status == 503
+    assert json.loads(text)["dependencies"] == {"database": "ok", "kafka": "no route to it"}
+
+
+def test_a_check_that_hangs_is_an_answer_and_is_not_started_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(http, "KEEP_SECONDS", 0)
+    hang, started = threading.Event(), []
+
+    def hangs() -> None:
+        started.append(1)
+        hang.wait(30)
+
+    answers = ask({"database": hangs}, "/readyz", "/readyz", before=joined)
+    hang.set()
+
+    assert [status for status, _ in answers] == [503, 503]
+    assert json.loads(answers[1][1])["dependencies"]["database"] == "no answer within 0.05 s"
+    assert started == [1]
+
+
+def test_it_is_alive_while_its_loops_turn() -> None:
+    def slow(health: Health) -> None:
+        health.beat("sweeper", within=60)
+        health.beat("relay", within=-1)
+
+    assert ask({}, "/livez")[0][0] == 200
+    assert ask({}, "/livez", before=slow) == [(503, '{"live": false, "stuck": ["relay"]}')]
+
+
+def test_two_who_ask_at_once_get_the_same_whole_answer() -> None:
+    async def scene() -> list[dict[str, Any]]:
+        health = Health({"a": fine, "b": away})
+        asking: list[Awaitable[dict[str, Any]]] = [health.ask() for _ in range(5)]
+        return list(await asyncio.gather(*asking))
+
+    assert asyncio.run(scene()) == [{"a": None, "b": "no route to it"}] * 5

@@ -1,0 +1,135 @@
+from pathlib import Path
+from typing import Any
+
+import faust
+import pytest
+from confluent_kafka import KafkaError
+
+from config.settings import Misconfigured, Settings, load
+from consumer.dead_letters import read_all
+from runtime.kafka import (
+    SESSION_SECONDS,
+    STATIC_SESSION_SECONDS,
+    build_app,
+    build_producer,
+    check_topics,
+    client_config,
+)
+from runtime.publisher import Outgoing, Publisher
+from tests.services.stacks import Stack
+
+SASL = {
+    "KAFKA_BOOTSTRAP_SERVERS": "one:9093, two:9093",
+    "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+    "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+    "KAFKA_SASL_USERNAME": "waybill",
+    "KAFKA_SASL_PASSWORD": "hush",
+}
+NOWHERE = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+
+
+def app_of(tmp_path: Path, **values: str) -> faust.App:
+    settings = load({"KAFKA_BOOTSTRAP_SERVERS": "one:9092"} | values)
+    return build_app(settings, group="group", datadir=tmp_path)
+
+
+def test_clients_sign_in_as_the_settings_say() -> None:
+    config = client_config(load(SASL))
+
+    assert config["bootstrap.servers"] == "one:9093,two:9093"
+    assert (config["sasl.mechanism"], config["sasl.username"], config["sasl.password"]) == (
+        "SCRAM-SHA-512",
+        "waybill",
+        "hush",
+    )
+
+
+def test_faust_signs_in_as_the_settings_say(tmp_path: Path) -> None:
+    conf = app_of(tmp_path, **SASL).conf
+    credentials: Any = conf.broker_credentials
+
+    assert [str(each) for each in conf.broker] == ["kafka://one:9093", "kafka://two:9093"]
+    assert credentials.protocol.value == "SASL_SSL"
+    assert (credentials.mechanism.value, credentials.username, credentials.password) == (
+        "SCRAM-SHA-512",
+        "waybill",
+        "hush",
+    )
+    assert credentials.ssl_context.check_hostname
+
+
+def test_an_event_may_wait_for_hours(tmp_path: Path) -> None:
+    conf = app_of(tmp_path).conf
+
+    assert not conf.stream_wait_empty
+    assert conf.broker_max_poll_interval >= 24 * 3600
+    assert (conf.consumer_auto_offset_reset, conf.topic_disable_leader) == ("earliest", True)
+    assert conf.broker_session_timeout == SESSION_SECONDS
+    assert conf.id == "group"
+
+
+def test_a_member_with_a_name_may_be_away_for_a_restart(tmp_path: Path) -> None:
+    conf = app_of(tmp_path, WAYBILL_KAFKA_MEMBER_ID="pod-0").conf
+
+    assert (conf.consumer_group_instance_id, conf.broker_session_timeout) == ("pod-0", STATIC_SESSION_SECONDS)
+
+
+def test_no_servers_is_a_wrong_setting() -> None:
+    with pytest.raises(Misconfigured, match="KAFKA_BOOTSTRAP_SERVERS is missing"):
+        client_config(Settings())
+
+
+def test_brokers_that_are_away_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.kafka.CHECK_SECONDS", 0.2)
+
+    with pytest.raises(ConnectionError, match="Kafka does not answer"):
+        check_topics(load(NOWHERE), "export-requests")
+
+
+def test_a_topic_that_is_missing_is_named(stack: Stack, request: pytest.FixtureRequest) -> None:
+    if "real" not in request.node.callspec.id:
+        pytest.skip("the mock broker makes every topic that it is asked for")
+
+    with pytest.raises(ConnectionError, match="topic nowhere is missing: run `waybill topics`"):
+        check_topics(load(stack.environment()), "nowhere")
+
+
+def test_each_message_gets_its_answer(stack: Stack) -> None:
+    settings = load(stack.environment())
+    publisher = Publisher(lambda: build_producer(settings))
+    topic = settings.dead_letter_topic
+
+    answers = publisher.publish(
+        [
+            Outgoing(topic, b"k", b"one", (("waybill-reason", b"r"), ("other", None))),
+            Outgoing(topic, b"k", b"x" * 20_000_000),
+            Outgoing(topic, None, None),
+        ]
+    )
+
+    assert [error.code() if error else None for error in answers] == [None, KafkaError.MSG_SIZE_TOO_LARGE, None]
+    one, none = sorted(read_all(settings), key=lambda letter: letter.value is None)
+    assert (one.key, one.value, one.headers, one.why) == (b"k", b"one", (("other", None),), {"reason": "r"})
+    assert (none.key, none.value) == (None, None)
+
+
+class Broken:
+    """A producer that has met an error it can't recover from."""
+
+    def produce(self, *_: Any, on_delivery: Any, **__: Any) -> None:
+        on_delivery(KafkaError(KafkaError._FATAL, "fenced", True), None)
+
+    def flush(self, _: float) -> int:
+        return 0
+
+
+def test_a_producer_that_can_not_recover_is_replaced(stack: Stack) -> None:
+    settings = load(stack.environment())
+    producers: list[Any] = [build_producer(settings), Broken()]
+    publisher = Publisher(producers.pop)
+    message = Outgoing(settings.dead_letter_topic, b"k", b"v")
+
+    (error,) = publisher.publish([message])
+    assert error is not None
+    assert publisher.publish([message]) == [None]
+    assert publisher.publish([message]) == [None]

@@ -1,0 +1,65 @@
+import json
+import logging
+
+import pytest
+
+from runtime.logs import JsonFormatter, Sparse, TextFormatter, set_up
+
+
+def record(message: str, **extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("waybill", logging.INFO, "x.py", 1, message, (), None)
+    made.__dict__.update(extra)
+    return made
+
+
+def test_json_lines_carry_message_and_extras() -> None:
+    line = json.loads(JsonFormatter().format(record("claimed", export_id="e", attempt=1)))
+
+    assert (line["message"], line["level"], line["export_id"], line["attempt"]) == ("claimed", "INFO", "e", 1)
+    assert line["time"].endswith("Z")
+
+
+def test_a_record_is_one_line_for_people_too() -> None:
+    line = TextFormatter().format(record("said\nthis", why="a\r\nb"))
+
+    assert "\n" not in line
+    assert line.endswith(r"INFO    said\nthis why=a\r\nb")
+
+
+def test_tracebacks_are_kept() -> None:
+    made = record("failed")
+    with pytest.raises(LookupError) as caught:
+        {"there": 1}["gone"]
+    made.exc_info = (caught.type, caught.value, caught.tb)
+
+    assert "KeyError: 'gone'" in json.loads(JsonFormatter().format(made))["traceback"]
+
+
+def test_libraries_are_quiet_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+
+    set_up("json", "INFO")
+
+    assert logging.getLogger("aiokafka").getEffectiveLevel() == logging.WARNING
+    assert isinstance(root.handlers[0].formatter, JsonFormatter)
+
+
+def test_a_library_says_the_same_thing_once_a_minute() -> None:
+    def said(name: str, message: str, at: float) -> logging.LogRecord:
+        made = logging.LogRecord(name, logging.ERROR, "x.py", 1, message, (), None)
+        made.created = at
+        return made
+
+    sparse = Sparse()
+    records = [
+        said("aiokafka.conn", "Unable to connect to %s", 100),
+        said("aiokafka.conn", "Unable to connect to %s", 159),
+        said("aiokafka.conn", "Something else", 159),
+        said("aiokafka.conn", "Unable to connect to %s", 161),
+        said("consumer.attempt", "failed", 100),
+        said("consumer.attempt", "failed", 100),
+    ]
+
+    assert [sparse.filter(each) for each in records] == [True, False, True, True, True, True]
