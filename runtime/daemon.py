@@ -13,19 +13,21 @@ import faust
 
 from config.metrics import Metrics
 from runtime.http import Health
+from runtime.retry import Backoff
 from runtime.self_metrics import measure_lag
 
 logger = logging.getLogger(__name__)
 
 LOOP_SECONDS = 30.0
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 30.0
+POLL_SECONDS = 1.0
 START_SECONDS = 25.0
 STOP_SECONDS = 20.0
 JOIN_SECONDS = 30.0
 """Longer than any rebalance takes."""
 
 LAG_SECONDS = 5.0
+STABLE_SECONDS = 30.0
+RESTARTS = Backoff(1, longest=30)
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -84,23 +86,24 @@ async def wait_for_dependencies(health: Health, stop: asyncio.Event) -> bool:
             for name, why in missing.items():
                 logger.warning("waiting for %s: %s", name, why, extra={"dependency": name})
             said = missing
-        await until(stop, FIRST_PAUSE)
+        await until(stop, POLL_SECONDS)
     return False
 
 
 async def supervise(build: Callable[[], faust.App], *, health: Health, metrics: Metrics, stop: asyncio.Event) -> None:
     """Run one Faust app after another until `stop` is set, then leave the group.
 
-    `build` makes a fresh app with its agents. An app that cannot start or crashes is put away and built anew after
-    a pause that doubles up to half a minute; nothing that the app's agents handed to others is touched.
+    `build` makes a new app with its agents. An app that can't start or that crashes is replaced after a pause that
+    doubles up to half a minute. Work that the app's agents handed to others goes on.
     """
-    pause = FIRST_PAUSE
+    failures = 0
     while await wait_for_dependencies(health, stop):
         started = time.monotonic()
         await _run_once(build(), health, metrics, stop)
         if stop.is_set():
             break
-        pause = FIRST_PAUSE if time.monotonic() - started > LONGEST_PAUSE else min(pause * 2, LONGEST_PAUSE)
+        failures = 1 if time.monotonic() - started > STABLE_SECONDS else failures + 1
+        pause = RESTARTS.delay(failures)
         logger.warning("the Kafka consumer stopped; starting it again in %g s", pause)
         await until(stop, pause)
 
@@ -113,7 +116,7 @@ async def _run_once(app: faust.App, health: Health, metrics: Metrics, stop: asyn
         while not stop.is_set() and not app.should_stop:
             health.beat("start", within=LOOP_SECONDS)
             membership.check()
-            await until(stop, FIRST_PAUSE)
+            await until(stop, POLL_SECONDS)
     except Exception as error:  # noqa: BLE001 (Faust and its clients raise anything; all of it means: build anew)
         logger.warning("the Kafka consumer failed: %s", error, extra={"error": type(error).__name__})
     finally:

@@ -48,7 +48,7 @@ def test_it_waits_for_dependencies_and_says_for_which(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(http, "KEEP_SECONDS", 0)
-    monkeypatch.setattr(daemon, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(daemon, "POLL_SECONDS", 0.01)
     answers = iter(["away", "away", None])
 
     def check() -> None:
