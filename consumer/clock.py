@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine, text
 
-from consumer.store import looking
+from runtime.database import reading
 
 
 class DatabaseClock:
@@ -22,7 +22,7 @@ class DatabaseClock:
         """Ask the database for its time, and say how far this clock is ahead of it; raises Unavailable."""
         if self._engine.dialect.name != "postgresql":
             return self._ahead  # SQLite has no clock but this machine's
-        with looking(self._engine) as connection:
+        with reading(self._engine) as connection:
             began = datetime.now(UTC)
             theirs: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
             ended = datetime.now(UTC)

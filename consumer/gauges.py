@@ -8,7 +8,7 @@ from sqlalchemy import Engine, and_, func, select
 from config.events import Status
 from config.metrics import Metrics
 from config.tables import batch_exports, outbox, runs
-from consumer.store import looking
+from runtime.database import reading
 
 
 def measure(engine: Engine, metrics: Metrics, *, now: datetime, not_before: datetime) -> None:
@@ -29,7 +29,7 @@ def measure(engine: Engine, metrics: Metrics, *, now: datetime, not_before: date
         select(func.count()).where(waiting).select_from(outbox).scalar_subquery().label("outbox"),
         select(func.min(outbox.c.created_at)).where(waiting).scalar_subquery().label("oldest_event"),
     )
-    with looking(engine) as connection:
+    with reading(engine) as connection:
         found = connection.execute(query).one()
 
     def age(since: Any) -> float:

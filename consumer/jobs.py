@@ -14,8 +14,9 @@ from config.tables import batch_exports, runs
 from consumer import outbox
 from consumer.guards import Verdict
 from consumer.models import Claim, Failure, Hold, Job, Outcome, Run
-from consumer.store import changing, looking, select_jobs, to_job
+from consumer.store import select_jobs, to_job
 from pipeline.types import ExportResult
+from runtime.database import reading, writing
 
 MAX_WORDS = 4000
 _PROJECT_LOCKS = 0x7762  # the first half of advisory lock keys, so that ours meet nobody else's
@@ -48,7 +49,7 @@ class Jobs:
     def find(self, project_id: str, export_id: str) -> Job | None:
         """Find an export of this project with its latest attempt."""
         query = select_jobs().where(batch_exports.c.id == export_id, batch_exports.c.project_id == project_id)
-        with looking(self.engine) as connection:
+        with reading(self.engine) as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else to_job(row)
 
@@ -66,7 +67,7 @@ class Jobs:
             traceparent=traceparent or job.traceparent,
         )
         try:
-            with changing(self.engine) as connection:
+            with writing(self.engine) as connection:
                 if self._project_is_full(connection, job.project_id, now):
                     return Verdict.CAPPED
                 _move(connection, job, job.status, now, status=Status.PROCESSING, finished_at=None, log=None)
@@ -81,7 +82,7 @@ class Jobs:
         values = {"heartbeat_at": now, "lease_until": now + self._terms.lease, "rows": rows, "bytes": bytes_}
         status_now = select(batch_exports.c.status).where(_row(claim.job))
         extended = update(runs).where(_open(claim)).values(values).returning(status_now.scalar_subquery())
-        with changing(self.engine) as connection:
+        with writing(self.engine) as connection:
             alive = connection.execute(extended).first()
             status = alive[0] if alive is not None else connection.execute(status_now).scalar()
         if alive is not None and status == Status.PROCESSING:
@@ -133,13 +134,13 @@ class Jobs:
     def close_cancelled(self, claim: Claim, now: datetime) -> bool:
         """Close the run of an export that the user cancelled; the row stays as the user left it."""
         values = {"outcome": Outcome.CANCELLED, "finished_at": now}
-        with changing(self.engine) as connection:
+        with writing(self.engine) as connection:
             return connection.execute(update(runs).where(_open(claim)).values(values)).rowcount == 1
 
     def close_orphan(self, job: Job, now: datetime) -> bool:
         """Close the run of a dead worker whose export was cancelled or ended meanwhile."""
         try:
-            with changing(self.engine) as connection:
+            with writing(self.engine) as connection:
                 _close_dead(connection, job, now, Outcome.CANCELLED)
         except _Overtaken:
             return False
@@ -149,7 +150,7 @@ class Jobs:
         """End as FAILED from the state it was seen in, without an attempt: `words` for the user; False if overtaken."""
         event = outbox.ending_of(job, job.attempt, Status.FAILED, now).model_copy(update={"error": words})
         try:
-            with changing(self.engine) as connection:
+            with writing(self.engine) as connection:
                 _move(connection, job, job.status, now, status=Status.FAILED, finished_at=now, log=words)
                 _close_dead(connection, job, now, Outcome.FAILED, error_class=failure)
                 outbox.add(connection, self._terms.completions_topic, event, now, job.traceparent)
@@ -162,20 +163,20 @@ class Jobs:
         same = and_(runs.c.export_id == run.export_id, runs.c.attempt == run.attempt)
         open_ = and_(same, runs.c.finished_at.is_(None), runs.c.lease_until <= now)
         values = {"outcome": Outcome.CANCELLED, "finished_at": now, "error_class": Failure.LOST}
-        with changing(self.engine) as connection:
+        with writing(self.engine) as connection:
             return connection.execute(update(runs).where(open_).values(values)).rowcount == 1
 
     def forget_object(self, run: Run) -> None:
         """Note that the attempt's file is deleted: its run has no key any more."""
         same = and_(runs.c.export_id == run.export_id, runs.c.attempt == run.attempt)
-        with changing(self.engine) as connection:
+        with writing(self.engine) as connection:
             connection.execute(update(runs).where(same).values(object_key=None))
 
     def create(self, project_id: str, user_id: str, name: str, query: Any, format_: str, now: datetime) -> Job:
         """Insert a QUEUED row; the export sees data up to `now`."""
         row = {"id": uuid.uuid4().hex, "created_at": now, "updated_at": now, "project_id": project_id}
         row |= {"user_id": user_id, "name": name, "status": Status.QUEUED, "query": query, "format": format_}
-        with changing(self.engine) as connection:
+        with writing(self.engine) as connection:
             connection.execute(insert(batch_exports).values(row))
         absent = dict.fromkeys(("finished_at", "expires_at", "url", "log", "run"))
         return Job(**row, **absent)  # type: ignore[arg-type] # the table's columns are the record's fields
@@ -194,7 +195,7 @@ class Jobs:
         if job.status not in states:
             raise Rejected(refused)
         try:
-            with changing(self.engine) as connection:
+            with writing(self.engine) as connection:
                 _move(connection, job, job.status, now, **values)
                 past = and_(runs.c.export_id == job.id, runs.c.finished_at.is_not(None))
                 connection.execute(update(runs).where(past).values(next_attempt_at=None))
@@ -213,7 +214,7 @@ class Jobs:
         self, claim: Claim, row: dict[str, Any], run: dict[str, Any], event: ExportFinished | None, now: datetime
     ) -> Hold:
         try:
-            with changing(self.engine) as connection:
+            with writing(self.engine) as connection:
                 _move(connection, claim.job, Status.PROCESSING, now, **row)
                 _expect_one(connection, update(runs).where(_open(claim)).values(finished_at=now, **run))
                 if event is not None:
@@ -224,7 +225,7 @@ class Jobs:
 
     def _look(self, claim: Claim, wanted: Outcome) -> Hold:
         outcome = select(runs.c.outcome).where(_attempt(claim))
-        with looking(self.engine) as connection:
+        with reading(self.engine) as connection:
             if connection.execute(outcome).scalar() == wanted:
                 return Hold.KEPT  # written by the same call before, whose answer got lost
             status = connection.execute(select(batch_exports.c.status).where(_row(claim.job))).scalar()

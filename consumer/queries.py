@@ -8,7 +8,8 @@ from sqlalchemy import Engine, and_, func, or_, select
 from config.events import Status
 from config.tables import batch_exports, runs
 from consumer.models import Job, Outcome, Run
-from consumer.store import looking, select_jobs, to_job, to_run
+from consumer.store import select_jobs, to_job, to_run
+from runtime.database import reading
 
 
 def list_jobs(
@@ -20,14 +21,14 @@ def list_jobs(
         query = query.where(batch_exports.c.project_id == project_id)
     if status is not None:
         query = query.where(batch_exports.c.status == status)
-    with looking(engine) as connection:
+    with reading(engine) as connection:
         return [to_job(row) for row in connection.execute(query).mappings()]
 
 
 def list_runs(engine: Engine, job: Job) -> list[Run]:
     """List the attempts at an export, first to last."""
     query = select(runs).where(runs.c.export_id == job.id).order_by(runs.c.attempt)
-    with looking(engine) as connection:
+    with reading(engine) as connection:
         return [to_run(row) for row in connection.execute(query).mappings()]
 
 
@@ -59,7 +60,7 @@ def list_due(
         full = select(held.c.project_id).where(held.c.finished_at.is_(None), held.c.lease_until > now)
         full = full.group_by(held.c.project_id).having(func.count() >= project_slots)
         query = query.where(batch_exports.c.project_id.not_in(full))
-    with looking(engine) as connection:
+    with reading(engine) as connection:
         return [to_job(row) for row in connection.execute(query).mappings()]
 
 
@@ -68,7 +69,7 @@ def list_latest_runs(engine: Engine, export_ids: Collection[str]) -> list[Run]:
     newest = select(runs.c.export_id, func.max(runs.c.attempt).label("attempt"))
     latest = newest.where(runs.c.export_id.in_(export_ids)).group_by(runs.c.export_id).subquery()
     same = and_(runs.c.export_id == latest.c.export_id, runs.c.attempt == latest.c.attempt)
-    with looking(engine) as connection:
+    with reading(engine) as connection:
         return [to_run(row) for row in connection.execute(select(runs).join(latest, same)).mappings()]
 
 
@@ -82,7 +83,7 @@ def list_expired(engine: Engine, *, now: datetime, limit: int) -> list[Run]:
         runs.c.outcome == Outcome.COMPLETED,
         runs.c.object_key.is_not(None),
     )
-    with looking(engine) as connection:
+    with reading(engine) as connection:
         found = connection.execute(query.order_by(batch_exports.c.expires_at).limit(limit)).mappings()
         return [to_run(row) for row in found]
 
@@ -94,7 +95,7 @@ def list_orphans(engine: Engine, *, now: datetime, limit: int) -> list[Job]:
         runs.c.finished_at.is_(None),
         runs.c.lease_until <= now,
     )
-    with looking(engine) as connection:
+    with reading(engine) as connection:
         return [to_job(row) for row in connection.execute(query.limit(limit)).mappings()]
 
 
@@ -104,5 +105,5 @@ def list_ownerless(engine: Engine, *, now: datetime, limit: int) -> list[Run]:
         batch_exports.c.id == runs.c.export_id, batch_exports.c.project_id == runs.c.project_id
     )
     query = select(runs).where(runs.c.finished_at.is_(None), runs.c.lease_until <= now, ~owned.exists())
-    with looking(engine) as connection:
+    with reading(engine) as connection:
         return [to_run(row) for row in connection.execute(query.limit(limit)).mappings()]

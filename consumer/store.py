@@ -1,29 +1,11 @@
-"""Opens the job store's transactions and reads its rows into records; errors of the database end here."""
+"""Selects exports with their latest run and reads the rows into records."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, and_, func, select
+from sqlalchemy import RowMapping, Select, and_, func, select
 
 from config.tables import batch_exports, runs
 from consumer.models import Job, Outcome, Run
-from pipeline.database import faults
-from runtime.database import reading, writing
-
-
-@contextmanager
-def changing(engine: Engine) -> Iterator[Connection]:
-    """Give a transaction that writes; raises Unavailable when the database fails, and nothing was written."""
-    with faults(), writing(engine) as connection:
-        yield connection
-
-
-@contextmanager
-def looking(engine: Engine) -> Iterator[Connection]:
-    """Give a transaction that reads; raises Unavailable when the database fails."""
-    with faults(), reading(engine) as connection:
-        yield connection
 
 
 def select_jobs() -> Select[Any]:

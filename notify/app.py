@@ -14,6 +14,7 @@ import faust
 from sqlalchemy import Engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
+from config import errors
 from config.events import Malformed, read_finished
 from config.metrics import Metrics
 from config.settings import Settings
@@ -141,7 +142,7 @@ class Notifier:
             try:
                 await self.send_due()
                 pause = await self._until_next()
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, errors.Unavailable) as error:
                 logger.warning("the notices can't be read: %s", type(error).__name__)
             await self._wait(pause)
 
@@ -177,13 +178,13 @@ class Notifier:
             logger.warning("a mail on its way is left to another notifier", extra={"event_id": notice.event_id})
             try:
                 await in_thread(self._desk.notices.postpone, notice, "the notifier had to end", _now())
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, errors.Unavailable) as error:
                 logger.warning("a mail waits for its lease to end: %s", type(error).__name__)
 
     async def _beat(self, notice: Notice) -> None:
         try:
             await asyncio.to_thread(self._desk.notices.beat, notice, _now())
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, errors.Unavailable) as error:
             logger.warning("the lease of a notice can't be extended: %s", type(error).__name__)
 
     async def _until_next(self) -> float:
@@ -208,7 +209,7 @@ async def _insist(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     while True:
         try:
             return await asyncio.to_thread(work, *args, **kwargs)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, errors.Unavailable) as error:
             logger.warning("the database does not take a notice, trying again: %s", type(error).__name__)
         await asyncio.sleep(AGAIN_SECONDS)
 

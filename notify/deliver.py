@@ -11,6 +11,7 @@ from urllib.parse import quote
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from config import errors
 from config.events import read_finished
 from config.links import Links
 from config.settings import Settings
@@ -155,7 +156,7 @@ def _hold(notices: Notices, notice: Notice, now: datetime) -> None:
     """Make sure that the notice is still ours: after a sleep for longer than its lease, another may have sent it."""
     try:
         held = notices.beat(notice, now)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, errors.Unavailable) as error:
         raise Unavailable(f"the database does not answer ({type(error).__name__})") from error
     if not held:
         raise Unavailable("another notifier has taken the notice over")

@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from config import errors
 from config.events import ExportFinished, Status
 from config.tables import batch_exports, users
 from notify.errors import Unavailable
@@ -46,7 +47,7 @@ def find(engine: Engine, event: ExportFinished) -> Recipient | None:
     try:
         with reading(engine) as connection:
             row = connection.execute(wanted).one_or_none()
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, errors.Unavailable) as error:
         raise Unavailable(f"the database does not answer ({type(error).__name__})") from error
     return Recipient(**row._mapping) if row is not None else None  # noqa: SLF001 (public, by SQLAlchemy's documentation)
 

@@ -1,4 +1,4 @@
-"""Reads the application's relational database: faults named by what to do about them, long lists bound as one value."""
+"""Interrupts a statement when its export stops, and binds long lists as one value."""
 
 import json
 import threading
@@ -9,20 +9,13 @@ from typing import Any
 import psycopg
 from sqlalchemy import ColumnElement, Connection, Engine, Text, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from config.errors import Cancelled, Unavailable
 from pipeline.types import Progress
+from runtime.database import translated_faults
 
 # Postgres takes it in no text, and so has no row with such an id.
 NUL = "\x00"
-
-# SQLSTATEs, whole or by their class, that say nothing about our statement: connection lost, authorization, rolled back
-# (serialization, deadlock), out of resources, not in the right state (locked), operator's doing (shutdown, timeout),
-# system error; and read-only, idle for too long, no such database, no permission.
-_PASSING = ("08", "28", "40", "53", "55", "57", "58", "25006", "25P03", "3D000", "42501")
-_SQLITE_OURS = ("SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_MISUSE", "SQLITE_RANGE")
 
 CANCEL_SECONDS = 10
 _PROGRESS = "waybill_progress"
@@ -41,7 +34,7 @@ def connected(database: Engine) -> Iterator[Connection]:
     """
     progress: Progress = database.get_execution_options().get(_PROGRESS) or Progress()
     try:
-        with faults(), database.connect() as connection, _interrupted(connection, progress):
+        with translated_faults(), database.connect() as connection, _interrupted(connection, progress):
             yield connection
     except Unavailable as error:
         if progress.stopped:
@@ -78,37 +71,6 @@ def _interrupt(driver: Any) -> None:
             driver.cancel_safe(timeout=CANCEL_SECONDS)
     else:
         driver.interrupt()
-
-
-@contextmanager
-def faults() -> Iterator[None]:
-    """Raise Unavailable when the database fails in the block; what it says of our own statements stays a bug."""
-    try:
-        yield
-    except DBAPIError as error:
-        if _passes(error):
-            raise Unavailable(f"the database failed: {_in_short(error)}") from error
-        raise
-    except PoolExhausted as error:
-        raise Unavailable(f"the database failed: {error}") from error
-
-
-def _passes(error: DBAPIError) -> bool:
-    """Say whether it is the database that failed, so that the same may succeed later; else our statement is wrong."""
-    state = getattr(error.orig, "sqlstate", None)
-    if state is not None:
-        return bool(state.startswith(_PASSING))
-    name = getattr(error.orig, "sqlite_errorname", None)
-    if name is not None:
-        return not name.startswith(_SQLITE_OURS)
-    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-
-
-def _in_short(error: DBAPIError) -> str:
-    """Give the first line of what the database said, with the SQLSTATE where it named one."""
-    said = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
-    state = getattr(error.orig, "sqlstate", None)
-    return f"{said[0]} ({state})" if state else said[0]
 
 
 def among(column: ColumnElement[str], values: Iterable[str], database: Engine) -> ColumnElement[bool]:

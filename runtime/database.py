@@ -1,22 +1,33 @@
-"""Declares how a database is opened, and the two kinds of transaction: one that reads, one that writes."""
+"""Opens the Langfuse database, gives connections for reading and for writing, and translates database faults."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
+
+from config.errors import Unavailable
 
 BUSY_SECONDS = 10
 SILENT_SECONDS = 60
-"""A connection whose other end says nothing for so long is dead."""
+"""A connection is dead when the server sends nothing for this long."""
 
 _WRITES = "waybill_writes"
 
+# SQLSTATEs, or the classes that they begin with, of faults that do not come from our statement: connection lost,
+# authorization, rollback (serialization, deadlock), out of resources, wrong object state (locked), operator
+# intervention (shutdown, timeout), system error; and read-only transaction, idle transaction timeout, missing
+# database, missing permission.
+_TRANSIENT = ("08", "28", "40", "53", "55", "57", "58", "25006", "25P03", "3D000", "42501")
+_SQLITE_PERMANENT = ("SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_MISUSE", "SQLITE_RANGE")
+
 
 def open_database(url: URL) -> Engine:
-    """Open an engine for the application's database; connects when first used.
+    """Return an engine for the Langfuse database; it connects when it is first used.
 
-    SQLite is set up for several processes: write-ahead log, and a wait for the lock instead of an error.
+    SQLite is set up for several processes: a write-ahead log, and waiting for the lock instead of an error.
     """
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
@@ -35,19 +46,20 @@ def open_database(url: URL) -> Engine:
             "keepalives_interval": 10,
             "keepalives_count": 3,
             "tcp_user_timeout": SILENT_SECONDS * 1000,
-            "prepare_threshold": None,  # a pooler in between may give every transaction another connection
+            "prepare_threshold": None,  # a connection pooler may give each transaction another connection
         },
     )
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """Give a connection in a transaction that may write, committed at the end; on SQLite it is the only one.
+    """Give a connection in a transaction that may write and is committed at the end of the block.
 
-    It waits for rows that others hold for 10 s at most, then fails as when the database is away. Should this process
-    stand still, Postgres takes the rows that it holds away from it after as long.
+    On SQLite only one such transaction is open at a time. A lock that another transaction holds is waited for up to
+    10 s. Postgres ends the transaction after it has been idle for 10 s, so that a stopped process keeps no locks.
+    Raises Unavailable when the database fails; then nothing was written, unless the connection broke in the commit.
     """
-    with engine.execution_options(**{_WRITES: True}).begin() as connection:
+    with translated_faults(), engine.execution_options(**{_WRITES: True}).begin() as connection:
         if connection.dialect.name == "postgresql":
             limits = ("lock_timeout", "idle_in_transaction_session_timeout")
             connection.exec_driver_sql("; ".join(f"SET LOCAL {each} = '{BUSY_SECONDS}s'" for each in limits))
@@ -56,20 +68,57 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """Give a connection that only reads, and keeps nobody from writing; on Postgres each statement stands alone."""
+    """Give a connection that only reads and blocks no writer; on Postgres each statement is its own transaction.
+
+    Raises Unavailable when the database fails.
+    """
     if engine.dialect.name == "postgresql":
-        engine = engine.execution_options(isolation_level="AUTOCOMMIT")  # saves asking for BEGIN and ROLLBACK
-    with engine.connect() as connection:
+        engine = engine.execution_options(isolation_level="AUTOCOMMIT")  # saves the round trips of BEGIN and ROLLBACK
+    with translated_faults(), engine.connect() as connection:
         yield connection
 
 
+@contextmanager
+def translated_faults() -> Iterator[None]:
+    """Raise Unavailable when the database fails in the block; an error in our own statement stays what it is, a bug.
+
+    `reading` and `writing` do this themselves. It is for callers that open a connection in another way.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        if _is_transient(error):
+            raise Unavailable(f"the database failed: {_summarize(error)}") from error
+        raise
+    except PoolExhausted as error:
+        raise Unavailable(f"the database failed: {error}") from error
+
+
+def _is_transient(error: DBAPIError) -> bool:
+    """Return whether the same statement may succeed later, because the database failed and not the statement."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return bool(state.startswith(_TRANSIENT))
+    name = getattr(error.orig, "sqlite_errorname", None)
+    if name is not None:
+        return not name.startswith(_SQLITE_PERMANENT)
+    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+
+
+def _summarize(error: DBAPIError) -> str:
+    """Return the first line of the database's message, with the SQLSTATE if there is one."""
+    lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
+    state = getattr(error.orig, "sqlstate", None)
+    return f"{lines[0]} ({state})" if state else lines[0]
+
+
 def _set_up_sqlite(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # the driver would begin late, and only for some statements
+    connection.isolation_level = None  # the driver would begin transactions late, and only for some statements
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and writes later can't wait for the lock: it must take it at once.
+    # A transaction that reads first and writes later can't wait for SQLite's lock, so it takes the lock when it begins.
     immediate = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

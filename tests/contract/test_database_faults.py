@@ -12,10 +12,9 @@ from sqlalchemy.exc import DBAPIError
 
 from config.errors import Cancelled, Unavailable
 from config.tables import application, batch_exports
-from consumer.store import changing, looking
 from pipeline.database import connected, stoppable
 from pipeline.types import Progress
-from runtime.database import open_database
+from runtime.database import open_database, reading, writing
 from tests.e2e.daemons import eventually
 from tests.services.postgres import Postgres
 from tests.unit.consumer.scenes import queue
@@ -41,7 +40,7 @@ def touch_soon(connection: Connection) -> None:
 def stand_still(connection: Connection, engine: Engine) -> None:
     connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
     connection.execute(TOUCH)
-    with changing(engine) as another:
+    with writing(engine) as another:
         another.execute(TOUCH)
     connection.execute(TOUCH)
 
@@ -59,33 +58,33 @@ def raise_state(connection: Connection, state: str) -> None:
     ["40001", "40P01", "55P03", "25006", "57P01", "57P03", "57014", "53100", "53300", "08006", "42501", "58030"],
 )
 def test_what_passes_is_unavailable_and_names_the_database(engine: Engine, state: str) -> None:
-    for opened in (changing, looking, connected):
+    for opened in (writing, reading, connected):
         with pytest.raises(Unavailable, match=rf"the database failed: made up.*{state}"), opened(engine) as connection:
             raise_state(connection, state)
 
 
 @pytest.mark.parametrize("state", ["42601", "42P01", "42703", "22001", "22P02", "23505", "XX000", "P0001"])
 def test_what_is_wrong_with_a_statement_is_a_bug(engine: Engine, state: str) -> None:
-    for opened in (changing, looking, connected):
+    for opened in (writing, reading, connected):
         with pytest.raises(DBAPIError), opened(engine) as connection:
             raise_state(connection, state)
 
 
 def test_a_row_that_the_application_keeps_locked_is_waited_for_within_bounds(engine: Engine) -> None:
     queue(engine)
-    with changing(engine) as connection:
+    with writing(engine) as connection:
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar_one() == "10s"
     with engine.begin() as application_:
         application_.execute(TOUCH)
-        with pytest.raises(Unavailable, match="lock timeout"), changing(engine) as connection:
+        with pytest.raises(Unavailable, match="lock timeout"), writing(engine) as connection:
             touch_soon(connection)
 
 
 def test_a_worker_that_stands_still_loses_the_rows_that_it_holds(engine: Engine) -> None:
     queue(engine)
-    with changing(engine) as connection:
+    with writing(engine) as connection:
         assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == "10s"
-    with pytest.raises(Unavailable), changing(engine) as connection:
+    with pytest.raises(Unavailable), writing(engine) as connection:
         stand_still(connection, engine)
 
 
@@ -118,10 +117,10 @@ def test_a_look_up_that_hangs_is_interrupted_when_the_export_is_stopped(engine: 
 
 def test_sqlite_is_sorted_by_its_own_codes(tmp_path: Path) -> None:
     opened = open_database(make_url(f"sqlite:///{tmp_path}/jobs.db"))
-    with pytest.raises(DBAPIError, match="no such table"), looking(opened) as connection:
+    with pytest.raises(DBAPIError, match="no such table"), reading(opened) as connection:
         connection.exec_driver_sql("SELECT * FROM nowhere")
     event.listen(opened, "connect", forbid_writing)
     opened.dispose()
-    with pytest.raises(Unavailable, match="readonly"), changing(opened) as connection:
+    with pytest.raises(Unavailable, match="readonly"), writing(opened) as connection:
         connection.exec_driver_sql("CREATE TABLE t (x)")
     opened.dispose()
