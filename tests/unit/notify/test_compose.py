@@ -78,11 +78,11 @@ def test_a_ready_mail_says_all_that_the_user_needs() -> None:
             "12.4 MB",
             "CSV",
             SHA256,
-            "column order and visibility that you chose on screen are not reflected",
-            "meant for ada@example.com",
+            "all columns in a fixed order, regardless of your table view",
+            "sent to ada@example.com",
         ):
             assert said in text
-        assert "cut off" not in text
+        assert "incomplete" not in text
     assert URL in part(message, "plain").splitlines()
 
 
@@ -114,11 +114,11 @@ def test_without_a_link_the_button_opens_the_page() -> None:
     assert PAGE in part(message, "plain").splitlines()
 
 
-def test_a_cut_file_is_told() -> None:
+def test_an_incomplete_file_is_announced() -> None:
     message = arrive({"truncated": True, "rows": 1_000})
 
     for text in (part(message, "plain"), Page(part(message, "html")).text):
-        assert "cut off: it holds the first 1,000 rows" in text
+        assert "incomplete: it contains the first 1,000 rows, the limit for one export" in text
 
 
 @pytest.mark.parametrize("name", [None, "", " \r\n "])
