@@ -22,9 +22,9 @@ from embedded import stack
 from embedded.sample import PROJECTS, fill
 from embedded.schema import create_application_schema
 from runtime.migrations import migrate
-from tests.e2e.daemons import Daemon, daemon, eventually
 from tests.services import s3
 from tests.services.process import folder as services_folder
+from tests.support.daemons import Daemon, daemon, eventually
 
 SLOTS = (1, 2, 4, 8)
 PARTS = (5, 10, 50)

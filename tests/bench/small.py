@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select
 
 from config.tables import batch_exports, runs
 from tests.bench.crowd import crowd
-from tests.e2e.daemons import daemon
+from tests.support.daemons import daemon
 
 EXPORTS = 1000
 

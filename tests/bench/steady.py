@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 
 from config.tables import notices
 from tests.bench.crowd import SOMEBODY, Crowd, crowd
-from tests.e2e.daemons import Daemon, daemon, eventually
+from tests.support.daemons import Daemon, daemon, eventually
 
 ASKED = {"/livez": 20, "/readyz": 15, "/metrics": 30}
 """Seconds between two requests of each kind."""

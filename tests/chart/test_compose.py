@@ -15,8 +15,8 @@ from config.settings import Settings
 from config.settings import load as load_settings
 from config.tables import batch_exports
 from tests.chart.tools import CHART, ROOT, run
-from tests.e2e.daemons import waybill
 from tests.services.stacks import Stack
+from tests.support.daemons import waybill
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

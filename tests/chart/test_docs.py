@@ -20,9 +20,9 @@ from config.settings import load
 from config.tables import batch_exports
 from runtime.kafka import client_config
 from tests.chart.tools import ROOT, kept
-from tests.e2e.daemons import daemon, eventually, waybill
 from tests.services.installed import pinned
 from tests.services.stacks import RealStack, Stack
+from tests.support.daemons import daemon, eventually, waybill
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 

@@ -14,7 +14,7 @@ from consumer.jobs import Jobs
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.services.postgres import Postgres
-from tests.unit.consumer.scenes import TERMS, claimed, job_of, queue
+from tests.support.exports import TERMS, claimed, job_of, queue
 
 POLICY = Policy(enabled=True, stale_after=timedelta(minutes=30), max_attempts=3)
 ABOUT = timedelta(seconds=20)

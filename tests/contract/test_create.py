@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import select
 
 from config.tables import batch_exports
-from tests.contract.reading import World, world
-from tests.e2e.daemons import waybill
 from tests.services.stacks import Stack
+from tests.support.daemons import waybill
+from tests.support.databases import World, world
 
 
 @pytest.fixture

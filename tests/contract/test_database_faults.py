@@ -15,9 +15,9 @@ from config.tables import application, batch_exports
 from pipeline.database import connected, stoppable
 from pipeline.types import Progress
 from runtime.database import open_database, reading, writing
-from tests.e2e.daemons import eventually
 from tests.services.postgres import Postgres
-from tests.unit.consumer.scenes import queue
+from tests.support.daemons import eventually
+from tests.support.exports import queue
 
 
 @pytest.fixture

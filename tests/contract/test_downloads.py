@@ -15,9 +15,9 @@ from pipeline.storage import Storage
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests import moto_server
-from tests.contract.places import PART, folder_place, noise, s3_place
-from tests.unit.consumer.doors import KEY, Answer, Door
-from tests.unit.consumer.scenes import after, set_status
+from tests.contract.stores import PART, folder_place, noise, s3_place
+from tests.support.downloads import KEY, Answer, Door
+from tests.support.exports import after, set_status
 
 DATA = noise(2 * PART + 7)
 

@@ -17,9 +17,9 @@ from pipeline.query.filters import TAKES
 from pipeline.spec import read_spec
 from pipeline.tables import OF_EVENTS
 from pipeline.tables.clickhouse_table import Askable, Filterable, Listed
-from tests.contract.reading import CUTOFF, World, world
-from tests.e2e.daemons import waybill
 from tests.services.stacks import Stack
+from tests.support.daemons import waybill
+from tests.support.databases import CUTOFF, World, world
 
 MARK = "zq'`\"\\{x:String}%(y)s;--"
 ASKED = "zq, asked for"

@@ -21,7 +21,7 @@ from consumer.queries import list_due, list_jobs, list_orphans, list_ownerless, 
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.services.postgres import Postgres
-from tests.unit.consumer.scenes import (
+from tests.support.exports import (
     LEASE,
     NOW,
     QUERY,

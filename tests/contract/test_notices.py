@@ -16,7 +16,7 @@ from notify.notices import Notice, Notices
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.services.postgres import Postgres
-from tests.unit.notify.scenes import NOW, completion
+from tests.support.notices import NOW, completion
 
 LEASE = timedelta(seconds=60)
 PAUSE = timedelta(seconds=5)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from pipeline.encode import FORMATS
 from pipeline.tables import OF_EVENTS, RELATIONAL, TABLES
-from tests.contract.agreement import Filled, filled, thrifty
 from tests.oracle import worlds
 from tests.oracle.pools import PROJECTS
 from tests.oracle.queries import queries
 from tests.services.stacks import Servers
+from tests.support.agreement import Filled, filled, thrifty
 
 CASES = int(os.environ.get("CASES", "20"))
 SEED = int(os.environ.get("SEED", "7"))

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import insert
 
 from config.tables import comments
-from tests.contract.reading import Row, World, world
 from tests.services.stacks import Stack
+from tests.support.databases import Row, World, world
 
 
 @pytest.fixture

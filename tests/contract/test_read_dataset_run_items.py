@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import insert
 
 from config.tables import datasets
-from tests.contract.reading import MAY, Read, Row, World, world
 from tests.services.stacks import Stack
+from tests.support.databases import MAY, Read, Row, World, world
 
 ITEM: Row = {
     "project_id": "p",

@@ -8,8 +8,8 @@ from decimal import Decimal
 import pytest
 
 from config.errors import Rejected
-from tests.contract.reading import MAY, Row, World, world
 from tests.services.stacks import Stack
+from tests.support.databases import MAY, Row, World, world
 
 EVENT: Row = {"project_id": "p", "trace_id": "t", "span_id": "e", "start_time": MAY, "name": "n", "event_ts": MAY}
 LATER = "2026-05-11 00:00:00.000000"

@@ -15,10 +15,10 @@ from config.errors import Cancelled, Unavailable
 from pipeline.read.connections import ClickHouse
 from pipeline.read.faults import StatementRefused
 from pipeline.types import Progress
-from tests.contract.faulty import Trouble, proxy
-from tests.contract.reading import World, world
-from tests.e2e.daemons import eventually
+from tests.contract.clickhouse_proxy import Trouble, proxy
 from tests.services.stacks import Servers
+from tests.support.daemons import eventually
+from tests.support.databases import World, world
 
 END = 8
 MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9.2.1)\n"

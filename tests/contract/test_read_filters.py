@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.contract.reading import CUTOFF, World, world
 from tests.services.stacks import Servers
+from tests.support.databases import CUTOFF, World, world
 
 Row = dict[str, Any]
 

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import insert
 
 from config.tables import comments, models, prices, pricing_tiers
-from tests.contract.reading import MAY, Row, World, world
 from tests.services.stacks import Stack
+from tests.support.databases import MAY, Row, World, world
 
 OBSERVATION: Row = {
     "id": "o",

@@ -7,9 +7,9 @@ import pytest
 
 from cli.filters import ALL_TABLES
 from config.errors import Rejected
-from tests.contract.reading import World, world
 from tests.oracle.columns import columns_of
 from tests.services.stacks import Servers
+from tests.support.databases import World, world
 
 SQL = "x'; DROP TABLE traces; DELETE FROM audit_logs; --"
 

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import insert
 
 from config.tables import users
-from tests.contract.reading import Read, World, world
 from tests.services.stacks import Stack
+from tests.support.databases import Read, World, world
 
 
 @pytest.fixture

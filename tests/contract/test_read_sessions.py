@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import insert
 
 from config.tables import comments, trace_sessions
-from tests.contract.reading import MAY, Read, Row, World, world
 from tests.services.stacks import Stack
+from tests.support.databases import MAY, Read, Row, World, world
 
 SPAN: Row = {
     "id": "o",

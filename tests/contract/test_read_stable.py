@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from pipeline.tables import OF_EVENTS, RELATIONAL, TABLES
-from tests.contract.agreement import Filled, filled, thrifty
 from tests.oracle import load, worlds
 from tests.oracle.columns import columns_of
 from tests.oracle.pools import PROJECTS
 from tests.oracle.raw import CLICKHOUSE_TABLES
 from tests.services.stacks import Stack
+from tests.support.agreement import Filled, filled, thrifty
 
 OURS, THEIRS = PROJECTS[:2]
 SEED = 5

@@ -10,8 +10,8 @@ from sqlalchemy import insert
 from config.errors import Cancelled, Rejected
 from config.tables import comments, users
 from pipeline.types import Kind, Progress
-from tests.contract.reading import MAY, World, world
 from tests.services.stacks import Stack
+from tests.support.databases import MAY, World, world
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from runtime.database import open_database
-from tests.contract.reading import Read, World, world
-from tests.contract.writing import START, Rounds, Target, state, writing_to_clickhouse, writing_to_database
+from tests.contract.concurrent_writer import START, Rounds, Target, state, writing_to_clickhouse, writing_to_database
 from tests.services.stacks import Stack
+from tests.support.databases import Read, World, world
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 

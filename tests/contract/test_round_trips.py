@@ -13,9 +13,9 @@ from consumer.relay import relay
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.services.postgres import Postgres
-from tests.unit.consumer.desk import POLICY, Post
-from tests.unit.consumer.scenes import queue
-from tests.unit.consumer.stage import Stage
+from tests.support.attempts import Stage
+from tests.support.exports import queue
+from tests.support.intake import POLICY, Post
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from config.errors import Cancelled, Unavailable
 from pipeline.storage import S3Options, Storage, open_storage
 from tests import moto_server
-from tests.contract.places import KEY, PART, Place, folder_place, memory_place, noise, pieces, s3_place, store
+from tests.contract.stores import KEY, PART, Place, folder_place, memory_place, noise, pieces, s3_place, store
 
 SIZES = [0, 1, PART - 1, PART, PART + 1, 2 * PART, 7 * PART + 3]
 PLACES = ["folder", "other", "moto", "real"]

@@ -10,7 +10,7 @@ import pytest
 from config.errors import Unavailable
 from pipeline.storage import S3Options, open_storage
 from tests import moto_server
-from tests.contract.places import KEY, PART, noise, s3_options, s3_place, store
+from tests.contract.stores import KEY, PART, noise, s3_options, s3_place, store
 from tests.services.s3 import S3, Bucket
 
 

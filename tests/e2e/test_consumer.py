@@ -22,9 +22,9 @@ from consumer.dead_letters import DeadLetter, read_all
 from runtime.database import open_database
 from runtime.kafka import MESSAGE_BYTES
 from runtime.migrations import migrate
-from tests.e2e.daemons import Daemon, daemon, eventually
 from tests.services.stacks import Stack
-from tests.unit.consumer.scenes import letters, queue, row_of, runs_of, set_status
+from tests.support.daemons import Daemon, daemon, eventually
+from tests.support.exports import letters, queue, row_of, runs_of, set_status
 
 QUICK = {
     "WAYBILL_SWEEP_SECONDS": "0.5",

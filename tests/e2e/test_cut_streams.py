@@ -16,13 +16,13 @@ from embedded.sample import fill
 from embedded.schema import create
 from runtime.database import open_database
 from runtime.migrations import migrate
-from tests.contract.faulty import ROWS as ROWS_MARK
-from tests.e2e.daemons import daemon, eventually
-from tests.faults.acts import cut_at, ends_at, hold
-from tests.faults.door import Act, Asked, door
-from tests.faults.gate import Gate
 from tests.services.stacks import Stack
-from tests.unit.consumer.scenes import letters, row_of, runs_of
+from tests.support.barrier import Gate
+from tests.support.daemons import daemon, eventually
+from tests.support.exports import letters, row_of, runs_of
+from tests.support.http_proxy import Act, door
+from tests.support.responses import cut_at, ends_at, hold
+from tests.support.selection import reads_rows
 
 ROWS = 700
 FAR = 0.9
@@ -55,10 +55,6 @@ def engine(stack: Stack) -> Iterator[Engine]:
         fill(client, opened, rows=ROWS, projects=("demo",), payload_bytes=20_000)
     yield opened
     opened.dispose()
-
-
-def reads_rows(asked: Asked) -> bool:
-    return ROWS_MARK in asked.body
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)

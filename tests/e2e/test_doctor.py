@@ -2,8 +2,8 @@
 
 import json
 
-from tests.e2e.daemons import waybill
 from tests.services.stacks import Stack
+from tests.support.daemons import waybill
 
 PARTS = {"database", "clickhouse", "storage", "kafka", "mail"}
 

@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from config.tables import batch_exports
-from tests.e2e.daemons import daemon, eventually, waybill
 from tests.e2e.test_spine import QUICK, ask, engine, ring, status
 from tests.services.mail import Mail
 from tests.services.process import free_port
 from tests.services.stacks import Stack
+from tests.support.daemons import daemon, eventually, waybill
 
 __all__ = ["engine"]
 

@@ -16,12 +16,12 @@ from config.settings import load
 from config.tables import application, batch_exports, notices, users
 from runtime.database import open_database
 from runtime.migrations import migrate
-from tests.e2e.daemons import Daemon, daemon, eventually
 from tests.services.mail import Mail
 from tests.services.process import free_port
 from tests.services.smtp import Smtp
 from tests.services.stacks import Stack
-from tests.unit.notify.scenes import mail_server
+from tests.support.daemons import Daemon, daemon, eventually
+from tests.support.notices import mail_server
 
 QUICK = {"WAYBILL_RETRY_BASE_SECONDS": "0.2", "WAYBILL_SWEEP_SECONDS": "1", "WAYBILL_NOTICE_HOURS": "1"}
 

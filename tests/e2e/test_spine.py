@@ -21,8 +21,8 @@ from embedded.sample import fill
 from embedded.schema import create
 from runtime.database import open_database
 from runtime.migrations import migrate
-from tests.e2e.daemons import daemon, eventually, waybill
 from tests.services.stacks import Stack
+from tests.support.daemons import daemon, eventually, waybill
 
 ROWS = 500
 QUICK = {"WAYBILL_SWEEP_SECONDS": "1", "WAYBILL_HEARTBEAT_SECONDS": "0.5", "WAYBILL_RETRY_BASE_SECONDS": "0.2"}

@@ -15,9 +15,9 @@ from config.settings import load
 from config.tables import application, users
 from runtime.database import open_database
 from runtime.migrations import migrate
-from tests.e2e.daemons import Daemon, daemon, eventually
 from tests.services.stacks import Stack
-from tests.unit.consumer.scenes import queue
+from tests.support.daemons import Daemon, daemon, eventually
+from tests.support.exports import queue
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01".encode()

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from tests.faults import oracle
-from tests.faults.scene import Scene
+from tests.faults import invariants
+from tests.faults.system import Scene
 
 SEED = os.environ.get("FAULT_SEED") or secrets.token_hex(4)
 ROUNDS = int(os.environ.get("FAULT_ROUNDS") or 1)
@@ -24,7 +24,7 @@ class Case:
 
     name: str
     do: Callable[[Scene], None]
-    promise: oracle.Promise = oracle.COMPLETED
+    promise: invariants.Promise = invariants.COMPLETED
     scaled: str = ""
 
 
@@ -33,19 +33,19 @@ def play(case: Case, scene: Scene, number: int) -> None:
     scene.random = Random(f"{SEED}/{case.name}/{number}")
     scene.asked.clear()
     scene.servers.heal()
-    of_others = oracle.mails_of_others(scene)
+    of_others = invariants.mails_of_others(scene)
     try:
         case.do(scene)
         scene.servers.heal()
-        oracle.settled(scene, scene.asked)
-        problems = oracle.eventually_none(lambda: _broken(scene, case.promise))
-        problems += oracle.eventually_none(lambda: oracle.uncounted(scene, of_others))
+        invariants.settled(scene, scene.asked)
+        problems = invariants.eventually_none(lambda: _broken(scene, case.promise))
+        problems += invariants.eventually_none(lambda: invariants.uncounted(scene, of_others))
     finally:
         scene.servers.heal()
         scene.muster()
     assert problems == [], f"{problems} (FAULT_SEED={SEED}, round {number})"
 
 
-def _broken(scene: Scene, promise: oracle.Promise) -> list[str]:
-    seen = oracle.look(scene)
-    return [f"{each}: {why}" for each in scene.asked for why in oracle.broken(scene, seen, each, promise)]
+def _broken(scene: Scene, promise: invariants.Promise) -> list[str]:
+    seen = invariants.look(scene)
+    return [f"{each}: {why}" for each in scene.asked for why in invariants.broken(scene, seen, each, promise)]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.faults import case
-from tests.faults.scene import Scene, scene
 from tests.faults.servers import Servers, serving
 from tests.faults.source import Source, source
+from tests.faults.system import Scene, scene
 from tests.services import choice
 
 CASE_SECONDS = 900

@@ -10,8 +10,6 @@ from typing import Generic, TypeVar
 import psycopg
 
 from embedded import stack as embedded_parts
-from tests.faults.door import Door, door
-from tests.faults.wire import Wire, wire
 from tests.services import kafka as kafka_service
 from tests.services import postgres as postgres_service
 from tests.services import s3 as s3_service
@@ -21,6 +19,8 @@ from tests.services.postgres import Postgres
 from tests.services.process import free_port
 from tests.services.s3 import S3
 from tests.services.smtp import Smtp
+from tests.support.http_proxy import Door, door
+from tests.support.tcp_proxy import Wire, wire
 
 S = TypeVar("S")
 

@@ -15,13 +15,13 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from config.tables import batch_exports, runs
-from tests.faults import oracle
+from tests.faults import invariants
 from tests.faults.case import SEED
-from tests.faults.mischief import FAULTS, Crew
-from tests.faults.oracle import Promise
-from tests.faults.scene import Scene, scene
+from tests.faults.chaos import FAULTS, Crew
+from tests.faults.invariants import Promise
 from tests.faults.servers import serving
 from tests.faults.source import LARGE, SMALL, source
+from tests.faults.system import Scene, scene
 from tests.services import process
 
 MINUTES = float(os.environ.get("SOAK_MINUTES") or 60)
@@ -124,13 +124,13 @@ def _report(made: Scene, promises: dict[str, Promise], faults: Counter[str]) -> 
     ids = list(promises)
     problems: list[str] = []
     try:
-        oracle.settled(made, ids, SETTLE_SECONDS)
+        invariants.settled(made, ids, SETTLE_SECONDS)
     except AssertionError as error:
         problems.append(str(error))
     time.sleep(5)
-    seen = oracle.look(made)
-    problems += [f"{each}: {why}" for each in ids for why in oracle.broken(made, seen, each, promises[each])]
-    problems += oracle.eventually_none(lambda: oracle.uncounted(made))
+    seen = invariants.look(made)
+    problems += [f"{each}: {why}" for each in ids for why in invariants.broken(made, seen, each, promises[each])]
+    problems += invariants.eventually_none(lambda: invariants.uncounted(made))
     doubled = sum(count - 1 for each in ids for count in seen.mails[each].values())
     with made.engine.connect() as connection:
         states = Counter(connection.execute(select(batch_exports.c.status)).scalars())

@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults import picks
-from tests.faults.acts import body, cut, cut_at, ends_at, hold, hold_at, refuse, reply, slowly
 from tests.faults.case import Case, play
-from tests.faults.door import Act, Answer, Ask
-from tests.faults.gate import Gate
-from tests.faults.scene import Scene
 from tests.faults.source import LARGE
+from tests.faults.system import Scene
+from tests.support import selection
+from tests.support.barrier import Gate
+from tests.support.http_proxy import Act, Answer, Ask
+from tests.support.responses import body, cut, cut_at, ends_at, hold, hold_at, refuse, reply, slowly
 
 pytestmark = pytest.mark.faults
 CREW = (
@@ -31,7 +31,7 @@ def _fails_once(make: Callable[[Scene], Act], times: int = 1) -> Callable[[Scene
     """Have the answer with the rows go wrong, in a format that chance picks; the next attempt is whole."""
 
     def do(scene: Scene) -> None:
-        scene.servers.rows.add(picks.reads_rows, make(scene), times=times)
+        scene.servers.rows.add(selection.reads_rows, make(scene), times=times)
         export_id = scene.request(LARGE, scene.random.choice(FORMATS))
         scene.retried(export_id, times)
 
@@ -42,7 +42,7 @@ def _excepts(file_format: str) -> Callable[[Scene], None]:
     def do(scene: Scene) -> None:
         told = scene.random.choice((MEMORY, TAGGED))
         share = scene.random.uniform(0.01, 1)
-        scene.servers.rows.add(picks.reads_rows, ends_at(share, lambda: iter([told])), times=1)
+        scene.servers.rows.add(selection.reads_rows, ends_at(share, lambda: iter([told])), times=1)
         scene.retried(scene.request(LARGE, file_format))
 
     return do
@@ -72,7 +72,7 @@ def _silent(make: Callable[[Scene, Gate], Act]) -> Callable[[Scene], None]:
 
     def do(scene: Scene) -> None:
         gate = Gate()
-        scene.servers.rows.add(picks.reads_rows, make(scene, gate), times=1)
+        scene.servers.rows.add(selection.reads_rows, make(scene, gate), times=1)
         export_id = scene.request(LARGE)
         gate.reached()
         scene.retried(export_id)
@@ -84,10 +84,10 @@ def _silent(make: Callable[[Scene, Gate], Act]) -> Callable[[Scene], None]:
 def _restarts(scene: Scene) -> None:
     """It goes away in mid-query: what is open is cut, then nobody is there, then it is back."""
     gate = Gate()
-    scene.servers.rows.add(picks.reads_rows, hold_at(_anywhere(scene), gate), times=1)
+    scene.servers.rows.add(selection.reads_rows, hold_at(_anywhere(scene), gate), times=1)
     export_id = scene.request(LARGE)
     gate.reached()
-    scene.servers.rows.add(picks.anything, cut)
+    scene.servers.rows.add(selection.anything, cut)
     gate.drop()
     scene.pause(0.5, 2)
     scene.retried(export_id)
@@ -99,14 +99,14 @@ def _slow_upload(scene: Scene) -> None:
         scene.pause(2, 4)
         return ask()
 
-    scene.servers.store.add(picks.sends_part(), slow)
+    scene.servers.store.add(selection.sends_part(), slow)
     export_id = scene.request(LARGE)
     scene.becomes(export_id, "COMPLETED")
     assert scene.outcomes(export_id) == ["completed"]
 
 
 def _slow(scene: Scene) -> None:
-    scene.servers.rows.add(picks.reads_rows, slowly(scene.random.uniform(500_000, 2_000_000)))
+    scene.servers.rows.add(selection.reads_rows, slowly(scene.random.uniform(500_000, 2_000_000)))
     export_id = scene.request(LARGE)
     scene.becomes(export_id, "COMPLETED")
     assert scene.outcomes(export_id) == ["completed"]
@@ -114,7 +114,7 @@ def _slow(scene: Scene) -> None:
 
 def _busy(scene: Scene) -> None:
     """The client tries once more by itself."""
-    scene.servers.rows.add(picks.reads_rows, refuse(503, "Overloaded"), times=1)
+    scene.servers.rows.add(selection.reads_rows, refuse(503, "Overloaded"), times=1)
     export_id = scene.request(LARGE)
     scene.becomes(export_id, "COMPLETED")
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from tests.e2e.daemons import eventually
 from tests.faults.case import FULL, Case, play
-from tests.faults.scene import Scene
+from tests.faults.checkpoints import halfway
 from tests.faults.source import LARGE
-from tests.faults.stages import halfway
+from tests.faults.system import Scene
+from tests.support.daemons import eventually
 
 pytestmark = pytest.mark.faults
 CREW = (Scene.consumer, Scene.notifier)

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import update
 
 from config.tables import users
-from tests.e2e.daemons import eventually
 from tests.faults.case import Case, play
-from tests.faults.oracle import Promise
-from tests.faults.scene import Scene
-from tests.faults.sink import at_first, self_signed, sink
+from tests.faults.invariants import Promise
+from tests.faults.smtp_sink import at_first, self_signed, sink
+from tests.faults.system import Scene
+from tests.support.daemons import eventually
 
 pytestmark = pytest.mark.faults
 CREW = (Scene.consumer, Scene.notifier)

@@ -9,15 +9,15 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from config.tables import batch_exports, runs
-from tests.e2e.daemons import eventually
-from tests.faults import picks
-from tests.faults.acts import hold_answer
 from tests.faults.case import Case, play
-from tests.faults.gate import Gate
-from tests.faults.scene import LEASE, Scene
+from tests.faults.checkpoints import halfway
 from tests.faults.source import LARGE, SMALL
-from tests.faults.stages import halfway
-from tests.faults.wire import Weather
+from tests.faults.system import LEASE, Scene
+from tests.support import selection
+from tests.support.barrier import Gate
+from tests.support.daemons import eventually
+from tests.support.responses import hold_answer
+from tests.support.tcp_proxy import Weather
 
 pytestmark = pytest.mark.faults
 CREW = (Scene.consumer, Scene.notifier)
@@ -26,7 +26,7 @@ CREW = (Scene.consumer, Scene.notifier)
 def _about_to_settle(scene: Scene) -> tuple[str, Gate]:
     """An export whose file is whole, and whose ending is the next thing that is written."""
     gate = Gate()
-    scene.servers.store.add(picks.puts_manifest, hold_answer(gate), times=1)
+    scene.servers.store.add(selection.puts_manifest, hold_answer(gate), times=1)
     export_id = scene.request(scene.random.choice((LARGE, SMALL)))
     gate.reached()
     return export_id, gate

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.daemons import Daemon, eventually
 from tests.faults.case import Case, play
-from tests.faults.gate import Gate
-from tests.faults.oracle import Promise
-from tests.faults.scene import LEASE, Scene
-from tests.faults.stages import STAGES, Stage
-from tests.faults.wire import Weather
-from tests.unit.consumer.scenes import row_of
+from tests.faults.checkpoints import STAGES, Stage
+from tests.faults.invariants import Promise
+from tests.faults.system import LEASE, Scene
+from tests.support.barrier import Gate
+from tests.support.daemons import Daemon, eventually
+from tests.support.exports import row_of
+from tests.support.tcp_proxy import Weather
 
 pytestmark = pytest.mark.faults
 CREW = (Scene.rescuer, Scene.notifier)

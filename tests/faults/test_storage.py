@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.daemons import eventually
-from tests.faults import picks
-from tests.faults.acts import but_first_do, cut, refuse, reply
 from tests.faults.case import Case, play
-from tests.faults.door import Act, Answer, Ask, Asked
-from tests.faults.oracle import Promise
-from tests.faults.scene import Scene
+from tests.faults.invariants import Promise
 from tests.faults.source import LARGE, SMALL
+from tests.faults.system import Scene
+from tests.support import selection
+from tests.support.daemons import eventually
+from tests.support.http_proxy import Act, Answer, Ask, Asked
+from tests.support.responses import but_first_do, cut, refuse, reply
 
 pytestmark = pytest.mark.faults
 CREW = (Scene.consumer, Scene.notifier)
@@ -24,7 +24,7 @@ def _storm(scene: Scene) -> None:
     def moody(ask: Ask) -> Answer:
         return refuse(503, "SlowDown")(ask) if scene.random.random() < 0.4 else ask()
 
-    scene.servers.store.add(picks.anything, moody)
+    scene.servers.store.add(selection.anything, moody)
     ids = [scene.request(scene.random.choice((LARGE, SMALL))) for _ in range(2)]
     scene.pause(1, 3)
     scene.servers.store.clear()
@@ -33,7 +33,7 @@ def _storm(scene: Scene) -> None:
 
 
 def _part_three_times(scene: Scene) -> None:
-    scene.servers.store.add(picks.sends_part(scene.random.randint(1, 4)), refuse(500, "InternalError"), times=3)
+    scene.servers.store.add(selection.sends_part(scene.random.randint(1, 4)), refuse(500, "InternalError"), times=3)
     export_id = scene.request(LARGE)
     scene.becomes(export_id, "COMPLETED")
     assert scene.outcomes(export_id) == ["completed"]
@@ -54,12 +54,12 @@ def _refused_until_retried(matches: Callable[[Asked], bool], act: Act) -> Callab
 def _for_ever(scene: Scene) -> None:
     """It fails until the last attempt: the user is told, and nothing is left."""
     number = scene.random.randint(1, 4)
-    scene.servers.store.add(picks.sends_part(number), refuse(403, "AccessDenied"))
+    scene.servers.store.add(selection.sends_part(number), refuse(403, "AccessDenied"))
     scene.becomes(scene.request(LARGE), "FAILED")
 
 
 def _reset_in_mid_part(scene: Scene) -> None:
-    scene.servers.store.add(picks.sends_part(scene.random.randint(1, 4)), cut, times=scene.random.randint(1, 3))
+    scene.servers.store.add(selection.sends_part(scene.random.randint(1, 4)), cut, times=scene.random.randint(1, 3))
     scene.becomes(scene.request(LARGE), "COMPLETED")
 
 
@@ -68,13 +68,13 @@ def _slow(scene: Scene) -> None:
         scene.pause(4, 6)  # 5 MiB each: about 1 MB/s
         return ask()
 
-    scene.servers.store.add(picks.sends_part(), slow)
+    scene.servers.store.add(selection.sends_part(), slow)
     scene.becomes(scene.request(LARGE), "COMPLETED")
 
 
 def _lost_answer(scene: Scene) -> None:
     def matches(asked: Asked) -> bool:
-        return picks.completes(asked) or picks.puts_file(asked)
+        return selection.completes(asked) or selection.puts_file(asked)
 
     scene.servers.store.add(matches, but_first_do(refuse(500, "InternalError")), times=1)
     export_id = scene.request(scene.random.choice((LARGE, SMALL)))
@@ -82,24 +82,24 @@ def _lost_answer(scene: Scene) -> None:
 
 
 def _lost_manifest_answer(scene: Scene) -> None:
-    scene.servers.store.add(picks.puts_manifest, but_first_do(cut), times=1)
+    scene.servers.store.add(selection.puts_manifest, but_first_do(cut), times=1)
     scene.becomes(scene.request(SMALL), "COMPLETED")
 
 
 def _empty_promise(scene: Scene) -> None:
-    scene.servers.store.add(picks.completes, reply(200, DONE), times=1)
+    scene.servers.store.add(selection.completes, reply(200, DONE), times=1)
     scene.becomes(scene.request(LARGE), "COMPLETED")
 
 
 def _error_in_body(scene: Scene) -> None:
     """S3 may answer 200 to a completion, and say in the body that it failed."""
     wrong = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>made up by the test</Message></Error>"
-    scene.servers.store.add(picks.completes, reply(200, wrong), times=scene.random.randint(1, 3))
+    scene.servers.store.add(selection.completes, reply(200, wrong), times=scene.random.randint(1, 3))
     scene.becomes(scene.request(LARGE), "COMPLETED")
 
 
 def _away(scene: Scene) -> None:
-    scene.servers.store.add(picks.anything, cut)
+    scene.servers.store.add(selection.anything, cut)
     export_id = scene.request(LARGE)
     scene.running(export_id)
     scene.pause(2, 4)
@@ -117,7 +117,7 @@ def _restarted(scene: Scene) -> None:
 
 def _expiring(scene: Scene) -> None:
     """The credentials end with one of the parts, and are renewed later."""
-    scene.servers.store.add(picks.sends_part(scene.random.randint(2, 4)), refuse(400, "ExpiredToken"))
+    scene.servers.store.add(selection.sends_part(scene.random.randint(2, 4)), refuse(400, "ExpiredToken"))
     scene.servers.store.add(lambda each: each.method == "DELETE", refuse(400, "ExpiredToken"))
     export_id = scene.request(LARGE)
     scene.retried(export_id)
@@ -129,11 +129,13 @@ CASES = (
     Case("503 SlowDown storms", _storm),
     Case("one part failing three times", _part_three_times),
     Case("one part failing for ever", _for_ever, FAILED),
-    Case("one part failing until the next attempt", _refused_until_retried(picks.sends_part(2), refuse(501, "Not"))),
+    Case(
+        "one part failing until the next attempt", _refused_until_retried(selection.sends_part(2), refuse(501, "Not"))
+    ),
     Case("connection reset in mid-part", _reset_in_mid_part),
     Case("credentials expiring in mid-upload, the abort refused too", _expiring),
-    Case("bucket gone", _refused_until_retried(picks.anything, refuse(404, "NoSuchBucket"))),
-    Case("access denied", _refused_until_retried(picks.writes, refuse(403, "AccessDenied"))),
+    Case("bucket gone", _refused_until_retried(selection.anything, refuse(404, "NoSuchBucket"))),
+    Case("access denied", _refused_until_retried(selection.writes, refuse(403, "AccessDenied"))),
     Case("a slow store (1 MB/s)", _slow),
     Case("completion that answers an error although it succeeded", _lost_answer),
     Case("the manifest's answer lost", _lost_manifest_answer),

@@ -9,15 +9,15 @@ from sqlalchemy import update
 
 from config.events import Status
 from config.tables import batch_exports
-from tests.e2e.daemons import eventually, waybill
-from tests.faults import picks
-from tests.faults.acts import hold, hold_answer, refuse
 from tests.faults.case import Case, play
-from tests.faults.gate import Gate
-from tests.faults.oracle import Promise
-from tests.faults.scene import LEASE, Scene
+from tests.faults.checkpoints import STAGES, Stage, halfway
+from tests.faults.invariants import Promise
 from tests.faults.source import LARGE, PROJECT, SMALL
-from tests.faults.stages import STAGES, Stage, halfway
+from tests.faults.system import LEASE, Scene
+from tests.support import selection
+from tests.support.barrier import Gate
+from tests.support.daemons import eventually, waybill
+from tests.support.responses import hold, hold_answer, refuse
 
 pytestmark = pytest.mark.faults
 CREW = (Scene.consumer, Scene.notifier)
@@ -57,7 +57,7 @@ def _at(stage: Stage) -> Callable[[Scene], None]:
 
 def _while_it_waits(scene: Scene) -> None:
     """Between two attempts."""
-    scene.servers.rows.add(picks.reads_rows, refuse(503, "Overloaded"))
+    scene.servers.rows.add(selection.reads_rows, refuse(503, "Overloaded"))
     export_id = scene.request()
     scene.retried(export_id)
     while not _cancel(scene, export_id):
@@ -76,7 +76,7 @@ def _with_redelivery(scene: Scene) -> None:
 
 def _as_it_completes(scene: Scene) -> None:
     gate = Gate()
-    scene.servers.store.add(picks.puts_manifest, hold_answer(gate), times=1)
+    scene.servers.store.add(selection.puts_manifest, hold_answer(gate), times=1)
     export_id = scene.request(scene.random.choice((LARGE, SMALL)))
     gate.reached()
     opening = threading.Timer(scene.random.uniform(0, 0.03), gate.open)
@@ -88,7 +88,7 @@ def _as_it_completes(scene: Scene) -> None:
 
 
 def _retried(scene: Scene) -> None:
-    scene.servers.rows.add(picks.reads_rows, refuse(503, "Overloaded"))
+    scene.servers.rows.add(selection.reads_rows, refuse(503, "Overloaded"))
     export_id = scene.request()
     scene.becomes(export_id, "FAILED")
     eventually(lambda: (scene.notice(export_id) or {}).get("state") == "sent", what="the failure is told")
@@ -111,7 +111,7 @@ def _skewed(seconds: float) -> Callable[[Scene], None]:
         scene.becomes(held, "COMPLETED")
 
         gate = Gate()
-        scene.servers.rows.add(picks.reads_rows, hold(gate), times=2)
+        scene.servers.rows.add(selection.reads_rows, hold(gate), times=2)
         left = [scene.request(LARGE) for _ in range(2)]
         for each in left:
             scene.running(each)

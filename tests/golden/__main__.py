@@ -4,13 +4,13 @@ import tempfile
 from pathlib import Path
 
 from embedded import stack as embedded_parts
-from tests.contract import reading
 from tests.golden.cases import CASES, ENDINGS, FILES, world
 from tests.golden.writer import written
 from tests.oracle import load, raw
 from tests.oracle.expected import expected, table_of
 from tests.oracle.pools import CUTOFF
 from tests.services.stacks import Embedded
+from tests.support import databases as reading
 
 
 def main() -> None:

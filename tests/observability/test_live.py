@@ -16,13 +16,13 @@ import pytest
 
 from config.settings import load
 from embedded.stack import Stack as Parts
-from tests.e2e import daemons
-from tests.e2e.daemons import eventually
-from tests.observability.scene import NO_LIMIT, QUICK, Scene, kill, resident
+from tests.observability.system import NO_LIMIT, QUICK, Scene, kill, resident
 from tests.services import prometheus as prometheus_service
 from tests.services.kafka import Kafka
 from tests.services.s3 import S3
 from tests.services.stacks import Embedded
+from tests.support import daemons
+from tests.support.daemons import eventually
 
 HELM = Path(__file__).parents[2] / "helm"
 PATIENCE = 3 * daemons.PATIENCE

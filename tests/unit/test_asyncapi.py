@@ -17,8 +17,8 @@ from config.settings import Settings
 from consumer.dead_letters import PREFIX, Received, bury
 from consumer.guards import Policy, Reaction, Verdict, judge
 from runtime.publisher import Outgoing
-from tests.unit.consumer.desk import Post
-from tests.unit.consumer.scenes import NOW
+from tests.support.exports import NOW
+from tests.support.intake import Post
 
 DOCUMENT = yaml.safe_load((Path(__file__).parents[2] / "docs" / "asyncapi.yaml").read_text())
 MESSAGES, SCHEMAS = DOCUMENT["components"]["messages"], DOCUMENT["components"]["schemas"]

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "embedded": {"config", "runtime.database"},
     "cli": {"config", "runtime", "pipeline", "consumer", "notify", "embedded"},
 }
+LAYERS = ("unit", "contract", "golden", "e2e", "faults", "bench", "chart", "observability", "image")
 MODULES = sorted(path for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py"))
 
 
@@ -39,6 +40,32 @@ def test_imports_keep_to_their_directions(path: Path) -> None:
     backwards = [name for name in ours(path) if not any(name == ok or name.startswith(f"{ok}.") for ok in allowed)]
 
     assert backwards == []
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_no_layer_of_the_tests_imports_another(layer: str) -> None:
+    others = tuple(f"tests.{other}." for other in LAYERS if other != layer)
+    found = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sorted((ROOT / "tests" / layer).rglob("*.py"))
+        for name in ours(path)
+        if name.startswith(others)
+    }
+
+    assert found == set()
+
+
+@pytest.mark.parametrize("folder", ["support", "services", "oracle"])
+def test_what_layers_of_the_tests_share_imports_none_of_them(folder: str) -> None:
+    layers = tuple(f"tests.{layer}." for layer in LAYERS)
+    found = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sorted((ROOT / "tests" / folder).rglob("*.py"))
+        for name in ours(path)
+        if name.startswith(layers)
+    }
+
+    assert found == set()
 
 
 def test_only_the_embedded_room_imports_embedded_engines() -> None:

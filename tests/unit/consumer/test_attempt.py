@@ -18,8 +18,8 @@ from pipeline.types import Progress
 from runtime.database import open_database
 from runtime.migrations import migrate
 from runtime.tracing import Tracer
-from tests.unit.consumer.scenes import LEASE, NOW, claimed, job_of, letters, queue, row_of, runs_of
-from tests.unit.consumer.stage import RULES, Stage
+from tests.support.attempts import RULES, Stage
+from tests.support.exports import LEASE, NOW, claimed, job_of, letters, queue, row_of, runs_of
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from consumer.models import Claim, Outcome
 from pipeline.storage.types import Upload
 from runtime.database import open_database
 from runtime.migrations import migrate
-from tests.unit.consumer.scenes import LEASE, NOW, after, claimed, job_of, letters, queue, runs_of, set_status
-from tests.unit.consumer.stage import Stage
+from tests.support.attempts import Stage
+from tests.support.exports import LEASE, NOW, after, claimed, job_of, letters, queue, runs_of, set_status
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from consumer.gauges import measure
 from consumer.jobs import Jobs
 from runtime.database import open_database
 from runtime.migrations import migrate
-from tests.unit.consumer.scenes import NOW, TERMS, after, claimed, queue, result_of
+from tests.support.exports import NOW, TERMS, after, claimed, queue, result_of
 
 GAUGES = (
     "waybill_exports_queued",

@@ -6,7 +6,7 @@ import pytest
 
 from consumer.guards import GUARDS, INTERNAL_TEXT, STALE_TEXT, Policy, Reaction, Verdict, judge
 from consumer.models import Job, Outcome, Run
-from tests.unit.consumer.scenes import NOW, QUERY, after
+from tests.support.exports import NOW, QUERY, after
 
 POLICY = Policy(enabled=True, stale_after=timedelta(days=30), max_attempts=3)
 

@@ -16,8 +16,8 @@ from consumer.guards import Policy
 from consumer.intake import Closed
 from runtime.database import open_database
 from runtime.migrations import migrate
-from tests.unit.consumer.desk import Desk
-from tests.unit.consumer.scenes import NOW, claimed, job_of, letters, queue, row_of, runs_of, set_status
+from tests.support.exports import NOW, claimed, job_of, letters, queue, row_of, runs_of, set_status
+from tests.support.intake import Desk
 
 TOO_LARGE = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
 

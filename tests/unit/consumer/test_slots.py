@@ -10,7 +10,7 @@ from config.metrics import Metrics
 from consumer.models import Claim, Hold, Outcome
 from consumer.slots import Rhythm, Slots
 from pipeline.types import Progress
-from tests.unit.consumer.scenes import NOW
+from tests.support.exports import NOW
 from tests.unit.consumer.test_guards import a_job
 
 QUICK = Rhythm(heartbeat=0.01, lease=0.1, stall=60)

@@ -18,9 +18,9 @@ from consumer.sweeper import Sweeper
 from pipeline.types import Progress
 from runtime.database import open_database
 from runtime.migrations import migrate
-from tests.unit.consumer.desk import POLICY, Desk, Post
-from tests.unit.consumer.scenes import LEASE, NOW, after, claimed, job_of, letters, queue, row_of, runs_of
-from tests.unit.consumer.stage import Stage
+from tests.support.attempts import Stage
+from tests.support.exports import LEASE, NOW, after, claimed, job_of, letters, queue, row_of, runs_of
+from tests.support.intake import POLICY, Desk, Post
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_row_that_is_held_by_another_does_not_hold_up_the_sweep(
         return claim(jobs, job, *rest)
 
     monkeypatch.setattr(Jobs, "claim", held)
-    monkeypatch.setattr("tests.unit.consumer.desk.SLOTS", 2)
+    monkeypatch.setattr("tests.support.intake.SLOTS", 2)
 
     desk, _ = sweep(stage)
 

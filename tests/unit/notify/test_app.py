@@ -20,7 +20,7 @@ from notify.notices import Notices
 from notify.smtp import parse_server
 from runtime.database import open_database
 from runtime.http import Health
-from tests.unit.notify.scenes import MailServer, add_export, add_user, completion, create_tables, mail_server
+from tests.support.notices import MailServer, add_export, add_user, completion, create_tables, mail_server
 
 SETTINGS = {"WAYBILL_LEASE_SECONDS": "1", "WAYBILL_SWEEP_SECONDS": "0.2", "KAFKA_BOOTSTRAP_SERVERS": "nowhere:1"}
 

@@ -10,7 +10,7 @@ from config.events import Status
 from config.settings import Misconfigured
 from notify import compose as mail
 from notify.errors import Undeliverable
-from tests.unit.notify.scenes import NOW, SHA256, URL, completion
+from tests.support.notices import NOW, SHA256, URL, completion
 
 PAGE = "https://app.example.com/project/project-1/settings/exports"
 FAILED: dict[str, Any] = {"status": Status.FAILED, "sha256": None, "rows": 0, "bytes": 0, "expires_at": None}

@@ -15,7 +15,7 @@ from notify.deliver import Attempt, Desk, Outcome, Post, attempt, read_post, set
 from notify.notices import Notice, Notices
 from notify.smtp import parse_server
 from runtime.database import open_database
-from tests.unit.notify.scenes import (
+from tests.support.notices import (
     NOW,
     URL,
     MailServer,

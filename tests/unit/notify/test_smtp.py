@@ -18,7 +18,7 @@ from config.settings import Misconfigured
 from notify import smtp
 from notify.errors import Unanswered, Unavailable, Undeliverable
 from notify.smtp import Encryption, Server, parse_server
-from tests.unit.notify.scenes import CUT, MailServer, closed_port, mail_server
+from tests.support.notices import CUT, MailServer, closed_port, mail_server
 
 ADDRESS = "ada.secret@example.com"
 

@@ -22,8 +22,8 @@ from pipeline.storage.local import FolderStorage
 from runtime.database import open_database
 from runtime.migrations import migrate
 from runtime.threads import in_thread
-from tests.unit.consumer.doors import DATA, KEY, Answer, Door, path
-from tests.unit.consumer.scenes import after, queue, set_status
+from tests.support.downloads import DATA, KEY, Answer, Door, path
+from tests.support.exports import after, queue, set_status
 
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
@@ -134,7 +134,7 @@ def test_an_empty_file_is_served(door: Door) -> None:
 
 def test_a_file_with_an_odd_name_is_found(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     odd = "exports/1-lf-traces-export-a%2Fb-ü %.csv"
-    monkeypatch.setattr("tests.unit.consumer.doors.KEY", odd)
+    monkeypatch.setattr("tests.support.downloads.KEY", odd)
 
     answer = door.ask(door.complete())
 

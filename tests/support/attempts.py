@@ -18,7 +18,7 @@ from pipeline.storage import Storage
 from pipeline.storage.local import FolderStorage
 from pipeline.types import ExportResult, Progress
 from runtime.tracing import Tracer
-from tests.unit.consumer.scenes import LEASE, NOW, TERMS, result_of
+from tests.support.exports import LEASE, NOW, TERMS, result_of
 
 RULES = Rules(
     prefix="exports/",

@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.faults.acts import but_first_do, cut, cut_at, ends_at, hold, hold_answer, hold_at, refuse
-from tests.faults.door import Act, Door, door
-from tests.faults.gate import Gate
-from tests.faults.wire import Weather, Wire, wire
+from tests.support.barrier import Gate
+from tests.support.http_proxy import Act, Door, door
+from tests.support.responses import but_first_do, cut, cut_at, ends_at, hold, hold_answer, hold_at, refuse
+from tests.support.tcp_proxy import Weather, Wire, wire
 
 BODY = bytes(range(256)) * 1024
 

@@ -10,7 +10,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.faults.gate import Dropped
+from tests.support.barrier import Dropped
 
 PIECE = 64 * 1024
 UPSTREAM_SECONDS = 120

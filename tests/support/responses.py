@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable
 
-from tests.faults.door import PIECE, Act, Answer, Ask, Body, Cut
-from tests.faults.gate import Gate
+from tests.support.barrier import Gate
+from tests.support.http_proxy import PIECE, Act, Answer, Ask, Body, Cut
 
 _XML = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>made up by the test</Message></Error>"
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults import picks
-from tests.faults.acts import hold, hold_answer, hold_at
-from tests.faults.gate import Gate
-from tests.faults.scene import Scene
 from tests.faults.source import LARGE, SMALL
+from tests.faults.system import Scene
+from tests.support import selection
+from tests.support.barrier import Gate
+from tests.support.responses import hold, hold_answer, hold_at
 
 Arm = Callable[[Scene, Gate], None]
 
@@ -25,28 +25,30 @@ class Stage:
 
 
 def _claimed(scene: Scene, gate: Gate) -> None:
-    scene.servers.rows.add(picks.anything, hold(gate), times=1)
+    scene.servers.rows.add(selection.anything, hold(gate), times=1)
 
 
 def _reading(scene: Scene, gate: Gate) -> None:
-    scene.servers.rows.add(picks.reads_rows, hold_at(scene.random.uniform(0.05, 0.95), gate), times=1)
+    scene.servers.rows.add(selection.reads_rows, hold_at(scene.random.uniform(0.05, 0.95), gate), times=1)
 
 
 def _sending(scene: Scene, gate: Gate) -> None:
     act = scene.random.choice((hold, hold_answer))
-    scene.servers.store.add(picks.sends_part(scene.random.randint(1, 3)), act(gate), times=1)
+    scene.servers.store.add(selection.sends_part(scene.random.randint(1, 3)), act(gate), times=1)
 
 
 def _completing(scene: Scene, gate: Gate) -> None:
-    scene.servers.store.add(lambda each: picks.completes(each) or picks.puts_file(each), hold(gate), times=1)
+    scene.servers.store.add(lambda each: selection.completes(each) or selection.puts_file(each), hold(gate), times=1)
 
 
 def _completed(scene: Scene, gate: Gate) -> None:
-    scene.servers.store.add(lambda each: picks.completes(each) or picks.puts_file(each), hold_answer(gate), times=1)
+    scene.servers.store.add(
+        lambda each: selection.completes(each) or selection.puts_file(each), hold_answer(gate), times=1
+    )
 
 
 def _described(scene: Scene, gate: Gate) -> None:
-    scene.servers.store.add(picks.puts_manifest, hold_answer(gate), times=1)
+    scene.servers.store.add(selection.puts_manifest, hold_answer(gate), times=1)
 
 
 def _written(scene: Scene, gate: Gate, export_id: str) -> None:
@@ -69,7 +71,7 @@ STAGES = (
 def halfway(scene: Scene) -> tuple[str, Gate]:
     """Have an export wait in the middle of its rows; its id, and the gate before which it waits."""
     gate = Gate()
-    scene.servers.rows.add(picks.reads_rows, hold_at(scene.random.uniform(0.1, 0.9), gate), times=1)
+    scene.servers.rows.add(selection.reads_rows, hold_at(scene.random.uniform(0.1, 0.9), gate), times=1)
     export_id = scene.request(LARGE)
     gate.reached()
     return export_id, gate

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-ROWS = b"`input` AS `c"
-"""What the statement that reads the rows has, and no other."""
+from tests.support.selection import ROW_STATEMENT
 
 
 @dataclass
@@ -49,7 +48,7 @@ def proxy(target: str, trouble: Trouble) -> Iterator[str]:
                 upstream.request("POST", self.path, sent, headers)
                 answer = upstream.getresponse()
                 body = answer.read()
-            troubled = ROWS in sent
+            troubled = ROW_STATEMENT in sent
             if troubled:
                 trouble.asked.set()
                 if trouble.silent:

@@ -18,13 +18,13 @@ from pipeline.read import open_table
 from pipeline.spec import read_spec
 from pipeline.sql.clickhouse import compiled
 from pipeline.types import Progress
-from tests.contract import reading
 from tests.oracle import load, raw
 from tests.oracle.compare import differences
 from tests.oracle.expected import expected, table_of
 from tests.oracle.pools import CUTOFF
 from tests.oracle.values import Table
 from tests.services.stacks import Stack
+from tests.support import databases as reading
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from embedded.sample import PROJECTS, fill
 from embedded.schema import create_application_schema
 from runtime.database import writing
 from runtime.migrations import migrate
-from tests.e2e.daemons import Daemon, command, daemon
 from tests.services.prometheus import Prometheus
 from tests.services.s3 import Bucket
+from tests.support.daemons import Daemon, command, daemon
 
 QUICK = {
     "WAYBILL_SWEEP_SECONDS": "0.5",

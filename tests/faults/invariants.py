@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import func, select
 
 from config.tables import batch_exports, notices, outbox, runs
-from tests.e2e.daemons import Daemon
-from tests.faults.scene import ENDED, Scene
-from tests.unit.consumer.scenes import row_of, runs_of
+from tests.faults.system import ENDED, Scene
+from tests.support.daemons import Daemon
+from tests.support.exports import row_of, runs_of
 
 OPEN = ("pending", "sending")
 OWN = ("completed", "retry", "rejected", "released")

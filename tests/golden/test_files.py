@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pyarrow.parquet as pq
 import pytest
 
-from tests.contract.agreement import Filled, filled
 from tests.golden.cases import CASES, ENDINGS, FILES, Case, world
 from tests.golden.writer import listed, typed
 from tests.services.stacks import Servers
+from tests.support.agreement import Filled, filled
 
 
 @pytest.fixture(scope="module")

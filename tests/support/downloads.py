@@ -19,7 +19,7 @@ from consumer.downloads.app import Downloads
 from consumer.jobs import Jobs
 from pipeline.storage import Storage
 from runtime.http import Health, serve
-from tests.unit.consumer.scenes import NOW, TERMS, after, claimed, queue, result_of
+from tests.support.exports import NOW, TERMS, after, claimed, queue, result_of
 
 KEY = "exports/1763726400000-lf-traces-export-project-1-export-1.csv"
 DATA = bytes(range(256)) * 10_000

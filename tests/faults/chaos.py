@@ -7,13 +7,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.e2e.daemons import Daemon
-from tests.faults import picks
-from tests.faults.acts import but_first_do, cut, cut_at, ends_at, refuse, slowly
-from tests.faults.door import Answer, Ask
-from tests.faults.scene import LEASE, Scene
 from tests.faults.servers import Switched
-from tests.faults.wire import Weather, Wire
+from tests.faults.system import LEASE, Scene
+from tests.support import selection
+from tests.support.daemons import Daemon
+from tests.support.http_proxy import Answer, Ask
+from tests.support.responses import but_first_do, cut, cut_at, ends_at, refuse, slowly
+from tests.support.tcp_proxy import Weather, Wire
 
 STARTERS = 3
 NUMBERS = {"consumer": 3, "notify": 2}
@@ -112,7 +112,7 @@ def _off(pick: Callable[[Scene], Switched[Any]]) -> Fault:
 def _rows(crew: Crew) -> None:
     random = crew.scene.random
     acts = (cut_at(random.random()), ends_at(random.random()), ends_at(random.random(), lambda: iter([MEMORY])))
-    crew.scene.servers.rows.add(picks.reads_rows, random.choice((*acts, slowly(1_000_000))), times=3)
+    crew.scene.servers.rows.add(selection.reads_rows, random.choice((*acts, slowly(1_000_000))), times=3)
     crew.scene.pause(1, 5)
 
 
@@ -123,7 +123,9 @@ def _store(crew: Crew) -> None:
         return refuse(503, "SlowDown")(ask) if random.random() < 0.5 else ask()
 
     act = random.choice((moody, cut, refuse(403, "AccessDenied"), but_first_do(cut), but_first_do(refuse(500, "X"))))
-    what = random.choice((picks.anything, picks.writes, picks.completes, picks.puts_manifest, picks.puts_file))
+    what = random.choice(
+        (selection.anything, selection.writes, selection.completes, selection.puts_manifest, selection.puts_file)
+    )
     crew.scene.servers.store.add(what, act)
     crew.scene.pause(1, 5)
 

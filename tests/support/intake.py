@@ -17,7 +17,7 @@ from consumer.models import Claim, Hold, Outcome
 from consumer.slots import Rhythm, Slots
 from pipeline.types import Progress
 from runtime.publisher import Outgoing
-from tests.unit.consumer.scenes import NOW, TERMS
+from tests.support.exports import NOW, TERMS
 
 SLOTS = 1
 POLICY = Policy(enabled=True, stale_after=timedelta(days=30), max_attempts=3)

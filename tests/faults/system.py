@@ -19,13 +19,13 @@ from sqlalchemy import Engine, insert, select, update
 from config.settings import load
 from config.tables import batch_exports, notices, users
 from runtime.database import open_database
-from tests.e2e.daemons import Daemon, daemon, eventually
 from tests.faults.servers import Servers
 from tests.faults.source import PROJECT, SMALL, Source
 from tests.services.mail import Mail, Mailbox
 from tests.services.s3 import Bucket
 from tests.services.stacks import own_names
-from tests.unit.consumer.scenes import row_of, runs_of
+from tests.support.daemons import Daemon, daemon, eventually
+from tests.support.exports import row_of, runs_of
 
 QUICK = {
     "WAYBILL_SWEEP_SECONDS": "1",

@@ -1,4 +1,4 @@
-"""Shows what a comment filter costs that finds many objects: `python -m tests.contract.many_comments 50000 500000`."""
+"""Shows what a comment filter costs that finds many objects: `python -m tests.bench.comment_filters 50000 500000`."""
 
 import resource
 import sys
@@ -10,8 +10,8 @@ import psutil
 from sqlalchemy import text
 
 from embedded import stack as embedded_parts
-from tests.contract import reading
 from tests.services.stacks import Embedded
+from tests.support import databases as reading
 
 FILTERS = [
     {"type": "string", "column": "commentContent", "operator": "contains", "value": "NEEDLE"},

@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.contract.faulty import ROWS
-from tests.faults.door import Asked
+from tests.support.http_proxy import Asked
 
 MANIFEST = ".manifest.json"
+ROW_STATEMENT = b"`input` AS `c"
+"""In the statement that reads the rows of traces, and in no other."""
 
 
 def reads_rows(asked: Asked) -> bool:
     """The statement that reads the rows of traces."""
-    return ROWS in asked.body
+    return ROW_STATEMENT in asked.body
 
 
 def anything(_: Asked) -> bool:
