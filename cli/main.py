@@ -1,6 +1,7 @@
 """The `waybill` command."""
 
 import sys
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -8,56 +9,58 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from cli.output import BAD_USAGE, FAILED, explain_failure
-from config.errors import Rejected, Unavailable
-from config.settings import Misconfigured
-
 _INSTALLATION, _EXPORTS = "Installation", "Exports"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command before it is loaded: the module and member that implement it, and its line in the help."""
+
+    path: str
+    summary: str
+    panel: str | None = None
+
+    def load(self, name: str) -> Any:
+        """Import the module and return the command."""
+        module, _, member = self.path.partition(":")
+        found, parent = getattr(import_module(module), member), typer.Typer()
+        if isinstance(found, typer.Typer):
+            parent.add_typer(found, name=name)
+        else:
+            parent.command(name)(found)
+        return get_group(parent).commands[name]
+
+
 _COMMANDS = {
-    "consumer": ("cli.run_consumer:run_consumer", None),
-    "notify": ("cli.run_notify:run_notify", None),
-    "demo": ("cli.demo:demo", None),
-    "migrate": ("cli.admin:migrate", _INSTALLATION),
-    "topics": ("cli.admin:topics", _INSTALLATION),
-    "doctor": ("cli.admin:doctor", _INSTALLATION),
-    "config": ("cli.admin:config", _INSTALLATION),
-    "create": ("cli.exports:create", _EXPORTS),
-    "ring": ("cli.exports:ring", _EXPORTS),
-    "show": ("cli.exports:show", _EXPORTS),
-    "watch": ("cli.exports:watch", _EXPORTS),
-    "cancel": ("cli.exports:cancel", _EXPORTS),
-    "retry": ("cli.exports:retry", _EXPORTS),
-    "list": ("cli.exports:list_", _EXPORTS),
-    "tables": ("cli.tables:tables", _EXPORTS),
-    "explain": ("cli.explain:explain", _EXPORTS),
-    "dead-letters": ("cli.dead_letters:app", _EXPORTS),
+    "consumer": Command("cli.run_consumer:run_consumer", "Run the export worker until SIGTERM."),
+    "notify": Command("cli.run_notify:run_notify", "Run the notifier until SIGTERM."),
+    "demo": Command("cli.demo:demo", "Export sample data on embedded services and show the result."),
+    "migrate": Command("cli.admin:migrate", "Create or upgrade Waybill's own tables.", _INSTALLATION),
+    "topics": Command("cli.admin:topics", "Create missing Kafka topics.", _INSTALLATION),
+    "doctor": Command("cli.admin:doctor", "Check every dependency and report what is wrong.", _INSTALLATION),
+    "config": Command("cli.admin:config", "Show the effective settings, with secrets masked.", _INSTALLATION),
+    "create": Command("cli.exports:create", "Create an export and publish its request.", _EXPORTS),
+    "ring": Command("cli.exports:ring", "Publish the request for an export again.", _EXPORTS),
+    "show": Command("cli.exports:show", "Show an export and its attempts.", _EXPORTS),
+    "watch": Command("cli.exports:watch", "Show the progress of an export until it ends.", _EXPORTS),
+    "cancel": Command("cli.exports:cancel", "Cancel an export.", _EXPORTS),
+    "retry": Command("cli.exports:retry", "Queue a failed or cancelled export again.", _EXPORTS),
+    "list": Command("cli.exports:list_", "List exports, newest first.", _EXPORTS),
+    "tables": Command("cli.tables:tables", "List tables, or the columns and filters of one table.", _EXPORTS),
+    "explain": Command("cli.explain:explain", "Show the statements that an export sends to the databases.", _EXPORTS),
+    "dead-letters": Command("cli.dead_letters:app", "List, show and replay dead letters.", _EXPORTS),
 }
-"""Where each command is, and the panel of the help that shows it."""
 
 
 class Commands(TyperGroup):
-    """Imports a command's module when the command is asked for: a notifier has no use for an exporter's libraries."""
+    """Imports the module of a command when the command runs: the help needs none, and a notifier needs no exporter."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (as its parent has it)
-        """Name all commands, as the help shows them."""
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 (as its parent has it)
-        """Give a command by its name; asked for another, import all, for similar ones are then suggested."""
-        for name in {cmd_name} if cmd_name in _COMMANDS else _COMMANDS:
-            self.commands.setdefault(name, _loaded(name))
-        return self.commands.get(cmd_name)
-
-
-def _loaded(name: str) -> Any:
-    place, panel = _COMMANDS[name]
-    module, _, member = place.partition(":")
-    found, alone = getattr(import_module(module), member), typer.Typer()
-    if isinstance(found, typer.Typer):
-        alone.add_typer(found, name=name, rich_help_panel=panel)
-    else:
-        alone.command(name, rich_help_panel=panel)(found)
-    return get_group(alone).commands[name]
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command to run, and load it."""
+        name = args[0] if args else ""
+        if name in _COMMANDS:
+            self.commands[name] = _COMMANDS[name].load(name)
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(
@@ -71,20 +74,42 @@ app = typer.Typer(
 
 @app.callback()
 def waybill() -> None:
-    """Get people's data out, whole, on time, and tell them."""
+    """Stream the rows of data exports into files in object storage, and email their links."""
+
+
+def _not_loaded() -> None:
+    """Stand for a command in the help until it is resolved."""
+
+
+for _name, _command in _COMMANDS.items():
+    app.command(_name, short_help=_command.summary, rich_help_panel=_command.panel)(_not_loaded)
 
 
 def main() -> None:
-    """Run the command line; settings that are wrong are all named, and end it with status 2."""
+    """Run the command line; report wrong settings all together, with exit status 2."""
     try:
         app()
-    except Misconfigured as error:
-        for problem in error.problems:
-            explain_failure(problem)
-        sys.exit(BAD_USAGE)
-    except (Rejected, Unavailable) as error:
-        explain_failure(str(error))
-        sys.exit(FAILED)
+    except Exception as error:  # noqa: BLE001 (an error that is not expected is raised again)
+        sys.exit(_explain(error))
+
+
+def _explain(error: Exception) -> int:
+    """Print an expected error and return the exit status; raise any other error again."""
+    # The settings take a second of CPU to import, and the help needs none of them.
+    from cli.output import BAD_USAGE, FAILED, explain_failure
+    from config.errors import Rejected, Unavailable
+    from config.settings import Misconfigured
+
+    match error:
+        case Misconfigured():
+            for problem in error.problems:
+                explain_failure(problem)
+            return BAD_USAGE
+        case Rejected() | Unavailable():
+            explain_failure(str(error))
+            return FAILED
+        case _:
+            raise error
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.main import _COMMANDS, app
 
 
-def loaded_by(command: str) -> set[str]:
+def loaded_by(*arguments: str) -> set[str]:
     script = (
         "import sys; from typer.testing import CliRunner; from cli.main import app\n"
-        f"assert CliRunner().invoke(app, ['{command}', '--help']).exit_code == 0\n"
+        f"assert CliRunner().invoke(app, {arguments!r}).exit_code == 0\n"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
@@ -20,8 +20,18 @@ def loaded_by(command: str) -> set[str]:
 def test_a_notifier_loads_no_library_that_only_exports_need() -> None:
     exporting = {"pyarrow", "polars", "clickhouse_connect", "fsspec", "s3fs", "aiobotocore"}
 
-    assert exporting <= loaded_by("consumer")
-    assert not exporting & loaded_by("notify")
+    assert exporting <= loaded_by("consumer", "--help")
+    assert not exporting & loaded_by("notify", "--help")
+
+
+def test_the_help_loads_no_command() -> None:
+    assert not {"config", "consumer", "pydantic", "sqlalchemy"} & loaded_by("--help")
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_command_of_the_help_can_be_loaded(name: str) -> None:
+    assert name in CliRunner().invoke(app, ["--help"]).output
+    assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
 
 
 @pytest.mark.parametrize(("asked", "meant"), [("shwo", "show"), ("dead-leters", "dead-letters"), ("notfy", "notify")])
