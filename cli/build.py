@@ -10,6 +10,7 @@ import clickhouse_connect
 from aiohttp import web
 from sqlalchemy import Engine, inspect
 
+from config.labels import PartOutcome
 from config.links import read_links
 from config.metrics import Metrics
 from config.settings import Misconfigured, Settings
@@ -55,7 +56,7 @@ def sources(settings: Settings, database: Engine) -> Sources:
     return Sources(clickhouse=clickhouse(settings), database=database)
 
 
-def storage(settings: Settings, on_part: Callable[[str], None] = lambda _outcome: None) -> Storage:
+def storage(settings: Settings, on_part: Callable[[PartOutcome], None] = lambda _outcome: None) -> Storage:
     """Open the store of the finished files; needs a bucket or WAYBILL_STORAGE_URL."""
     secret = settings.secret_access_key
     options = S3Options(

@@ -9,12 +9,13 @@ from functools import partial
 from typing import Protocol
 
 from config.errors import Cancelled, Rejected, Unavailable
+from config.labels import Failure, Outcome
 from config.metrics import Metrics
 from consumer.guards import INTERNAL_TEXT
 from consumer.jobs import Jobs
 from consumer.labels import labels_of
 from consumer.leftovers import clear_leftovers
-from consumer.models import Claim, Failure, Hold, Job, Outcome
+from consumer.models import Claim, Hold, Job
 from consumer.specs import spec_of
 from pipeline.export import content_type_of
 from pipeline.read.connections import Sources

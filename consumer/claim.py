@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from config.labels import Failure, Outcome, Verdict
 from config.metrics import Metrics
-from consumer.guards import Policy, Reaction, Refusal, Verdict, judge
+from consumer.guards import Policy, Reaction, Refusal, judge
 from consumer.jobs import Jobs
 from consumer.labels import labels_of
-from consumer.models import Claim, Failure, Job, Outcome
+from consumer.models import Claim, Job
 
 logger = logging.getLogger(__name__)
 

@@ -3,37 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum, StrEnum, auto
+from enum import Enum, auto
 
 from config.events import Status
-from consumer.models import Failure, Job
+from config.labels import Failure, Verdict
+from consumer.models import Job
 
 STALE_TEXT = "This export waited too long to be run. Please start it again."
 INTERNAL_TEXT = "An internal error occurred"
-
-
-class Verdict(StrEnum):
-    """What became of one request; the label of `waybill_requests_total`."""
-
-    ACCEPTED = auto()
-    RESUMED = auto()
-    """Accepted although PROCESSING: the worker that had it died."""
-    DISABLED = auto()
-    MALFORMED = auto()
-    BUG = auto()
-    """It could not be answered, although everything answered."""
-    MISSING = auto()
-    CANCELLED = auto()
-    FINISHED = auto()
-    STALE = auto()
-    RUNNING = auto()
-    EXHAUSTED = auto()
-    WAITING = auto()
-    """It failed a moment ago; its next attempt is not due yet."""
-    CAPPED = auto()
-    """Its project has as many exports running as it may."""
-    OVERTAKEN = auto()
-    """Somebody else changed the row between the look and the claim."""
 
 
 class Reaction(Enum):

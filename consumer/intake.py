@@ -10,10 +10,11 @@ from typing import TypeVar
 
 from config.errors import Unavailable
 from config.events import ExportRequested, Malformed, read_request
+from config.labels import Verdict
 from config.metrics import Metrics
 from consumer.claim import Admission, verdict_on
 from consumer.dead_letters import Received, bury
-from consumer.guards import Reaction, Refusal, Verdict
+from consumer.guards import Reaction, Refusal
 from consumer.models import Claim, Job
 from consumer.slots import Slots
 from runtime.publisher import Publisher

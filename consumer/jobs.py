@@ -10,10 +10,10 @@ from sqlalchemy.exc import IntegrityError
 
 from config.errors import Rejected
 from config.events import ExportFinished, Status
+from config.labels import Failure, Outcome, Verdict
 from config.tables import batch_exports, runs
 from consumer import outbox
-from consumer.guards import Verdict
-from consumer.models import Claim, Failure, Hold, Job, Outcome, Run
+from consumer.models import Claim, Hold, Job, Run
 from consumer.store import select_jobs, to_job
 from pipeline.types import ExportResult
 from runtime.database import reading, writing

@@ -2,15 +2,15 @@
 
 from itertools import product
 
+from config.labels import Failure, Outcome, UploadOutcome, Verdict
 from config.metrics import Metrics
-from consumer.guards import Verdict
-from consumer.models import Failure, Job, Outcome
+from consumer.models import Job
 from pipeline.encode import FORMATS
 from pipeline.tables import RELATIONAL, TABLES
 
 OTHER = "other"
 KNOWN = (*TABLES, *RELATIONAL)
-UPLOADS = ("completed", "aborted")
+UPLOADS: tuple[UploadOutcome, ...] = ("completed", "aborted")
 LETTERS = (Verdict.MALFORMED, Verdict.MISSING, Verdict.DISABLED, Verdict.BUG)
 
 

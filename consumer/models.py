@@ -6,25 +6,8 @@ from enum import StrEnum, auto
 from typing import Any
 
 from config.events import Status
+from config.labels import Outcome
 from runtime.tracing import trace_id
-
-
-class Outcome(StrEnum):
-    """How an attempt ended; `waybill_runs.outcome` and the label of `waybill_exports_total`."""
-
-    COMPLETED = auto()
-    REJECTED = auto()
-    """The request can't be honoured; the user was told."""
-    RETRY = auto()
-    """It failed and will be tried again."""
-    FAILED = auto()
-    """It failed for the last time; the user was told."""
-    CANCELLED = auto()
-    RELEASED = auto()
-    """The worker had to stop and gave it back."""
-    LOST = auto()
-    """The worker died or fell silent, and its lease ran out."""
-
 
 FAILURES = frozenset({Outcome.RETRY, Outcome.LOST})
 """Outcomes that count towards the last attempt; a release between them counts for nothing."""
@@ -39,18 +22,6 @@ class Hold(StrEnum):
     """The user cancelled the export."""
     LOST = auto()
     """Another attempt has taken over, or the row is gone or no longer PROCESSING."""
-
-
-class Failure(StrEnum):
-    """Why an attempt failed; `waybill_runs.error_class`."""
-
-    REJECTED = auto()
-    UNAVAILABLE = auto()
-    BUG = auto()
-    STALLED = auto()
-    """No row was read and no byte written for too long."""
-    STALE = auto()
-    LOST = auto()
 
 
 @dataclass(frozen=True, kw_only=True)

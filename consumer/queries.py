@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine, and_, func, or_, select
 
 from config.events import Status
+from config.labels import Outcome
 from config.tables import batch_exports, runs
-from consumer.models import Job, Outcome, Run
+from consumer.models import Job, Run
 from consumer.store import select_jobs, to_job, to_run
 from runtime.database import reading
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from config.labels import Outcome
 from config.metrics import Metrics
-from consumer.models import Claim, Hold, Outcome
+from consumer.models import Claim, Hold
 from pipeline.types import Progress
 from runtime.threads import in_thread, start_in_thread
 

@@ -4,8 +4,9 @@ from typing import Any
 
 from sqlalchemy import RowMapping, Select, and_, func, select
 
+from config.labels import Outcome
 from config.tables import batch_exports, runs
-from consumer.models import Job, Outcome, Run
+from consumer.models import Job, Run
 
 
 def select_jobs() -> Select[Any]:

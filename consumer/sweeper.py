@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from config.errors import Rejected, Unavailable
+from config.labels import Failure, Outcome
 from consumer.attempt import Bench
 from consumer.clock import DatabaseClock
 from consumer.guards import Policy
 from consumer.intake import Closed, Reception
 from consumer.labels import OTHER, labels_of
 from consumer.leftovers import clear_leftovers
-from consumer.models import Failure, Job, Outcome, Run
+from consumer.models import Job, Run
 from consumer.queries import list_due, list_orphans, list_ownerless
 from runtime.threads import in_thread
 

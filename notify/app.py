@@ -16,11 +16,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config import errors
 from config.events import Malformed, read_finished
+from config.labels import NoticeOutcome
 from config.metrics import Metrics
 from config.settings import Settings
 from config.tables import notices
 from notify import catch_up as missed
-from notify.deliver import Desk, Outcome, attempt, settle
+from notify.deliver import Desk, attempt, settle
 from notify.notices import Notice
 from runtime.daemon import every, stop_on_signals, supervise, until
 from runtime.http import Health, serve
@@ -100,7 +101,7 @@ class Notifier:
         self._heartbeat = settings.heartbeat_seconds
         self._sweep = settings.sweep_seconds
         self._seen_until = _now() - missed.LOOK_BACK
-        for outcome in Outcome:
+        for outcome in NoticeOutcome:
             metrics.notices.labels(outcome)
         follow_pool(metrics, desk.engine)
 
@@ -109,13 +110,15 @@ class Notifier:
         try:
             event = read_finished(value)
         except Malformed as error:
-            logger.warning("a completion is malformed and skipped: %s", error, extra={"outcome": Outcome.MALFORMED})
-            self._count(Outcome.MALFORMED)
+            logger.warning(
+                "a completion is malformed and skipped: %s", error, extra={"outcome": NoticeOutcome.MALFORMED}
+            )
+            self._count(NoticeOutcome.MALFORMED)
             return
         if await _insist(self._desk.notices.record, event, _now(), traceparent):
             self._rung.set()
         else:
-            self._count(Outcome.DUPLICATE)
+            self._count(NoticeOutcome.DUPLICATE)
 
     async def look_for_missed(self) -> None:
         """Make notices of what was published and never came."""
@@ -160,7 +163,7 @@ class Notifier:
         claimed = await asyncio.to_thread(store.claim, notice, _now())
         if claimed is None:
             if await asyncio.to_thread(store.abandon, notice, _now()):
-                self._count(Outcome.FAILED)
+                self._count(NoticeOutcome.FAILED)
             return
         self._on_their_way[claimed.event_id] = claimed
         trying = start_in_thread(attempt, self._desk, claimed, _now())
@@ -200,7 +203,7 @@ class Notifier:
             each.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
 
-    def _count(self, outcome: Outcome) -> None:
+    def _count(self, outcome: NoticeOutcome) -> None:
         self._metrics.notices.labels(outcome).inc()
 
 

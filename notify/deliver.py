@@ -4,7 +4,6 @@ import logging
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config import errors
 from config.events import read_finished
+from config.labels import NoticeOutcome
 from config.links import Links
 from config.settings import Settings
 from notify import compose as mail
@@ -26,20 +26,7 @@ from runtime.tracing import Tracer, trace_id
 logger = logging.getLogger(__name__)
 
 
-class Outcome(StrEnum):
-    """What became of a completion or of an attempt to tell it: the label of `waybill_notices_total`."""
-
-    SENT = "sent"
-    SKIPPED = "skipped"
-    FAILED = "failed"
-    RETRIED = "retried"
-    UNANSWERED = "unanswered"
-    """Tried again although the server may have taken the mail: the only one that may come twice."""
-    DUPLICATE = "duplicate"
-    MALFORMED = "malformed"
-
-
-LEVELS = {Outcome.SENT: logging.INFO, Outcome.FAILED: logging.ERROR}
+LEVELS = {NoticeOutcome.SENT: logging.INFO, NoticeOutcome.FAILED: logging.ERROR}
 
 
 @dataclass(frozen=True)
@@ -69,7 +56,7 @@ class Desk:
 class Attempt:
     """How one attempt ended: `detail` is the Message-ID of a mail that was sent, else the reason."""
 
-    outcome: Outcome
+    outcome: NoticeOutcome
     detail: str
 
 
@@ -93,28 +80,28 @@ def _attempt(desk: Desk, notice: Notice, now: datetime) -> Attempt:
     try:
         return _tell(desk, notice, now)
     except Undeliverable as error:
-        return Attempt(Outcome.FAILED, str(error))
+        return Attempt(NoticeOutcome.FAILED, str(error))
     except Unavailable as error:
-        return Attempt(Outcome.RETRIED, str(error))
+        return Attempt(NoticeOutcome.RETRIED, str(error))
     except Unanswered as error:
-        return Attempt(Outcome.UNANSWERED, str(error))
+        return Attempt(NoticeOutcome.UNANSWERED, str(error))
     except Exception as error:
         logger.exception("a notice could not be made: this is a bug", extra=_extra(notice))
-        return Attempt(Outcome.RETRIED, f"internal error ({type(error).__name__})")
+        return Attempt(NoticeOutcome.RETRIED, f"internal error ({type(error).__name__})")
 
 
-def settle(notices: Notices, notice: Notice, ended: Attempt, now: datetime) -> Outcome | None:
+def settle(notices: Notices, notice: Notice, ended: Attempt, now: datetime) -> NoticeOutcome | None:
     """Record how an attempt ended; gives the outcome to count, or None if another notifier has the notice by now."""
     outcome = ended.outcome
-    if outcome in {Outcome.RETRIED, Outcome.UNANSWERED} and notices.is_last(notice, now):
-        outcome = Outcome.FAILED
-    if outcome is Outcome.SENT:
+    if outcome in {NoticeOutcome.RETRIED, NoticeOutcome.UNANSWERED} and notices.is_last(notice, now):
+        outcome = NoticeOutcome.FAILED
+    if outcome is NoticeOutcome.SENT:
         recorded = notices.sent(notice, ended.detail, now)
-    elif outcome is Outcome.SKIPPED:
+    elif outcome is NoticeOutcome.SKIPPED:
         recorded = notices.skip(notice, ended.detail)
-    elif outcome is Outcome.FAILED:
+    elif outcome is NoticeOutcome.FAILED:
         recorded = notices.fail(notice, ended.detail)
-    elif outcome is Outcome.UNANSWERED:
+    elif outcome is NoticeOutcome.UNANSWERED:
         recorded = notices.postpone(notice, ended.detail, now, longest=None)
     else:
         recorded = notices.postpone(notice, ended.detail, now)
@@ -129,10 +116,10 @@ def settle(notices: Notices, notice: Notice, ended: Attempt, now: datetime) -> O
 def _tell(desk: Desk, notice: Notice, now: datetime) -> Attempt:
     began, event = time.monotonic(), read_finished(notice.payload)
     if desk.post is None:
-        return Attempt(Outcome.SKIPPED, "EMAIL_FROM_ADDRESS or SMTP_CONNECTION_URL is not set")
+        return Attempt(NoticeOutcome.SKIPPED, "EMAIL_FROM_ADDRESS or SMTP_CONNECTION_URL is not set")
     found = recipient.find(desk.engine, event)
     if found is None:
-        return Attempt(Outcome.SKIPPED, "there is no such export")
+        return Attempt(NoticeOutcome.SKIPPED, "there is no such export")
     letter = mail.Letter(
         recipient=found.address or "",
         user_name=found.user_name,
@@ -142,14 +129,14 @@ def _tell(desk: Desk, notice: Notice, now: datetime) -> Attempt:
         expires_at=found.expires_at,
     )
     if why := recipient.why_not(event, found, letter.url or letter.page, now):
-        return Attempt(Outcome.SKIPPED, why)
+        return Attempt(NoticeOutcome.SKIPPED, why)
     message = mail.compose(event, letter, sender=desk.post.sender, now=now)
     smtp.send(
         desk.post.server,
         message,
         fence=lambda: _hold(desk.notices, notice, now + timedelta(seconds=time.monotonic() - began)),
     )
-    return Attempt(Outcome.SENT, str(message["Message-ID"]))
+    return Attempt(NoticeOutcome.SENT, str(message["Message-ID"]))
 
 
 def _hold(notices: Notices, notice: Notice, now: datetime) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from config.labels import Stage, UploadOutcome
 from config.metrics import Metrics
 from pipeline.encode.options import Chunk
 from pipeline.storage.types import Upload
@@ -26,7 +27,7 @@ class Stages:
         self._counter = metrics.stage_seconds
         self._thread = threading.local()
 
-    def timed(self, stage: str, source: Iterator[T]) -> Iterator[T]:
+    def timed(self, stage: Stage, source: Iterator[T]) -> Iterator[T]:
         """Yield what `source` yields, charging `stage`."""
         while True:
             with self.spent(stage):
@@ -37,7 +38,7 @@ class Stages:
             yield item
 
     @contextmanager
-    def spent(self, stage: str) -> Iterator[None]:
+    def spent(self, stage: Stage) -> Iterator[None]:
         """Charge the block's time to `stage`, less what stages inside of it are charged."""
         inside: list[float] = self._thread.__dict__.setdefault("inside", [])
         inside.append(0.0)
@@ -56,7 +57,7 @@ class Stages:
 @contextmanager
 def counted(upload: Upload, metrics: Metrics) -> Iterator[Upload]:
     """Enter the upload, and count how it ended: completed when the block ends by itself, else aborted."""
-    outcome = "aborted"
+    outcome: UploadOutcome = "aborted"
     try:
         with upload:
             yield upload

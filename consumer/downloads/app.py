@@ -9,15 +9,16 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 from urllib.parse import unquote, urlsplit
 
 from aiohttp import web
 
 from config.errors import Unavailable
+from config.labels import DownloadOutcome, NoFile
 from config.links import PATH, Links
 from config.metrics import Metrics
-from consumer.downloads.locate import File, NoFile, Refusal, locate
+from consumer.downloads.locate import File, Refusal, locate
 from consumer.downloads.pages import PAGES, content_security_policy, render
 from consumer.downloads.ranges import Unsatisfiable, read_range
 from consumer.downloads.rate_limit import Limit, Rate, client_of
@@ -35,7 +36,8 @@ LOOKUPS_AT_ONCE = 8
 LOOKUP_SECONDS = 5.0
 """How long a request waits for its turn to be looked up: a slow database must not pile them up."""
 
-REDIRECTED, SERVED = "redirected", "served"
+REDIRECTED: Final = "redirected"
+SERVED: Final = "served"
 RETRY_SECONDS = {NoFile.NOT_READY: 30, NoFile.UNAVAILABLE: 30}
 CHUNK = 1 << 20
 
@@ -140,7 +142,7 @@ class Downloads:
             headers=retry | _guarded(),
         )
 
-    def _count(self, outcome: str) -> None:
+    def _count(self, outcome: DownloadOutcome) -> None:
         self._metrics.downloads.labels(outcome).inc()
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum, auto
 
 from config.errors import Rejected
 from config.events import Status
+from config.labels import NoFile
 from consumer.jobs import Jobs
 from consumer.models import Job
 from consumer.specs import spec_of
@@ -14,23 +14,6 @@ from pipeline.storage import Storage
 
 REDIRECT_LIFETIME = timedelta(minutes=10)
 SHORTEST_LIFETIME = timedelta(seconds=1)
-
-
-class NoFile(StrEnum):
-    """Why a link leads to no file; the pages have words for each."""
-
-    INVALID = auto()
-    """The link is not one of ours."""
-    EXPIRED = auto()
-    CANCELLED = auto()
-    FAILED = auto()
-    GONE = auto()
-    """The row or the file was deleted."""
-    NOT_READY = auto()
-    LIMITED = auto()
-    """Too many requests."""
-    UNAVAILABLE = auto()
-    """The database or the store does not answer."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from consumer.downloads.locate import NoFile, Refusal
+from config.labels import NoFile
+from consumer.downloads.locate import Refusal
 
 
 @dataclass(frozen=True)

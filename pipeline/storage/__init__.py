@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from config.labels import PartOutcome
 from pipeline.storage.generic import OtherStorage
 from pipeline.storage.local import FolderStorage
 from pipeline.storage.s3 import S3Options, S3Storage
@@ -12,7 +13,9 @@ from pipeline.storage.types import Storage
 __all__ = ["S3Options", "Storage", "open_storage"]
 
 
-def open_storage(url: str, options: S3Options, on_part: Callable[[str], None] = lambda _outcome: None) -> Storage:
+def open_storage(
+    url: str, options: S3Options, on_part: Callable[[PartOutcome], None] = lambda _outcome: None
+) -> Storage:
     """Return the store that an fsspec URL names, such as `s3://bucket/prefix` or `file:///var/exports`.
 
     `options` are for S3 alone. `on_part` is told "stored", "retried" or "failed" for each part of an upload. Talks to

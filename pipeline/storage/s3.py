@@ -7,6 +7,7 @@ from typing import Any
 
 from s3fs import S3FileSystem
 
+from config.labels import PartOutcome
 from pipeline.storage.s3_calls import Calls, Refused
 from pipeline.storage.s3_upload import OVERTAKEN, S3Upload, Target, abort_upload, look, written_by
 from pipeline.storage.safe_names import attachment, joined
@@ -37,7 +38,7 @@ class S3Options:
 class S3Storage:
     """Objects of one bucket, under a root that may be empty; implements Storage."""
 
-    def __init__(self, bucket: str, root: str, options: S3Options, on_part: Callable[[str], None]) -> None:
+    def __init__(self, bucket: str, root: str, options: S3Options, on_part: Callable[[PartOutcome], None]) -> None:
         self._bucket = bucket
         self._root = root
         self._options = options

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from config.errors import Cancelled, Unavailable
+from config.labels import PartOutcome
 from pipeline.storage.s3_calls import Calls, Refused
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def abort_upload(calls: Calls, bucket: str, upload: Mapping[str, Any]) -> bool:
 class S3Upload:
     """One object on its way to S3, by one request if it is smaller than a part; implements Upload."""
 
-    def __init__(self, calls: Calls, target: Target, on_part: Callable[[str], None]) -> None:
+    def __init__(self, calls: Calls, target: Target, on_part: Callable[[PartOutcome], None]) -> None:
         self._calls = calls
         self._target = target
         self._on_part = on_part

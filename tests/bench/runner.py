@@ -69,7 +69,7 @@ def measured(job: Job) -> Taken:
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - busy
     stages = {
         sample.labels["stage"]: sample.value
-        for metric in metrics.stage_seconds.collect()
+        for metric in metrics.stage_seconds.metric.collect()
         for sample in metric.samples
         if sample.name.endswith("_total")
     }

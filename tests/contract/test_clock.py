@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta, tzinfo
 import pytest
 from sqlalchemy import Engine, make_url, text
 
+from config.labels import Verdict
 from config.tables import application
 from consumer import clock as clock_module
 from consumer.clock import DatabaseClock
-from consumer.guards import Policy, Verdict, judge
+from consumer.guards import Policy, judge
 from consumer.jobs import Jobs
 from runtime.database import open_database
 from runtime.migrations import migrate

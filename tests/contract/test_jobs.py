@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import Engine, delete, make_url
 
 from config.errors import Rejected, Unavailable
+from config.labels import Failure, Verdict
 from config.tables import application, batch_exports
-from consumer.guards import Verdict
 from consumer.jobs import Jobs
-from consumer.models import Claim, Failure, Hold
+from consumer.models import Claim, Hold
 from consumer.outbox import mark_published, unpublished
 from consumer.queries import list_due, list_jobs, list_orphans, list_ownerless, list_runs
 from runtime.database import open_database

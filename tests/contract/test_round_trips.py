@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, event, make_url
 
+from config.labels import Outcome
 from config.tables import application
 from consumer.claim import Admission
-from consumer.models import Claim, Outcome
+from consumer.models import Claim
 from consumer.relay import relay
 from runtime.database import open_database
 from runtime.migrations import migrate

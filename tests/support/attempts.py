@@ -7,10 +7,11 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
+from config.labels import Outcome
 from config.metrics import Metrics
 from consumer.attempt import Bench, Rules, run_claim
 from consumer.jobs import Jobs
-from consumer.models import Claim, Outcome
+from consumer.models import Claim
 from pipeline.manifest import manifest_key
 from pipeline.read.connections import ClickHouse, Sources
 from pipeline.spec import ExportSpec

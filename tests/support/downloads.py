@@ -73,7 +73,7 @@ class Door:
             return Answer(answer.status, answer.headers, answer.read())
 
     def counted(self) -> dict[str, float]:
-        samples = next(iter(self.metrics.downloads.collect())).samples
+        samples = next(iter(self.metrics.downloads.metric.collect())).samples
         return {each.labels["outcome"]: each.value for each in samples if each.name.endswith("_total") and each.value}
 
     @contextlib.contextmanager

@@ -8,12 +8,13 @@ from confluent_kafka import KafkaError
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
+from config.labels import Outcome
 from config.metrics import Metrics
 from consumer.claim import Admission
 from consumer.guards import Policy
 from consumer.intake import Reception
 from consumer.jobs import Jobs
-from consumer.models import Claim, Hold, Outcome
+from consumer.models import Claim, Hold
 from consumer.slots import Rhythm, Slots
 from pipeline.types import Progress
 from runtime.publisher import Outgoing

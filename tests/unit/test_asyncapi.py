@@ -13,9 +13,10 @@ import yaml
 from confluent_kafka import KafkaError
 
 from config.events import ExportFinished, ExportRequested, read_finished, read_request
+from config.labels import Verdict
 from config.settings import Settings
 from consumer.dead_letters import PREFIX, Received, bury
-from consumer.guards import Policy, Reaction, Verdict, judge
+from consumer.guards import Policy, Reaction, judge
 from runtime.publisher import Outgoing
 from tests.support.exports import NOW
 from tests.support.intake import Post

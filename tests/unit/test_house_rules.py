@@ -10,7 +10,14 @@ MAX_LINES = 300
 MAY_IMPORT = {
     "config": set(),
     "runtime": {"config"},
-    "pipeline": {"config.tables", "config.metrics", "config.errors", "runtime.database", "runtime.retry"},
+    "pipeline": {
+        "config.tables",
+        "config.metrics",
+        "config.labels",
+        "config.errors",
+        "runtime.database",
+        "runtime.retry",
+    },
     "consumer": {"config", "runtime", "pipeline"},
     "notify": {"config", "runtime"},
     "embedded": {"config", "runtime.database"},
@@ -66,6 +73,19 @@ def test_what_layers_of_the_tests_share_imports_none_of_them(folder: str) -> Non
     }
 
     assert found == set()
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level packages that the file imports, at any depth."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").rglob("*.py")), ids=lambda path: path.name)
+def test_config_only_declares_and_runs_nothing(path: Path) -> None:
+    assert imported(path) & {"asyncio", "threading", "faust", "aiohttp", "aiokafka", "confluent_kafka"} == set()
 
 
 def test_only_the_embedded_room_imports_embedded_engines() -> None:

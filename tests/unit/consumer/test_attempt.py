@@ -11,9 +11,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from sqlalchemy import delete, make_url
 
 from config.errors import Cancelled, Rejected, Unavailable
+from config.labels import Outcome
 from config.tables import application, batch_exports
 from consumer.attempt import UNAVAILABLE_TEXT, run_claim
-from consumer.models import Claim, Outcome
+from consumer.models import Claim
 from pipeline.types import Progress
 from runtime.database import open_database
 from runtime.migrations import migrate

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, delete, make_url
 
+from config.labels import Outcome
 from config.tables import application, batch_exports
 from consumer import outbox
 from consumer.cleanup import PUBLISHED_FOR, Upkeep, exports_of
-from consumer.models import Claim, Outcome
+from consumer.models import Claim
 from pipeline.storage.types import Upload
 from runtime.database import open_database
 from runtime.migrations import migrate

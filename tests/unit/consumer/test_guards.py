@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from consumer.guards import GUARDS, INTERNAL_TEXT, STALE_TEXT, Policy, Reaction, Verdict, judge
-from consumer.models import Job, Outcome, Run
+from config.labels import Outcome, Verdict
+from consumer.guards import GUARDS, INTERNAL_TEXT, STALE_TEXT, Policy, Reaction, judge
+from consumer.models import Job, Run
 from tests.support.exports import NOW, QUERY, after
 
 POLICY = Policy(enabled=True, stale_after=timedelta(days=30), max_attempts=3)

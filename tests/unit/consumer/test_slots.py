@@ -6,8 +6,9 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 
 from config.errors import Unavailable
+from config.labels import Outcome
 from config.metrics import Metrics
-from consumer.models import Claim, Hold, Outcome
+from consumer.models import Claim, Hold
 from consumer.slots import Rhythm, Slots
 from pipeline.types import Progress
 from tests.support.exports import NOW

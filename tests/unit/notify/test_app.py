@@ -61,7 +61,7 @@ def notifier(desk: Desk, stop: asyncio.Event, settings: Settings | None = None) 
 
 
 def counted(one: Notifier) -> dict[str, float]:
-    samples = next(iter(one._metrics.notices.collect())).samples
+    samples = next(iter(one._metrics.notices.metric.collect())).samples
     return {each.labels["outcome"]: each.value for each in samples if each.name.endswith("_total") and each.value}
 
 

@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import Engine, Row, delete, make_url, select, update
 
 from config.events import Status
+from config.labels import NoticeOutcome
 from config.links import Links
 from config.settings import Misconfigured, load
 from config.tables import batch_exports, notices, users
-from notify.deliver import Attempt, Desk, Outcome, Post, attempt, read_post, settle
+from notify.deliver import Attempt, Desk, Post, attempt, read_post, settle
 from notify.notices import Notice, Notices
 from notify.smtp import parse_server
 from runtime.database import open_database
@@ -79,7 +80,7 @@ def test_the_user_who_asked_is_told(engine: Engine, desk: Desk, server: MailServ
 
     ended = attempt(desk, claim(desk), NOW)
 
-    assert ended.outcome is Outcome.SENT
+    assert ended.outcome is NoticeOutcome.SENT
     assert server.recipients == ["ada@example.com"]
     assert [each["Message-ID"] for each in server.messages] == [ended.detail]
     body = server.messages[0].get_body(("plain",))
@@ -99,10 +100,10 @@ def test_a_notifier_that_slept_for_longer_than_its_lease_sends_nothing(
 
     ended = attempt(desk, slept, NOW)
 
-    assert (ended.outcome, ended.detail) == (Outcome.RETRIED, "another notifier has taken the notice over")
+    assert (ended.outcome, ended.detail) == (NoticeOutcome.RETRIED, "another notifier has taken the notice over")
     assert settle(desk.notices, slept, ended, later) is None
     assert server.taken == []
-    assert attempt(desk, taken_over, NOW).outcome is Outcome.SENT
+    assert attempt(desk, taken_over, NOW).outcome is NoticeOutcome.SENT
     assert len(server.taken) == 1
 
 
@@ -110,7 +111,7 @@ def test_a_failure_is_told_with_its_reason(engine: Engine, desk: Desk, server: M
     add_user(engine)
     add_export(engine, status="FAILED", url=None, expires_at=None)
 
-    assert attempt(desk, claim(desk, **FAILED), NOW).outcome is Outcome.SENT
+    assert attempt(desk, claim(desk, **FAILED), NOW).outcome is NoticeOutcome.SENT
 
     assert server.messages[0]["Subject"] == "Your data export failed"
     assert b"no such column" in server.taken[0]
@@ -121,7 +122,7 @@ def test_the_page_of_exports_is_linked_with_the_project_escaped(engine: Engine, 
     add_export(engine, project_id="a/b ?")
     desk = desk_for(engine, server.url, "https://app.example.com")
 
-    assert attempt(desk, claim(desk, project_id="a/b ?"), NOW).outcome is Outcome.SENT
+    assert attempt(desk, claim(desk, project_id="a/b ?"), NOW).outcome is NoticeOutcome.SENT
 
     body = server.messages[0].get_body(("plain",))
     assert "https://app.example.com/project/a%2Fb%20%3F/settings/exports" in str(body)
@@ -132,9 +133,9 @@ def test_with_a_public_url_the_button_goes_to_our_own_link(engine: Engine, serve
     add_export(engine, url=None)
     links = Links("https://exports.example.com", [b"k" * 32])
 
-    assert (
-        attempt(desk_for(engine, server.url, links=links), claim(desk_for(engine, None)), NOW).outcome is Outcome.SENT
-    )
+    ended = attempt(desk_for(engine, server.url, links=links), claim(desk_for(engine, None)), NOW)
+
+    assert ended.outcome is NoticeOutcome.SENT
 
     link = links.write("project-1", "export-1")
     plain, html = (server.messages[0].get_body((kind,)) for kind in ("plain", "html"))
@@ -165,7 +166,7 @@ def test_where_there_is_nobody_or_nothing_to_tell_it_is_skipped(
     add_user(engine, **user)
     add_export(engine, **export)
 
-    assert attempt(desk, claim(desk, **event), NOW) == Attempt(Outcome.SKIPPED, why)
+    assert attempt(desk, claim(desk, **event), NOW) == Attempt(NoticeOutcome.SKIPPED, why)
     assert server.taken == []
 
 
@@ -173,7 +174,7 @@ def test_without_mail_settings_every_notice_is_skipped(engine: Engine) -> None:
     desk = desk_for(engine, None)
 
     assert attempt(desk, claim(desk), NOW) == Attempt(
-        Outcome.SKIPPED, "EMAIL_FROM_ADDRESS or SMTP_CONNECTION_URL is not set"
+        NoticeOutcome.SKIPPED, "EMAIL_FROM_ADDRESS or SMTP_CONNECTION_URL is not set"
     )
 
 
@@ -198,13 +199,15 @@ def test_an_address_that_is_none_fails_for_good(engine: Engine, desk: Desk, serv
     add_user(engine, email="ada@example.com\nBcc: eve@example.com")
     add_export(engine)
 
-    assert attempt(desk, claim(desk), NOW).outcome is Outcome.FAILED
+    assert attempt(desk, claim(desk), NOW).outcome is NoticeOutcome.FAILED
     assert server.taken == []
 
 
-@pytest.mark.parametrize(("answer", "outcome"), [("550 no", Outcome.FAILED), ("450 later", Outcome.RETRIED)])
+@pytest.mark.parametrize(
+    ("answer", "outcome"), [("550 no", NoticeOutcome.FAILED), ("450 later", NoticeOutcome.RETRIED)]
+)
 def test_a_refusal_is_final_or_for_later(
-    engine: Engine, desk: Desk, server: MailServer, answer: str, outcome: Outcome
+    engine: Engine, desk: Desk, server: MailServer, answer: str, outcome: NoticeOutcome
 ) -> None:
     add_user(engine)
     add_export(engine)
@@ -219,7 +222,7 @@ def test_a_database_without_answer_is_for_later(engine: Engine, desk: Desk) -> N
 
     ended = attempt(desk, claimed, NOW)
 
-    assert ended == Attempt(Outcome.RETRIED, "the database does not answer (OperationalError)")
+    assert ended == Attempt(NoticeOutcome.RETRIED, "the database does not answer (OperationalError)")
 
 
 def test_a_bug_is_logged_with_its_traceback_and_tried_again(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
@@ -227,16 +230,21 @@ def test_a_bug_is_logged_with_its_traceback_and_tried_again(desk: Desk, caplog: 
 
     ended = attempt(desk, broken, NOW)
 
-    assert ended == Attempt(Outcome.RETRIED, "internal error (Malformed)")
+    assert ended == Attempt(NoticeOutcome.RETRIED, "internal error (Malformed)")
     assert [each.exc_info is not None for each in caplog.records] == [True]
 
 
 @pytest.mark.parametrize(
     ("outcome", "state"),
-    [(Outcome.SENT, "sent"), (Outcome.SKIPPED, "skipped"), (Outcome.FAILED, "failed"), (Outcome.RETRIED, "pending")],
+    [
+        (NoticeOutcome.SENT, "sent"),
+        (NoticeOutcome.SKIPPED, "skipped"),
+        (NoticeOutcome.FAILED, "failed"),
+        (NoticeOutcome.RETRIED, "pending"),
+    ],
 )
 def test_an_ending_is_recorded_and_counted_as_what_it_is(
-    engine: Engine, desk: Desk, outcome: Outcome, state: str
+    engine: Engine, desk: Desk, outcome: NoticeOutcome, state: str
 ) -> None:
     claimed = claim(desk)
 
@@ -244,14 +252,14 @@ def test_an_ending_is_recorded_and_counted_as_what_it_is(
     assert row(engine).state == state
 
 
-@pytest.mark.parametrize("outcome", [Outcome.RETRIED, Outcome.UNANSWERED])
-def test_what_is_for_later_is_tried_until_its_time_is_over(engine: Engine, desk: Desk, outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [NoticeOutcome.RETRIED, NoticeOutcome.UNANSWERED])
+def test_what_is_for_later_is_tried_until_its_time_is_over(engine: Engine, desk: Desk, outcome: NoticeOutcome) -> None:
     claimed = claim(desk)
     for hours in (0, 1, 23.9):
         assert settle(desk.notices, claimed, Attempt(outcome, "busy"), NOW + timedelta(hours=hours)) is outcome
         claimed = claim_again(desk)
 
-    assert settle(desk.notices, claimed, Attempt(outcome, "busy"), NOW + timedelta(days=7)) is Outcome.FAILED
+    assert settle(desk.notices, claimed, Attempt(outcome, "busy"), NOW + timedelta(days=7)) is NoticeOutcome.FAILED
     assert (row(engine).state, row(engine).attempts, row(engine).error) == ("failed", 4, "busy")
 
 
@@ -261,14 +269,14 @@ def test_a_greylisted_mail_is_taken_minutes_later(engine: Engine, desk: Desk, se
     desk.notices.record(completion(), NOW)
     now, accepts = NOW, NOW + timedelta(minutes=5)
     outcomes = []
-    while Outcome.SENT not in outcomes:
+    while NoticeOutcome.SENT not in outcomes:
         server.rcpt = "250 OK" if now >= accepts else "451 4.7.1 greylisted, try again in 5 minutes"
         claimed = desk.notices.claim(desk.notices.due(now, limit=1)[0], now)
         assert claimed is not None
         outcomes.append(settle(desk.notices, claimed, attempt(desk, claimed, now), now))
         now = desk.notices.next_due() or now
 
-    assert outcomes == [Outcome.RETRIED] * 6 + [Outcome.SENT]
+    assert outcomes == [NoticeOutcome.RETRIED] * 6 + [NoticeOutcome.SENT]
     assert len(server.taken) == 1
 
 
@@ -282,11 +290,11 @@ def test_only_a_mail_without_an_answer_can_come_twice_and_is_counted(
 
     ended = attempt(desk, claimed, NOW)
 
-    assert settle(desk.notices, claimed, ended, NOW) is Outcome.UNANSWERED
+    assert settle(desk.notices, claimed, ended, NOW) is NoticeOutcome.UNANSWERED
     assert row(engine).state == "pending"
     server.before_answer = None
     again = attempt(desk, claim_again(desk), NOW)
-    assert again.outcome is Outcome.SENT
+    assert again.outcome is NoticeOutcome.SENT
     assert [each["Message-ID"] for each in server.messages] == [again.detail] * 2
 
 
@@ -295,7 +303,7 @@ def test_what_another_notifier_took_over_is_not_counted(desk: Desk) -> None:
     later = NOW + timedelta(days=3)
     desk.notices.claim(desk.notices.due(later, limit=1)[0], later)
 
-    assert settle(desk.notices, zombie, Attempt(Outcome.RETRIED, "late"), NOW) is None
+    assert settle(desk.notices, zombie, Attempt(NoticeOutcome.RETRIED, "late"), NOW) is None
 
 
 def test_mail_trouble_never_touches_the_export(engine: Engine) -> None:

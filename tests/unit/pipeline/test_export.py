@@ -290,7 +290,7 @@ def test_progress_and_stages_are_counted(storage: Storage, metrics: Metrics) -> 
     progress = Progress()
     result = deliver(spec(), table(), storage, progress, metrics, fence=lambda: None)
     assert (progress.rows, progress.bytes) == (30, result.bytes)
-    stages = {sample.labels["stage"] for metric in metrics.stage_seconds.collect() for sample in metric.samples}
+    stages = {sample.labels["stage"] for metric in metrics.stage_seconds.metric.collect() for sample in metric.samples}
     assert stages == {"read", "enrich", "wait", "encode", "compress", "checksum", "upload", "idle"}
 
 

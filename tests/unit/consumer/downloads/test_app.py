@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import Engine, delete, make_url, update
 
 from config.errors import Unavailable
+from config.labels import NoFile
 from config.tables import application, batch_exports
 from consumer.downloads import app as downloads
-from consumer.downloads.locate import NoFile
 from consumer.downloads.pages import PAGES
 from pipeline.storage.local import FolderStorage
 from runtime.database import open_database
