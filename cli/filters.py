@@ -11,10 +11,7 @@ from config.errors import Rejected
 from pipeline.query.filters import column_named, filtered
 from pipeline.query.order import sorted_by
 from pipeline.request import ExportQuery
-from pipeline.tables import OF_EVENTS, RELATIONAL, TABLES
-from pipeline.tables.clickhouse_table import Askable, Listed
-
-ALL_TABLES: dict[str, Listed[Askable]] = {**TABLES, **RELATIONAL}
+from pipeline.tables import TableDeclaration, find_table, resolve_table
 
 WORDS = {
     "any-of": "any of",
@@ -60,25 +57,17 @@ def read_filters(table: str, texts: Sequence[str]) -> list[Any]:
             value = _json(text)
             read += value if isinstance(value, list) else [value]
         else:
-            read.append(_short(_table(table), text))
+            read.append(_short(find_table(table), text))
     return read
 
 
 def check(query: ExportQuery) -> None:
     """Raise Rejected for a filter or an order that the table can't honour, as the export would."""
-    table = _table(query.table_name)
-    if query.use_events_table:
-        table = OF_EVENTS.get(query.table_name, table)
+    table = resolve_table(query)
     for each in query.filter or ():
         filtered(table, each)
     if query.order_by is not None:
         sorted_by(table, query.order_by)
-
-
-def _table(name: str) -> Listed[Askable]:
-    if name not in ALL_TABLES:
-        raise Rejected(f"The table {name!r} can't be exported. Tables that can: {', '.join(sorted(ALL_TABLES))}.")
-    return ALL_TABLES[name]
 
 
 def _json(text: str) -> Any:
@@ -88,7 +77,7 @@ def _json(text: str) -> Any:
         raise Rejected(f"The filter is not JSON ({error}). {HINT}") from error
 
 
-def _short(table: Listed[Askable], text: str) -> dict[str, Any]:
+def _short(table: TableDeclaration, text: str) -> dict[str, Any]:
     asked = _asked(table, text.strip())
     column = column_named(table, asked.column)
     if column is None:
@@ -100,7 +89,7 @@ def _short(table: Listed[Askable], text: str) -> dict[str, Any]:
     return {"column": asked.column, **keyed, **_typed(column.type, asked)}
 
 
-def _asked(table: Listed[Askable], text: str) -> Asked:
+def _asked(table: TableDeclaration, text: str) -> Asked:
     """Take a filter apart: names of columns may hold what operators are made of, and so may keys in quotes."""
     column = _column(table, text)
     rest = text[len(column) :]
@@ -119,7 +108,7 @@ def _asked(table: Listed[Askable], text: str) -> Asked:
     return Asked(column, key, operator, rest[found.end() :].strip())
 
 
-def _column(table: Listed[Askable], text: str) -> str:
+def _column(table: TableDeclaration, text: str) -> str:
     """Name the column that a filter begins with: the longest that fits, else what stands there."""
     names = [name for column in table.filterables for name in (column.id, *column.names)]
     for name in sorted(names, key=len, reverse=True):

@@ -4,12 +4,12 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from cli.filters import ALL_TABLES
 from cli.output import console, fail, print_json, print_table
 from pipeline import request as stored
 from pipeline.enrich.comments import COMMENTS
 from pipeline.query.filters import TAKES
-from pipeline.tables.clickhouse_table import Askable, Declaration, Filterable, Listed
+from pipeline.tables import TABLES, TableDeclaration
+from pipeline.tables.clickhouse_table import Askable, Declaration, Filterable
 from pipeline.tables.database_table import Relational
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -33,13 +33,13 @@ def tables(
     as_json: JsonFlag = False,
 ) -> None:
     """List the tables, or one table's columns, filters, sorts and searches."""
-    if table is not None and table not in ALL_TABLES:
-        fail(f"There is no table {table}; there are {', '.join(sorted(ALL_TABLES))}.", status=2)
+    if table is not None and table not in TABLES:
+        fail(f"There is no table {table}; there are {', '.join(sorted(TABLES))}.", status=2)
     if table is not None:
-        described = _described(ALL_TABLES[table])
+        described = _described(TABLES[table])
         print_json(described) if as_json else _print_table(described)
         return
-    every = [_described(ALL_TABLES[name]) for name in sorted(ALL_TABLES)]
+    every = [_described(TABLES[name]) for name in sorted(TABLES)]
     if as_json:
         print_json(every)
         return
@@ -47,7 +47,7 @@ def tables(
     print_table(("table", "source", "columns", "filters"), counted, empty="There are no tables.")
 
 
-def _described(table: Listed[Askable]) -> dict[str, Any]:
+def _described(table: TableDeclaration) -> dict[str, Any]:
     return {
         "table": table.name,
         "source": "ClickHouse" if isinstance(table, Declaration) else "database",
@@ -57,7 +57,7 @@ def _described(table: Listed[Askable]) -> dict[str, Any]:
     }
 
 
-def _columns(table: Listed[Askable]) -> list[dict[str, str]]:
+def _columns(table: TableDeclaration) -> list[dict[str, str]]:
     columns = []
     if isinstance(table, Relational):
         columns = [field.column for field in table.fields]

@@ -6,10 +6,9 @@ from config.labels import Failure, Outcome, UploadOutcome, Verdict
 from config.metrics import Metrics
 from consumer.models import Job
 from pipeline.encode import FORMATS
-from pipeline.tables import RELATIONAL, TABLES
+from pipeline.tables import TABLES
 
 OTHER = "other"
-KNOWN = (*TABLES, *RELATIONAL)
 UPLOADS: tuple[UploadOutcome, ...] = ("completed", "aborted")
 LETTERS = (Verdict.MALFORMED, Verdict.MISSING, Verdict.DISABLED, Verdict.BUG)
 
@@ -17,7 +16,7 @@ LETTERS = (Verdict.MALFORMED, Verdict.MISSING, Verdict.DISABLED, Verdict.BUG)
 def labels_of(job: Job) -> tuple[str, str]:
     """Give the labels `table` and `format` for an export; what we don't know is "other"."""
     table, format_ = job.table, job.format.upper()
-    return table if table in KNOWN else OTHER, format_ if format_ in FORMATS else OTHER
+    return table if table in TABLES else OTHER, format_ if format_ in FORMATS else OTHER
 
 
 def start_at_zero(metrics: Metrics) -> None:
@@ -30,7 +29,7 @@ def start_at_zero(metrics: Metrics) -> None:
         metrics.attempts_failed.labels(failure)
     for outcome in UPLOADS:
         metrics.uploads.labels(outcome)
-    for table, format_ in product((*KNOWN, OTHER), (*FORMATS, OTHER)):
+    for table, format_ in product((*TABLES, OTHER), (*FORMATS, OTHER)):
         metrics.exports_started.labels(table, format_)
         for ending in Outcome:
             metrics.exports.labels(ending, table, format_)

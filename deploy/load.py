@@ -19,7 +19,7 @@ from config.settings import load
 from config.tables import users
 from embedded.sample import PROJECTS, fill
 from pipeline.encode import FORMATS
-from pipeline.tables import RELATIONAL, TABLES
+from pipeline.tables import TABLES
 from runtime.publisher import Outgoing
 
 NEEDS = ("DATABASE_URL", "CLICKHOUSE_URL", "KAFKA_BOOTSTRAP_SERVERS")
@@ -39,7 +39,7 @@ def requests(seed: int) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield stored queries with their formats, of every table, format and compression, for ever."""
     chance = random.Random(seed)  # noqa: S311 (a mix, not a secret)
     while True:
-        query: dict[str, Any] = {"tableName": chance.choice([*TABLES, *RELATIONAL]), "filter": [], "orderBy": None}
+        query: dict[str, Any] = {"tableName": chance.choice(list(TABLES)), "filter": [], "orderBy": None}
         query["compression"] = chance.choice(COMPRESSIONS)
         if chance.randrange(ONE_IN) == 0:
             query["filter"] = [REFUSED]

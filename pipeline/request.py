@@ -17,9 +17,6 @@ from pydantic import (
 from pydantic import model_validator as checked
 from pydantic.alias_generators import to_camel
 
-TableName = Literal[
-    "scores", "sessions", "traces", "observations", "events", "dataset_run_items", "dataset_items", "audit_logs"
-]
 SearchType = Literal["id", "content", "input", "output"]
 TextOperator = Literal["=", "contains", "does not contain", "starts with", "ends with", "matches"]
 OrderOperator = Literal[">", "<", ">=", "<="]
@@ -198,7 +195,7 @@ class ExportQuery(_Strict):
     `limit` and `page` describe what the user's screen showed; an export has all rows. `compression` is ours.
     """
 
-    table_name: TableName
+    table_name: Text
     filter: tuple[Filter, ...] | None = None
     search_query: Text | None = None
     search_type: tuple[SearchType, ...] | None = None
@@ -207,13 +204,6 @@ class ExportQuery(_Strict):
     page: int | None = None
     use_events_table: bool = False
     compression: Literal["none", "gzip", "zstd"] = "none"
-
-    @field_validator("table_name", mode="before")
-    @classmethod
-    def _can_be_exported(cls, value: Any) -> Any:
-        if value == "datasets":
-            raise ValueError("datasets cannot be exported")
-        return value
 
     @checked(mode="after")
     def _searches_somewhere(self) -> "ExportQuery":

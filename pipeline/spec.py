@@ -61,7 +61,8 @@ class ExportSpec:
     def key(self) -> str:
         """The object's key: the same on every attempt."""
         milliseconds = (self.created_at - EPOCH) // timedelta(milliseconds=1)
-        name = f"{milliseconds}-lf-{self.query.table_name}-export-{_safe(self.project_id)}-{_safe(self.export_id)}"
+        table, project_id, export_id = map(_safe, (self.query.table_name, self.project_id, self.export_id))
+        name = f"{milliseconds}-lf-{table}-export-{project_id}-{export_id}"
         written = FORMATS[self.format]
         packed = "" if written.packs_itself else CODECS[self.query.compression].extension
         return f"{self.prefix}{name}.{written.extension}{packed}"

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from pipeline import request as stored
 from pipeline.spec import ExportSpec
-from pipeline.tables import OF_EVENTS
+from pipeline.tables import find_table, resolve_table
 
 MOST_VALUES = 20
 
@@ -17,7 +17,7 @@ def in_words(spec: ExportSpec) -> str:
     if query.search_query:
         places = " or ".join(query.search_type or ("id",))
         met.append(f"with {query.search_query!r} in {places}")
-    source = " of the events table" if query.use_events_table and query.table_name in OF_EVENTS else ""
+    source = "" if resolve_table(query) is find_table(query.table_name) else " of the events table"
     said = f"{query.table_name}{source} {' and '.join(met)}"
     if query.order_by is not None:
         direction = "ascending" if query.order_by.order == "ASC" else "descending"

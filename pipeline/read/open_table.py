@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from config.errors import Rejected
 from pipeline.database import stoppable
 from pipeline.enrich.comments import COMMENTS, Comments
 from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, score_columns
@@ -18,8 +17,9 @@ from pipeline.read.connections import Sources
 from pipeline.read.external_data import gathered
 from pipeline.spec import ExportSpec
 from pipeline.sql import scores
-from pipeline.tables import OF_EVENTS, RELATIONAL, TABLES
+from pipeline.tables import resolve_table
 from pipeline.tables.clickhouse_table import Declaration, Enricher
+from pipeline.tables.database_table import Relational
 from pipeline.types import CELLS, JSON_FLAG, Column, Kind, Progress
 
 # What the server may put into one batch; its own limits are in rows alone.
@@ -86,12 +86,12 @@ def open_table(spec: ExportSpec, sources: Sources, progress: Progress) -> Iterat
     Raises Rejected for what the table can't honour, Unavailable when a database fails, Cancelled once `progress` is
     stopped; reading the table raises them, too.
     """
-    if spec.query.table_name in RELATIONAL:
-        table = RELATIONAL[spec.query.table_name]
+    table = resolve_table(spec.query)
+    if isinstance(table, Relational):
         with closing(relational.batches(table, spec, sources.database, progress)) as batches:
             yield Table([field.column for field in table.fields], joined(batches), [], spec.row_limit)
         return
-    declaration = _declared(spec)
+    declaration = table
     sources = replace(sources, database=stoppable(sources.database, progress))
     with closing(Server(sources.clickhouse, progress)) as server:
         surveyed = _surveyed(declaration, spec, server)
@@ -112,16 +112,6 @@ def open_table(spec: ExportSpec, sources: Sources, progress: Progress) -> Iterat
                 _enrichers(declaration, spec, sources, scored),
                 spec.row_limit,
             )
-
-
-def _declared(spec: ExportSpec) -> Declaration:
-    name = spec.query.table_name
-    if spec.query.use_events_table and name in OF_EVENTS:
-        return OF_EVENTS[name]
-    if name not in TABLES:
-        known = ", ".join(sorted({*TABLES, *RELATIONAL}))
-        raise Rejected(f"The table {name!r} can't be exported. Tables that can: {known}.")
-    return TABLES[name]
 
 
 def _scored(declaration: Declaration, spec: ExportSpec, server: Server) -> list[ScoreColumn]:

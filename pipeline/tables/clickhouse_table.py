@@ -176,7 +176,8 @@ class Declaration:
     the cutoff applies to, `order` the rows' own order, which the server can read in, and which the identity ends.
     `only` is asked of all rows.
     `natural` comes before that where a query asks for none. `needed` is what enrichers read besides the outputs.
-    `otherwise` is read instead where the project has no row in the source.
+    `otherwise` is read instead where the project has no row in the source, `from_events` where the query asks for the
+    events table.
     """
 
     name: str
@@ -195,6 +196,7 @@ class Declaration:
     comments_on: str | None = None
     scores: tuple[Scored, ...] = ()
     otherwise: "Declaration | None" = None
+    from_events: "Declaration | None" = None
 
     @property
     def identity(self) -> ColumnElement[Any]:

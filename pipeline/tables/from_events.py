@@ -52,7 +52,7 @@ def _of_session(asked: Askable) -> Askable:
     return replace(asked, with_member=derived.with_member) if isinstance(asked, OfMembers) else asked
 
 
-OBSERVATIONS_OF_EVENTS = replace(
+OBSERVATIONS_FROM_EVENTS = replace(
     OBSERVATIONS,
     source=View(derived.observations, derived.survey),
     outputs=tuple(replace(each, of=None) for each in OBSERVATIONS.outputs),
@@ -63,19 +63,19 @@ OBSERVATIONS_OF_EVENTS = replace(
     scores=_both_levels,
 )
 
-SCORES_OF_EVENTS = replace(
+SCORES_FROM_EVENTS = replace(
     SCORES,
     outputs=tuple(replace(each, of=_summarised) if each.of is traced else each for each in SCORES.outputs),
     filterables=tuple(_of_score(each) for each in SCORES.filterables),
 )
 
-SESSIONS_OF_EVENTS = replace(
+SESSIONS_FROM_EVENTS = replace(
     SESSIONS,
     source=View(derived.sessions),
     filterables=tuple(_of_session(each) for each in SESSIONS.filterables),
 )
 
-TRACES_OF_EVENTS = replace(
+TRACES_FROM_EVENTS = replace(
     TRACES,
     source=View(derived.traces, derived.survey),
     filterables=tuple(_observed.get(each.id, each) for each in TRACES.filterables),

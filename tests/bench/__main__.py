@@ -22,11 +22,9 @@ from tests.bench.more import report_names, report_tables
 from tests.bench.small import EXPORTS, report_small
 from tests.services import choice
 from tests.services import s3 as s3_service
+from tests.support.tables import READINGS
 
-TABLES = (
-    *("observations", "events", "scores", "sessions", "dataset_run_items", "dataset_items", "audit_logs"),
-    *("observations/events", "scores/events", "sessions/events"),
-)
+TABLES = tuple(f"{table}/events" if events else table for table, events in READINGS if table != "traces")
 FORMATS = ("CSV", "JSONL", "JSON", "PARQUET")
 GOALS = {"CSV": 0.7, "PARQUET": 0.7, "JSON": 0.5, "JSONL": 0.5}
 TIMES_ROW_BY_ROW = 5

@@ -10,32 +10,35 @@ import pytest
 from sqlalchemy import insert
 
 from cli.explain import Statement, sent
-from cli.filters import ALL_TABLES
 from cli.tables import OPERATORS
 from config.tables import audit_logs, batch_exports
 from pipeline.query.filters import TAKES
 from pipeline.spec import read_spec
-from pipeline.tables import OF_EVENTS
-from pipeline.tables.clickhouse_table import Askable, Filterable, Listed
+from pipeline.tables import TABLES, TableDeclaration
+from pipeline.tables.clickhouse_table import Filterable
 from tests.services.stacks import Stack
 from tests.support.daemons import waybill
 from tests.support.databases import CUTOFF, World, world
+from tests.support.tables import EVENT_VARIANTS
 
 MARK = "zq'`\"\\{x:String}%(y)s;--"
 ASKED = "zq, asked for"
 SOURCES = re.compile(r"\b(?:FROM|JOIN)\s+`?\"?(\w+)", re.IGNORECASE)
-EVERY: dict[str, Listed[Askable]] = {**ALL_TABLES, **{f"{name}-of-events": each for name, each in OF_EVENTS.items()}}
+EVERY: dict[str, TableDeclaration] = {
+    **TABLES,
+    **{f"{name}-of-events": table for name, table in EVENT_VARIANTS.items()},
+}
 SHARED = {"users", "models", "prices", "pricing_tiers"}
 
 
 def statements(made: World, table: str) -> list[Statement]:
-    column = next(each for each in ALL_TABLES[table].filterables if each.type in {"string", "stringOptions"})
+    column = next(each for each in TABLES[table].filterables if each.type in {"string", "stringOptions"})
     query: dict[str, Any] = {
         "tableName": table,
         "filter": [{"type": "string", "column": column.id, "operator": "does not contain", "value": ASKED}],
         "orderBy": {"column": column.id, "order": "DESC"},
     }
-    if "id" in ALL_TABLES[table].searched:
+    if "id" in TABLES[table].searched:
         query |= {"searchQuery": MARK}
     spec = read_spec(
         project_id=MARK, export_id="e", attempt=1, created_at=CUTOFF, query=query, format="JSONL", row_limit=4321
@@ -43,7 +46,7 @@ def statements(made: World, table: str) -> list[Statement]:
     return sent(spec, made.sources)
 
 
-@pytest.mark.parametrize("table", ALL_TABLES)
+@pytest.mark.parametrize("table", TABLES)
 def test_every_statement_is_bound_to_the_project_and_holds_no_value(stack: Stack, table: str) -> None:
     made = world(stack.environment())
 
@@ -81,7 +84,7 @@ VALUES: dict[str, dict[str, Any]] = {
 AT_ONCE = 8
 
 
-def every_filter(table: Listed[Askable]) -> list[dict[str, Any]]:
+def every_filter(table: TableDeclaration) -> list[dict[str, Any]]:
     """Each operator of each type on a column that takes it: on all columns each type, and all operators in turn."""
     turns = {kind: itertools.cycle(operators) for kind, operators in OPERATORS.items()}
     filters = []

@@ -12,19 +12,18 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from pipeline.encode import FORMATS
-from pipeline.tables import OF_EVENTS, RELATIONAL, TABLES
 from tests.oracle import worlds
 from tests.oracle.pools import PROJECTS
 from tests.oracle.queries import queries
 from tests.services.stacks import Servers
 from tests.support.agreement import Filled, filled, thrifty
+from tests.support.tables import READINGS
 
 CASES = int(os.environ.get("CASES", "20"))
 SEED = int(os.environ.get("SEED", "7"))
 
-READ = [(table, False) for table in sorted({*TABLES, *RELATIONAL})] + [(table, True) for table in sorted(OF_EVENTS)]
 every_table = pytest.mark.parametrize(
-    ("table", "events"), READ, ids=[f"{table}-of-events" if events else table for table, events in READ]
+    ("table", "events"), READINGS, ids=[f"{table}-of-events" if events else table for table, events in READINGS]
 )
 
 

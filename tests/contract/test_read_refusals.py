@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from cli.filters import ALL_TABLES
 from config.errors import Rejected
+from pipeline.tables import TABLES
 from tests.oracle.columns import columns_of
 from tests.services.stacks import Servers
 from tests.support.databases import World, world
@@ -30,7 +30,7 @@ def refusal(made: World, table: str, **query: Any) -> str:
     return str(raised.value)
 
 
-@pytest.mark.parametrize("table", ALL_TABLES)
+@pytest.mark.parametrize("table", TABLES)
 def test_a_column_that_is_not_there_is_named_with_those_that_are(made: World, table: str) -> None:
     unknown = {"type": "string", "column": "colour", "operator": "=", "value": "red"}
     known = columns_of(table)
@@ -42,7 +42,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(made: World, ta
     assert all(column.id in by_order for column in known.values() if column.sortable)
 
 
-@pytest.mark.parametrize("table", ALL_TABLES)
+@pytest.mark.parametrize("table", TABLES)
 def test_a_type_that_is_not_the_column_s_is_named_with_those_that_are(made: World, table: str) -> None:
     column = next(each for each in columns_of(table).values() if each.type in {"string", "stringOptions"})
     said = refusal(made, table, filter=[{"type": "number", "column": column.id, "operator": "=", "value": 1}])
@@ -51,7 +51,7 @@ def test_a_type_that_is_not_the_column_s_is_named_with_those_that_are(made: Worl
     assert "null, string, stringOptions" in said
 
 
-@pytest.mark.parametrize("table", [table for table in ALL_TABLES if table != "events"])
+@pytest.mark.parametrize("table", [table for table in TABLES if table != "events"])
 def test_full_text_is_refused_where_there_is_none(made: World, table: str) -> None:
     column = next(each for each in columns_of(table).values() if each.type in {"string", "stringOptions"})
     said = refusal(made, table, filter=[{"type": "string", "column": column.id, "operator": "matches", "value": "x"}])
@@ -67,11 +67,14 @@ def test_a_search_where_nothing_can_be_found_is_refused(made: World, table: str,
     assert table in said
 
 
-def test_datasets_are_refused_by_name(made: World) -> None:
-    assert "datasets cannot be exported" in refusal(made, "datasets")
+@pytest.mark.parametrize("table", ["prompts", "../traces", ""])
+def test_an_unknown_table_is_named_with_those_that_can_be_exported(made: World, table: str) -> None:
+    said = refusal(made, table)
+    assert repr(table) in said
+    assert all(each in said for each in TABLES)
 
 
-@pytest.mark.parametrize("table", ALL_TABLES)
+@pytest.mark.parametrize("table", TABLES)
 def test_sql_in_a_text_is_a_text(made: World, table: str) -> None:
     columns = columns_of(table)
     text = next(each for each in columns.values() if each.type in {"string", "stringOptions"})

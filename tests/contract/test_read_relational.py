@@ -21,9 +21,9 @@ from tests.oracle import expected, load, pools, queries, raw, worlds
 from tests.oracle.compare import differences
 from tests.oracle.values import Cell, Table
 from tests.services.postgres import Postgres
+from tests.support.tables import DATABASE_TABLES
 
 NOWHERE = ClickHouse("http://127.0.0.1:1")
-TABLES = ("dataset_items", "audit_logs")
 # The application's own schema has enums where ours has text.
 ENUMS = (
     "CREATE TYPE status AS ENUM ('ACTIVE', 'ARCHIVED')",
@@ -93,13 +93,13 @@ def filled(database: Engine) -> Filled:
         database,
         {
             (name, project): expected.table_of(world, project, name, pools.CUTOFF)
-            for name in TABLES
+            for name in DATABASE_TABLES
             for project in pools.PROJECTS
         },
     )
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", DATABASE_TABLES)
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_file_holds_the_project_s_rows_and_no_others(filled: Filled, name: str, form: str) -> None:
     for project in pools.PROJECTS:
@@ -109,7 +109,7 @@ def test_a_file_holds_the_project_s_rows_and_no_others(filled: Filled, name: str
         assert differences(wanted, filled.export(project, form, query), form) == []
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", DATABASE_TABLES)
 @settings(
     max_examples=150,
     deadline=None,

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.tables import OF_EVENTS, RELATIONAL, TABLES
 from tests.oracle import load, worlds
 from tests.oracle.columns import columns_of
 from tests.oracle.pools import PROJECTS
 from tests.oracle.raw import CLICKHOUSE_TABLES
 from tests.services.stacks import Stack
 from tests.support.agreement import Filled, filled, thrifty
+from tests.support.tables import READINGS
 
 OURS, THEIRS = PROJECTS[:2]
 SEED = 5
@@ -21,7 +21,6 @@ MARK = "of the other project"
 WRITTEN_TOGETHER = frozenset({"id", "span_id", "trace_id", "event_ts", "project_id", "object_id", "dataset_id"})
 ENUMS = frozenset({"object_type", "status", "data_type", "type", "level", "source", "action", "resource_type"})
 Rows = list[dict[str, Any]]
-READ = [(table, False) for table in sorted({*TABLES, *RELATIONAL})] + [(table, True) for table in sorted(OF_EVENTS)]
 
 
 def ours() -> dict[str, Rows]:
@@ -102,20 +101,20 @@ def rows(stack: Stack) -> Iterator[Filled]:
 
 def test_rows_of_another_project_with_the_same_ids_change_no_file(rows: Filled, stack: Stack) -> None:
     environment = stack.environment()
-    every = [query for table, events in READ for query in queries(table, events=events)]
+    every = [query for table, events in READINGS for query in queries(table, events=events)]
     alone = [rows.file(OURS, query, "JSONL") for query in every]
 
     load.fill(environment["CLICKHOUSE_URL"], environment["CLICKHOUSE_DB"], rows.world.database, theirs())
 
     for query, before in zip(every, alone, strict=True):
         assert rows.file(OURS, query, "JSONL") == before, query
-    for table, events in READ:
+    for table, events in READINGS:
         others = rows.file(THEIRS, {"tableName": table, "useEventsTable": events}, "JSONL")
         assert MARK.encode() in others or table == "dataset_run_items", table
 
 
 def test_two_exports_give_the_same_bytes_whatever_the_server_merges(rows: Filled) -> None:
-    every = [query for table, events in READ for query in queries(table, events=events)[:2]]
+    every = [query for table, events in READINGS for query in queries(table, events=events)[:2]]
     first = [rows.file(OURS, query, "CSV") for query in every]
     again = [rows.file(OURS, query, "CSV") for query in every]
 

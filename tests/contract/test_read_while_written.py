@@ -13,6 +13,7 @@ from runtime.database import open_database
 from tests.contract.concurrent_writer import START, Rounds, Target, state, writing_to_clickhouse, writing_to_database
 from tests.services.stacks import Stack
 from tests.support.databases import Read, World, world
+from tests.support.tables import CLICKHOUSE_TABLES, DATABASE_TABLES
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 
@@ -81,7 +82,7 @@ def hold_one_moment(export: Callable[[], dict[str, str]], rounds: Rounds) -> Non
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("table", TARGETS)
+@pytest.mark.parametrize("table", CLICKHOUSE_TABLES)
 def test_rows_of_clickhouse_are_those_of_one_moment(stack: Stack, made: World, table: str) -> None:
     environment = stack.environment()
     with writing_to_clickhouse(environment["CLICKHOUSE_URL"], environment["CLICKHOUSE_DB"], TARGETS[table]) as rounds:
@@ -89,7 +90,7 @@ def test_rows_of_clickhouse_are_those_of_one_moment(stack: Stack, made: World, t
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("table", ["audit_logs", "dataset_items"])
+@pytest.mark.parametrize("table", DATABASE_TABLES)
 def test_rows_of_the_database_are_those_of_one_moment(made: World, table: str) -> None:
     database = open_database(made.database.url)
     with database.connect():  # before the writer: SQLite's readers and writers get out of each other's way

@@ -131,7 +131,7 @@ def filtered(**changes: str) -> dict[str, Any]:
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"query": {"tableName": "tracez", "filter": [], "orderBy": None}}, "tracez"),
-    ({"query": {"tableName": "datasets", "filter": [], "orderBy": None}}, "datasets cannot be exported"),
+    ({"query": {"tableName": "prompts", "filter": [], "orderBy": None}}, "'prompts' can't be exported"),
     ({"query": {"tableName": "traces", "filter": "no", "orderBy": None}}, "filter"),
     ({"query": []}, "query"),
     (filtered(column="colour"), "colour"),

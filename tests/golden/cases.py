@@ -7,8 +7,10 @@ from typing import Any
 
 from tests.oracle import worlds
 from tests.oracle.cells import border
+from tests.oracle.columns import columns_of
 from tests.oracle.load import Document
 from tests.oracle.pools import EVENTS_ONLY, PROJECTS
+from tests.support.tables import READINGS
 
 FILES = Path(__file__).parent / "files"
 SEED, SIZE = 1912, 5
@@ -34,31 +36,18 @@ class Case:
         return FILES / f"{self.name}.{ENDINGS[file_format]}"
 
 
-def _case(table: str, order_by: str, *, events: bool = False, derived: bool = False) -> Case:
+def _case(table: str, *, events: bool = False, derived: bool = False) -> Case:
     query = {
         "tableName": table,
         "filter": None,
-        "orderBy": {"column": order_by, "order": "ASC"},
+        "orderBy": {"column": "id" if "id" in columns_of(table) else "createdAt", "order": "ASC"},
         "useEventsTable": events,
     }
     name = f"{table}-of-events" if events or derived else table
     return Case(name, EVENTS_ONLY if derived else PROJECTS[0], query)
 
 
-CASES = (
-    _case("traces", "id"),
-    _case("traces", "id", derived=True),
-    _case("observations", "id"),
-    _case("observations", "id", events=True),
-    _case("events", "id"),
-    _case("scores", "id"),
-    _case("scores", "id", events=True),
-    _case("sessions", "id"),
-    _case("sessions", "id", events=True),
-    _case("dataset_items", "id"),
-    _case("dataset_run_items", "createdAt"),
-    _case("audit_logs", "createdAt"),
-)
+CASES = (*(_case(table, events=events) for table, events in READINGS), _case("traces", derived=True))
 
 
 def world() -> dict[str, list[dict[str, Any]]]:

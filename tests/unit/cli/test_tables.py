@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli.filters import ALL_TABLES
 from cli.main import app
 from pipeline.query.filters import TAKES
+from pipeline.tables import TABLES
 
 
 def described(*arguments: str) -> Any:
@@ -16,14 +16,14 @@ def described(*arguments: str) -> Any:
 
 
 def test_every_table_is_listed() -> None:
-    assert [each["table"] for each in described()] == sorted(ALL_TABLES)
+    assert [each["table"] for each in described()] == sorted(TABLES)
 
 
-@pytest.mark.parametrize("table", ALL_TABLES)
+@pytest.mark.parametrize("table", TABLES)
 def test_a_table_is_described_with_every_filter_that_it_takes(table: str) -> None:
     found = described(table)
 
-    assert [each["column"] for each in found["filters"]] == [column.id for column in ALL_TABLES[table].filterables]
+    assert [each["column"] for each in found["filters"]] == [column.id for column in TABLES[table].filterables]
     assert all(set(each["takes"]) == TAKES[each["type"]] for each in found["filters"])
     assert all(operators for each in found["filters"] for operators in each["takes"].values())
 
@@ -36,16 +36,16 @@ def test_the_columns_are_those_of_the_file() -> None:
     assert [each["name"] for each in described("audit_logs")["columns"]][-2:] == ["before", "after"]
 
 
-@pytest.mark.parametrize("table", ALL_TABLES)
+@pytest.mark.parametrize("table", TABLES)
 def test_people_read_the_same(table: str) -> None:
     done = CliRunner().invoke(app, ["tables", table], env={"COLUMNS": "250"})
 
     assert done.exit_code == 0
-    assert all(column.id in done.output for column in ALL_TABLES[table].filterables)
+    assert all(column.id in done.output for column in TABLES[table].filterables)
 
 
 def test_a_table_that_is_not_there_is_named_with_those_that_are() -> None:
-    done = CliRunner().invoke(app, ["tables", "datasets"])
+    done = CliRunner().invoke(app, ["tables", "prompts"])
 
     assert done.exit_code == 2
     assert "traces" in done.stderr

@@ -48,7 +48,7 @@ def test_a_finished_export_is_completed_with_its_link(stage: Stage) -> None:
 
 
 def test_a_query_that_can_not_be_read_is_rejected_at_once(stage: Stage) -> None:
-    queue(stage.engine, "bad", query={"tableName": "passwords"})
+    queue(stage.engine, "bad", query={"tableName": None})
 
     assert stage.run(claimed(stage.jobs, export_id="bad")) is Outcome.REJECTED
 

@@ -193,7 +193,7 @@ def finish_by_another_worker(door: Door) -> None:
 def break_the_query(door: Door) -> None:
     door.complete()
     with door.engine.begin() as connection:
-        connection.execute(update(batch_exports).values(query={"tableName": "nothing"}))
+        connection.execute(update(batch_exports).values(query={"tableName": None}))
 
 
 def move_to_another_project(door: Door) -> None:

@@ -8,7 +8,7 @@ from pipeline.query.filters import TAKES
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.sql import scores
 from pipeline.sql.clickhouse import MAX_BOUND_BYTES, compiled
-from pipeline.tables import TABLES
+from tests.support.tables import CLICKHOUSE_TABLES
 
 MARK = "zq'`\"\\{x:String}%(y)s;--"
 NUMBER = 424242.5
@@ -32,7 +32,7 @@ READ = r"(?:FROM|JOIN) `(?:traces|observations|scores|events_full|dataset_run_it
 def every_filter(table: str) -> list[dict[str, object]]:
     return [
         {"column": column.id, "type": type_, **VALUES[type_]}
-        for column in TABLES[table].filterables
+        for column in CLICKHOUSE_TABLES[table].filterables
         for type_ in sorted(TAKES[column.type])
     ]
 
@@ -49,13 +49,13 @@ def spec(table: str, form: str = "JSONL", **query: object) -> ExportSpec:
     )
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", CLICKHOUSE_TABLES)
 @pytest.mark.parametrize("form", ["CSV", "JSONL"])
 def test_no_value_of_a_request_is_part_of_the_text(table: str, form: str) -> None:
     asked = spec(table, form)
     sent = (
-        statement.rows(TABLES[table], asked, [MARK]),
-        statement.surveyed(TABLES[table], asked),
+        statement.rows(CLICKHOUSE_TABLES[table], asked, [MARK]),
+        statement.surveyed(CLICKHOUSE_TABLES[table], asked),
         scores.names(asked.project_id, asked.created_at),
     )
     for made in (compiled(each) for each in sent if each is not None):
@@ -64,9 +64,9 @@ def test_no_value_of_a_request_is_part_of_the_text(table: str, form: str) -> Non
         assert "424242" not in made.sql
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", CLICKHOUSE_TABLES)
 def test_every_read_of_a_table_is_bound_to_the_project(table: str) -> None:
-    made = compiled(statement.rows(TABLES[table], spec(table), ["a"]))
+    made = compiled(statement.rows(CLICKHOUSE_TABLES[table], spec(table), ["a"]))
     reads = len(re.findall(READ, made.sql))
     places = re.findall(r"`project_id` = \{(\w+):String\}", made.sql)
     assert reads == len(places) >= 3
@@ -74,15 +74,17 @@ def test_every_read_of_a_table_is_bound_to_the_project(table: str) -> None:
 
 
 def test_the_text_is_as_long_for_a_thousand_score_names_as_for_one() -> None:
-    one = compiled(statement.rows(TABLES["traces"], spec("traces"), ["a"]))
-    many = compiled(statement.rows(TABLES["traces"], spec("traces"), [f"score {number}" for number in range(1000)]))
+    one = compiled(statement.rows(CLICKHOUSE_TABLES["traces"], spec("traces"), ["a"]))
+    many = compiled(
+        statement.rows(CLICKHOUSE_TABLES["traces"], spec("traces"), [f"score {number}" for number in range(1000)])
+    )
     assert len(one.sql) == len(many.sql)
 
 
 def test_a_long_list_is_bound_in_pieces_that_a_server_takes() -> None:
     values = ["é" * 1000 for _ in range(500)]
     asked = spec("traces", filter=[{"column": "id", "type": "stringOptions", "operator": "any of", "value": values}])
-    made = compiled(statement.rows(TABLES["traces"], asked, values))
+    made = compiled(statement.rows(CLICKHOUSE_TABLES["traces"], asked, values))
     lists = [value for value in made.parameters.values() if isinstance(value, list)]
     assert sum(len(each) for each in lists if each[0] == values[0]) == 1000
     assert all(sum(len(text.encode()) for text in each) <= MAX_BOUND_BYTES for each in lists)
