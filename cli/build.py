@@ -18,7 +18,7 @@ from config.tables import application, waybill
 from consumer.downloads.app import Downloads
 from consumer.jobs import Jobs, Terms
 from notify import smtp
-from notify.deliver import read_post
+from notify.deliver import read_transport
 from pipeline.read.connections import ClickHouse, Sources
 from pipeline.storage import S3Options, Storage, open_storage
 from runtime.database import open_database
@@ -150,7 +150,7 @@ def _check_clickhouse(settings: Settings) -> None:
 def _check_mail(settings: Settings) -> None:
     if settings.email_from_address is None and settings.smtp_connection_url is None:
         raise Unused("EMAIL_FROM_ADDRESS and SMTP_CONNECTION_URL are not set: nobody will be mailed")
-    post = read_post(settings)
-    if post is None:
+    transport = read_transport(settings)
+    if transport is None:
         raise LookupError("EMAIL_FROM_ADDRESS or SMTP_CONNECTION_URL is not set: nobody will be mailed")
-    smtp.check(post.server)
+    smtp.check(transport.server)

@@ -1,1 +1,1 @@
-"""Tells: one message per finished export, once."""
+"""Notifies: one email per finished export, once."""

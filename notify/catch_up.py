@@ -10,31 +10,34 @@ from config.events import ExportFinished, read_finished
 from config.tables import outbox
 from runtime.database import reading
 
-GRACE = timedelta(minutes=5)
-"""How long a completion may be under way on Kafka before anybody looks for it."""
+DELIVERY_GRACE = timedelta(minutes=5)
+"""How long Kafka may take to deliver a completion before it counts as lost."""
 
 LOOK_BACK = timedelta(days=1)
 LIMIT = 500
 
 
 @dataclass(frozen=True)
-class Published:
-    """A completion as the outbox has it."""
+class PublishedCompletion:
+    """A completion event as the outbox holds it."""
 
     event: ExportFinished
     published_at: datetime
     traceparent: str | None
 
 
-def published(engine: Engine, topic: str, *, since: datetime, now: datetime) -> Iterator[Published]:
-    """Give what was published to `topic` after `since` and has had its grace, the oldest first, 500 at most."""
+def find_published(engine: Engine, topic: str, *, since: datetime, now: datetime) -> Iterator[PublishedCompletion]:
+    """Yield up to 500 completions published to `topic` after `since` and at least five minutes ago, oldest first.
+
+    Raises Unavailable when the database fails.
+    """
     wanted = (
         select(outbox.c.payload, outbox.c.published_at, outbox.c.traceparent)
-        .where(outbox.c.topic == topic, outbox.c.published_at > since, outbox.c.published_at <= now - GRACE)
+        .where(outbox.c.topic == topic, outbox.c.published_at > since, outbox.c.published_at <= now - DELIVERY_GRACE)
         .order_by(outbox.c.published_at)
         .limit(LIMIT)
     )
     with reading(engine) as connection:
-        found = connection.execute(wanted).all()
-    for payload, published_at, traceparent in found:
-        yield Published(read_finished(payload.encode()), published_at, traceparent)
+        rows = connection.execute(wanted).all()
+    for payload, published_at, traceparent in rows:
+        yield PublishedCompletion(read_finished(payload.encode()), published_at, traceparent)

@@ -1,4 +1,4 @@
-"""Composes the mail for one finished export from the templates: subject, text and HTML."""
+"""Composes the email about one finished export from the templates: subject, text and HTML."""
 
 import hashlib
 import re
@@ -14,8 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from config.events import ExportFinished, Status
 from config.settings import Misconfigured
-from notify import formatting as text
-from notify.errors import Undeliverable
+from notify.formatting import format_duration, format_instant, format_rows, format_size, one_line
+from notify.smtp import Undeliverable
 
 TEMPLATES = {Status.COMPLETED: "export_ready", Status.FAILED: "export_failed"}
 FROM_NAME = "Data exports"
@@ -27,8 +27,8 @@ ADDRESS_LIMIT = 320
 
 
 @dataclass(frozen=True)
-class Letter:
-    """What one mail says besides the event's figures, and to whom; `url` and `page` have been through `text.link`."""
+class EmailContent:
+    """What an email says besides the numbers of the event, and to whom; `url` and `page` are safe links."""
 
     recipient: str
     user_name: str | None
@@ -38,51 +38,51 @@ class Letter:
     expires_at: datetime | None
 
 
-def compose(event: ExportFinished, letter: Letter, *, sender: str, now: datetime) -> EmailMessage:
-    """Render the mail; `sender` is EMAIL_FROM_ADDRESS.
+def compose_email(event: ExportFinished, content: EmailContent, *, sender: str, now: datetime) -> EmailMessage:
+    """Render the email; `sender` is EMAIL_FROM_ADDRESS.
 
-    The same event gives the same Message-ID, so that a receiver can tell a repeated mail. Raises Undeliverable when
-    the recipient's address is none.
+    The same event has the same Message-ID, so that a receiver can recognize a repeated email. Raises Undeliverable
+    if the recipient's address is not valid.
     """
-    recipient = _address(letter.recipient)
+    recipient = _ascii_domain(content.recipient)
     if recipient is None:
-        raise Undeliverable("the user's address is not a mail address")
-    template, context = TEMPLATES[event.status], _context(event, letter, now)
+        raise Undeliverable("the user's address is not an email address")
+    template, variables = TEMPLATES[event.status], _variables(event, content, now)
     message = EmailMessage(policy=SMTP)
-    message["From"] = _sender(sender)
+    message["From"] = _parse_sender(sender)
     message["To"] = recipient
-    message["Subject"] = text.one_line(_render(f"{template}/subject.txt", context), limit=NAME_LIMIT)
+    message["Subject"] = one_line(_render(f"{template}/subject.txt", variables), limit=NAME_LIMIT)
     message["Date"] = format_datetime(now.astimezone(UTC))
     message["Message-ID"] = message_id(event.event_id, sender)
     message["Auto-Submitted"] = "auto-generated"
-    # Quoted-printable is ASCII with short lines, which every server on the way takes.
-    message.set_content(_render(f"{template}/body.txt", context), cte="quoted-printable")
-    message.add_alternative(_render(f"{template}/body.html", context), subtype="html", cte="quoted-printable")
+    # Quoted-printable is ASCII with short lines, which every server on the way accepts.
+    message.set_content(_render(f"{template}/body.txt", variables), cte="quoted-printable")
+    message.add_alternative(_render(f"{template}/body.html", variables), subtype="html", cte="quoted-printable")
     return message
 
 
 def message_id(event_id: str, sender: str) -> str:
-    """Give the Message-ID of the mail about an event, in the sender's domain."""
-    domain = _sender(sender).domain
+    """Return the Message-ID of the email about an event, in the sender's domain."""
+    domain = _parse_sender(sender).domain
     return f"<{hashlib.sha256(event_id.encode()).hexdigest()[:40]}@{domain}>"
 
 
 def sender_address(sender: str) -> str:
-    """Give the address within EMAIL_FROM_ADDRESS, which may have a name before it; raises Misconfigured if none."""
-    return _sender(sender).addr_spec
+    """Return the address in EMAIL_FROM_ADDRESS, which may follow a name; raise Misconfigured if there is none."""
+    return _parse_sender(sender).addr_spec
 
 
-def _sender(given: str) -> Address:
+def _parse_sender(given: str) -> Address:
     name, bare = parseaddr(given)
-    address = _address(bare)
+    address = _ascii_domain(bare)
     if address is None:
-        raise Misconfigured(["EMAIL_FROM_ADDRESS is not a mail address"])
+        raise Misconfigured(["EMAIL_FROM_ADDRESS is not an email address"])
     user, _, domain = address.rpartition("@")
-    return Address(text.one_line(name, limit=NAME_LIMIT) or FROM_NAME, user, domain)
+    return Address(one_line(name, limit=NAME_LIMIT) or FROM_NAME, user, domain)
 
 
-def _address(given: str) -> str | None:
-    """Give the address with its domain in ASCII, so that only names before the @ need a modern server."""
+def _ascii_domain(given: str) -> str | None:
+    """Return the address with an ASCII domain, or None if it is not valid; the part before the @ may need SMTPUTF8."""
     address = given.strip()
     if len(address) > ADDRESS_LIMIT or not ADDRESS.fullmatch(address):
         return None
@@ -93,29 +93,29 @@ def _address(given: str) -> str | None:
         return None
 
 
-def _context(event: ExportFinished, letter: Letter, now: datetime) -> dict[str, object]:
-    expires = letter.expires_at
+def _variables(event: ExportFinished, content: EmailContent, now: datetime) -> dict[str, object]:
+    expires = content.expires_at
     return {
-        "user_name": text.one_line(letter.user_name, limit=NAME_LIMIT),
-        "export_name": text.one_line(letter.export_name, limit=NAME_LIMIT),
-        "recipient": text.one_line(letter.recipient, limit=ADDRESS_LIMIT),
-        "url": letter.url,
-        "page": letter.page,
+        "user_name": one_line(content.user_name, limit=NAME_LIMIT),
+        "export_name": one_line(content.export_name, limit=NAME_LIMIT),
+        "recipient": one_line(content.recipient, limit=ADDRESS_LIMIT),
+        "url": content.url,
+        "page": content.page,
         "count": f"{event.rows:,}",
-        "rows": text.rows(event.rows),
-        "size": text.size(event.bytes),
-        "format": text.one_line(event.format, limit=NAME_LIMIT),
-        "sha256": text.one_line(event.sha256, limit=NAME_LIMIT),
+        "rows": format_rows(event.rows),
+        "size": format_size(event.bytes),
+        "format": one_line(event.format, limit=NAME_LIMIT),
+        "sha256": one_line(event.sha256, limit=NAME_LIMIT),
         "truncated": event.truncated,
-        "reason": text.one_line(event.error, limit=REASON_LIMIT) or NO_REASON,
-        "lifetime": text.span(expires - now) if expires else "",
-        "expires": text.instant(expires) if expires else "",
-        "finished": text.instant(event.finished_at),
+        "reason": one_line(event.error, limit=REASON_LIMIT) or NO_REASON,
+        "lifetime": format_duration(expires - now) if expires else "",
+        "expires": format_instant(expires) if expires else "",
+        "finished": format_instant(event.finished_at),
     }
 
 
-def _render(name: str, context: dict[str, object]) -> str:
-    return _templates().get_template(name).render(context)
+def _render(name: str, variables: dict[str, object]) -> str:
+    return _templates().get_template(name).render(variables)
 
 
 @cache

@@ -1,32 +1,32 @@
-"""Writes figures, times and names the way a person reads them."""
+"""Formats numbers, times and names for people."""
 
 import re
 import unicodedata
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-# Left in, these let a name turn the direction of the words after it.
+# These characters would change the direction of the text after a name.
 DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-LINK = re.compile(r"(?:https?|file)://", re.IGNORECASE)
+CLICKABLE = re.compile(r"(?:https?|file)://", re.IGNORECASE)
 URL_SAFE = ":/?#[]@!$&'()*+,;=%-._~"
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 STEP = 1000
 
 
 def one_line(text: str | None, *, limit: int) -> str:
-    """Give the text as one line of `limit` characters at most, without control characters; "" for None."""
-    kept = "".join(" " if _breaks(each) else each for each in text or "" if each not in DIRECTION_MARKS)
+    """Return the text as one line of up to `limit` characters, without control characters; "" for None."""
+    kept = "".join(" " if _is_control(each) else each for each in text or "" if each not in DIRECTION_MARKS)
     line = " ".join(kept.split())
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
 
 
-def link(url: str | None) -> str | None:
-    """Give the URL fit for a mail, or None if there is none or its scheme is not one to click on."""
-    return quote(url, safe=URL_SAFE) if url and LINK.match(url) else None
+def safe_link(url: str | None) -> str | None:
+    """Return the URL escaped for an email, or None if there is none or its scheme is not safe to click."""
+    return quote(url, safe=URL_SAFE) if url and CLICKABLE.match(url) else None
 
 
-def size(count: int) -> str:
-    """Write a number of bytes in decimal units: `1 byte`, `999 bytes`, `12.4 MB`."""
+def format_size(count: int) -> str:
+    """Format a number of bytes in decimal units: `1 byte`, `999 bytes`, `12.4 MB`."""
     if count == 1:
         return "1 byte"
     value, unit = float(count), 0
@@ -36,24 +36,24 @@ def size(count: int) -> str:
     return f"{count} bytes" if unit == 0 else f"{value:.1f} {UNITS[unit]}"
 
 
-def rows(count: int) -> str:
-    """Write a number of rows: `1 row`, `47,112 rows`."""
+def format_rows(count: int) -> str:
+    """Format a number of rows: `1 row`, `47,112 rows`."""
     return "1 row" if count == 1 else f"{count:,} rows"
 
 
-def instant(moment: datetime) -> str:
-    """Write an aware instant in UTC: `1 October 2026, 14:05 UTC`."""
-    there = moment.astimezone(UTC)
-    return f"{there.day} {there:%B %Y, %H:%M} UTC"
+def format_instant(moment: datetime) -> str:
+    """Format an aware datetime in UTC: `1 October 2026, 14:05 UTC`."""
+    utc = moment.astimezone(UTC)
+    return f"{utc.day} {utc:%B %Y, %H:%M} UTC"
 
 
-def span(length: timedelta) -> str:
-    """Write how long something still lasts, in hours, or in minutes when that is below 90 minutes."""
+def format_duration(length: timedelta) -> str:
+    """Format a duration in hours, or in minutes below 90 minutes."""
     minutes = max(1, round(length / timedelta(minutes=1)))
     if minutes < 90:  # noqa: PLR2004 (the docstring names it)
         return "1 minute" if minutes == 1 else f"{minutes} minutes"
     return f"{round(minutes / 60)} hours"
 
 
-def _breaks(character: str) -> bool:
+def _is_control(character: str) -> bool:
     return unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}

@@ -1,4 +1,4 @@
-"""Keeps one row for each completion and channel, so that a person is told once, whatever is redelivered or dies."""
+"""Keeps one row for each completion and channel, so that one email is sent whatever is redelivered or crashes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,15 +12,17 @@ from sqlalchemy.dialects import postgresql, sqlite
 from config.events import ExportFinished
 from config.tables import notices
 from runtime.database import reading, writing
+from runtime.retry import Backoff
 
-MAIL = "mail"
-LONGEST_PAUSE = timedelta(minutes=15)
-MOST_DOUBLINGS = 20
+EMAIL = "mail"
+"""The value of `channel` for an email."""
+
+LONGEST_DELAY = timedelta(minutes=15)
 REASON_LIMIT = 500
 
 
 class State(StrEnum):
-    """The states of a notice; a `sending` one that nobody finishes is due again when its lease is over."""
+    """The states of a notice; one that stays `sending` is due again when its lease ends."""
 
     PENDING = "pending"
     SENDING = "sending"
@@ -34,7 +36,7 @@ OPEN = (State.PENDING, State.SENDING)
 
 @dataclass(frozen=True)
 class Notice:
-    """A notice that is due; `attempts` counts the claims on it so far, and `payload` is its completion event."""
+    """A notice that is due; `attempts` counts its claims so far, and `payload` is its completion event."""
 
     event_id: str
     channel: str
@@ -46,25 +48,29 @@ class Notice:
 
 
 class Notices:
-    """The table `waybill_notices`: the only thing that changes the state of a notice, one statement a verb.
+    """The table `waybill_notices`: only this class changes the state of a notice, with one statement per verb.
 
-    The number of the attempt is the fencing token: a notifier whose lease was taken over changes nothing, but for
-    the one fact that stays true, that the mail was sent.
+    The number of the attempt is the fencing token: a notifier that lost its lease changes nothing, except that
+    it may record that the email was sent, which stays true.
 
-    A notice is tried for `patience`, whatever its number of attempts, and a last time when that is over.
+    A notice is retried for `retry_for`, however many attempts that takes, and one last time after it. The delay
+    between attempts starts at `first_delay` and doubles. Every method raises Unavailable when the database fails.
     """
 
-    def __init__(self, engine: Engine, *, patience: timedelta, first_pause: timedelta, lease: timedelta) -> None:
+    def __init__(self, engine: Engine, *, retry_for: timedelta, first_delay: timedelta, lease: timedelta) -> None:
         self._engine = engine
-        self._patience = patience
-        self._first_pause = first_pause
+        self._retry_for = retry_for
         self._lease = lease
+        first = first_delay.total_seconds()
+        self._retries = Backoff(first, longest=LONGEST_DELAY.total_seconds())
+        # The email may have been sent already, so it is repeated ever more rarely.
+        self._unanswered_retries = Backoff(first, longest=retry_for.total_seconds())
 
     def record(self, event: ExportFinished, now: datetime, traceparent: str | None = None) -> bool:
-        """Make the notice for a completion; False if this ending of the export has one already."""
+        """Create the notice of a completion; return False if this attempt of the export already has one."""
         row = {
             "event_id": event.event_id,
-            "channel": MAIL,
+            "channel": EMAIL,
             "export_id": event.batch_export_id,
             "attempt": event.attempt,
             "status": event.status,
@@ -79,8 +85,8 @@ class Notices:
             made = insert(notices).values(row).on_conflict_do_nothing().returning(notices.c.event_id)
             return connection.execute(made).first() is not None
 
-    def due(self, now: datetime, *, limit: int) -> list[Notice]:
-        """Name the notices to send now, the longest due first: new ones, retries, and those whose notifier died."""
+    def find_due(self, now: datetime, *, limit: int) -> list[Notice]:
+        """Return the notices to send now, longest due first: new ones, retries, and those whose lease ended."""
         names = ("event_id", "channel", "export_id", "attempts", "created_at", "payload", "traceparent")
         wanted = (
             select(*(notices.c[name] for name in names))
@@ -89,51 +95,54 @@ class Notices:
             .limit(limit)
         )
         with reading(self._engine) as connection:
-            found = connection.execute(wanted).mappings().all()
-        return [Notice(**{**row, "payload": row["payload"].encode()}) for row in found]
+            rows = connection.execute(wanted).mappings().all()
+        return [Notice(**{**row, "payload": row["payload"].encode()}) for row in rows]
 
     def next_due(self) -> datetime | None:
-        """Say when the next notice is due, or None if none is open."""
+        """Return when the next notice is due, or None if none is open."""
         first = select(notices.c.next_attempt_at).where(notices.c.state.in_(OPEN)).order_by(notices.c.next_attempt_at)
         with reading(self._engine) as connection:
             due: datetime | None = connection.scalar(first.limit(1))
             return due
 
-    def waiting(self) -> tuple[int, datetime | None]:
-        """Count the open notices, and say when the oldest of them was made."""
+    def count_open(self) -> tuple[int, datetime | None]:
+        """Return the number of open notices, and when the oldest of them was created."""
         open_ = select(func.count(), func.min(notices.c.created_at)).where(notices.c.state.in_(OPEN))
         with reading(self._engine) as connection:
             count, oldest = connection.execute(open_).one()
             return count, oldest
 
     def claim(self, notice: Notice, now: datetime) -> Notice | None:
-        """Take a due notice for one attempt, under a lease; None if another notifier was quicker, or to abandon it."""
-        taken = {
+        """Claim a due notice for one attempt, under a lease.
+
+        Returns None if another notifier claimed it first, or if its last attempt crashed: see `abandon`.
+        """
+        claimed = {
             "state": State.SENDING,
             "attempts": notice.attempts + 1,
             "next_attempt_at": now + self._lease,
         }
-        worth_it = or_(notices.c.state == State.PENDING, notices.c.created_at > now - self._patience)
-        if not self._change(notice, taken, notices.c.next_attempt_at <= now, worth_it):
+        has_time_left = or_(notices.c.state == State.PENDING, notices.c.created_at > now - self._retry_for)
+        if not self._change(notice, claimed, notices.c.next_attempt_at <= now, has_time_left):
             return None
         return replace(notice, attempts=notice.attempts + 1)
 
     def abandon(self, notice: Notice, now: datetime) -> bool:
-        """Fail a notice whose last attempt died with its notifier; False if it is not such a one."""
+        """Fail a notice whose notifier crashed in the last attempt; return False if it is in another state."""
         ended = {
             "state": State.FAILED,
             "next_attempt_at": None,
-            "error": "the notifier died in the last attempt: the mail may have been sent or not",
+            "error": "the notifier crashed in the last attempt; the email may have been sent",
         }
-        over = and_(notices.c.state == State.SENDING, notices.c.created_at <= now - self._patience)
-        return self._change(notice, ended, notices.c.next_attempt_at <= now, over)
+        is_over = and_(notices.c.state == State.SENDING, notices.c.created_at <= now - self._retry_for)
+        return self._change(notice, ended, notices.c.next_attempt_at <= now, is_over)
 
-    def beat(self, notice: Notice, now: datetime) -> bool:
-        """Extend the lease of a claimed notice; False if it is another's now."""
+    def extend_lease(self, notice: Notice, now: datetime) -> bool:
+        """Extend the lease of a claimed notice; return False if the lease was lost."""
         return self._change(notice, {"next_attempt_at": now + self._lease}, notices.c.state == State.SENDING)
 
-    def sent(self, notice: Notice, message_id: str, now: datetime) -> bool:
-        """Record that the mail is out: true whoever holds the lease; False if that was known."""
+    def mark_sent(self, notice: Notice, message_id: str, now: datetime) -> bool:
+        """Record that the email was sent, which needs no lease; return False if it was recorded before."""
         with writing(self._engine) as connection:
             done = (
                 update(notices)
@@ -146,36 +155,43 @@ class Notices:
             )
             return connection.execute(done).rowcount == 1
 
-    def skip(self, notice: Notice, why: str) -> bool:
-        """Record that there is nobody to tell, or nothing; False if the lease was lost."""
-        return self._end(notice, State.SKIPPED, why)
+    def skip(self, notice: Notice, reason: str) -> bool:
+        """Record that no email is sent; return False if the lease was lost."""
+        return self._end(notice, State.SKIPPED, reason)
 
-    def fail(self, notice: Notice, why: str) -> bool:
-        """Record that the mail can't be delivered; False if the lease was lost."""
-        return self._end(notice, State.FAILED, why)
+    def fail(self, notice: Notice, reason: str) -> bool:
+        """Record that the email can't be delivered; return False if the lease was lost."""
+        return self._end(notice, State.FAILED, reason)
 
-    def postpone(self, notice: Notice, why: str, now: datetime, *, longest: timedelta | None = LONGEST_PAUSE) -> bool:
-        """Put a claimed notice off, twice as long each time up to `longest`; False if the lease was lost."""
-        pause = self._first_pause * 2 ** min(notice.attempts - 1, MOST_DOUBLINGS)
+    def postpone(self, notice: Notice, reason: str, now: datetime) -> bool:
+        """Schedule the next attempt of a claimed notice; return False if the lease was lost."""
+        return self._postpone(notice, reason, now, self._retries)
+
+    def postpone_unanswered(self, notice: Notice, reason: str, now: datetime) -> bool:
+        """Postpone a notice whose email may have been sent, with delays that double without a limit."""
+        return self._postpone(notice, reason, now, self._unanswered_retries)
+
+    def is_last(self, notice: Notice, now: datetime) -> bool:
+        """Return whether an attempt that ends now is the last one of its notice."""
+        return now >= self._end_of(notice)
+
+    def _postpone(self, notice: Notice, reason: str, now: datetime, retries: Backoff) -> bool:
+        delay = timedelta(seconds=retries.delay(notice.attempts))
         later = {
             "state": State.PENDING,
-            "next_attempt_at": min(now + (pause if longest is None else min(pause, longest)), self._end_of(notice)),
-            "error": why[:REASON_LIMIT],
+            "next_attempt_at": min(now + delay, self._end_of(notice)),
+            "error": reason[:REASON_LIMIT],
         }
         return self._change(notice, later, notices.c.state == State.SENDING)
 
-    def is_last(self, notice: Notice, now: datetime) -> bool:
-        """Say whether an attempt that ends now is the last that its notice gets."""
-        return now >= self._end_of(notice)
-
     def _end_of(self, notice: Notice) -> datetime:
-        return notice.created_at + self._patience
+        return notice.created_at + self._retry_for
 
-    def _end(self, notice: Notice, state: State, why: str) -> bool:
-        ended = {"state": state, "next_attempt_at": None, "error": why[:REASON_LIMIT]}
+    def _end(self, notice: Notice, state: State, reason: str) -> bool:
+        ended = {"state": state, "next_attempt_at": None, "error": reason[:REASON_LIMIT]}
         return self._change(notice, ended, notices.c.state == State.SENDING)
 
-    def _change(self, notice: Notice, values: Mapping[str, Any], *also: Any) -> bool:
+    def _change(self, notice: Notice, values: Mapping[str, Any], *conditions: Any) -> bool:
         changed = (
             update(notices)
             .where(
@@ -183,7 +199,7 @@ class Notices:
                 notices.c.channel == notice.channel,
                 notices.c.attempts == notice.attempts,
                 notices.c.state.in_(OPEN),
-                *also,
+                *conditions,
             )
             .values(values)
         )

@@ -1,21 +1,18 @@
-"""Finds whom a completion is for in the application's tables, and decides whether there is anything to tell."""
+"""Finds the user of an export in Langfuse's tables, and decides whether there is something to send."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import SQLAlchemyError
 
-from config import errors
 from config.events import ExportFinished, Status
 from config.tables import batch_exports, users
-from notify.errors import Unavailable
 from runtime.database import reading
 
 
 @dataclass(frozen=True)
 class Recipient:
-    """The export's row and its user as they are now; `user_id` is None when the user is gone."""
+    """The export's row and its user as they are now; `user_id` is None when the user no longer exists."""
 
     export_name: str
     status: str
@@ -26,10 +23,10 @@ class Recipient:
     address: str | None
 
 
-def find(engine: Engine, event: ExportFinished) -> Recipient | None:
-    """Look the export up by project and id, with the user who asked for it; None if there is no such row.
+def find_recipient(engine: Engine, event: ExportFinished) -> Recipient | None:
+    """Return the export of the event with the user who requested it, or None if there is no such row.
 
-    Raises Unavailable when the database does not answer.
+    Raises Unavailable when the database fails.
     """
     wanted = (
         select(
@@ -44,25 +41,22 @@ def find(engine: Engine, event: ExportFinished) -> Recipient | None:
         .select_from(batch_exports.outerjoin(users, users.c.id == batch_exports.c.user_id))
         .where(batch_exports.c.project_id == event.project_id, batch_exports.c.id == event.batch_export_id)
     )
-    try:
-        with reading(engine) as connection:
-            row = connection.execute(wanted).one_or_none()
-    except (SQLAlchemyError, errors.Unavailable) as error:
-        raise Unavailable(f"the database does not answer ({type(error).__name__})") from error
+    with reading(engine) as connection:
+        row = connection.execute(wanted).one_or_none()
     return Recipient(**row._mapping) if row is not None else None  # noqa: SLF001 (public, by SQLAlchemy's documentation)
 
 
-def why_not(event: ExportFinished, found: Recipient, target: str | None, now: datetime) -> str | None:
-    """Say why there is nobody to tell or nothing, or None if there is; `target` is what the button would open."""
-    if found.user_id is None:
-        return "there is no such user"
-    if not (found.address or "").strip():
-        return "the user has no mail address"
-    if found.status != event.status:
-        # Cancelled, or started again: the file is not for download, or the next ending will be told.
-        return f"the export is {found.status} by now"
-    if event.status == Status.COMPLETED and found.expires_at is not None and found.expires_at <= now:
-        return "its link has expired"
+def reason_to_skip(event: ExportFinished, recipient: Recipient, target: str | None, now: datetime) -> str | None:
+    """Return why no email is sent, or None if one is; `target` is the URL that the email's button opens."""
+    if recipient.user_id is None:
+        return "the user no longer exists"
+    if not (recipient.address or "").strip():
+        return "the user has no email address"
+    if recipient.status != event.status:
+        # Cancelled or started again: the file is not for download, or the next completion is announced instead.
+        return f"the export is {recipient.status} now"
+    if event.status == Status.COMPLETED and recipient.expires_at is not None and recipient.expires_at <= now:
+        return "the download link has expired"
     if event.status == Status.COMPLETED and target is None:
         return "the export has no link"
     return None

@@ -1,4 +1,4 @@
-"""Hands one mail to the SMTP server, and sorts what can go wrong by whether to try again."""
+"""Hands one email to the SMTP server, and sorts the failures by whether to retry."""
 
 import re
 import smtplib
@@ -12,22 +12,30 @@ from email.policy import SMTP, SMTPUTF8, EmailPolicy
 from enum import Enum
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from config.errors import Unavailable
 from config.settings import Misconfigured
-from notify.errors import Unanswered, Unavailable, Undeliverable
 
-SECONDS = 60.0
-"""How long the server may be silent at any step but the last."""
+TIMEOUT_SECONDS = 60.0
+"""Timeout of every step but the last."""
 
-ANSWER_SECONDS = 600.0
-"""How long it may think about the mail once it has it (RFC 5321, section 4.5.3.2): to give up early doubles mails."""
+ANSWER_TIMEOUT_SECONDS = 600.0
+"""Timeout of the response to the message itself (RFC 5321, section 4.5.3.2): timing out earlier causes duplicates."""
 
 ENHANCED_STATUS = re.compile(rb"^([245]\.\d{1,3}\.\d{1,3})\b")
 OK, FORWARDED, GO_ON, PERMANENT = 250, 251, 354, 500
 LEADING_DOT = re.compile(rb"^\.", re.MULTILINE)
 
 
+class Undeliverable(Exception):
+    """The server refuses the address or the message: don't retry; the text says which and contains no address."""
+
+
+class Unanswered(Exception):
+    """The server received the message but didn't respond: retry rarely, because the email may arrive twice."""
+
+
 class Encryption(Enum):
-    """When the connection is encrypted: from the first byte, by STARTTLS always, when offered, or not at all."""
+    """When the connection is encrypted: from the first byte, by required STARTTLS, by offered STARTTLS, or never."""
 
     IMPLICIT = "implicit"
     REQUIRED = "required"
@@ -36,8 +44,8 @@ class Encryption(Enum):
 
 
 @dataclass(frozen=True)
-class Server:
-    """One SMTP server as SMTP_CONNECTION_URL names it."""
+class SmtpServer:
+    """The SMTP server that SMTP_CONNECTION_URL names."""
 
     host: str
     port: int
@@ -48,25 +56,25 @@ class Server:
     ehlo: str | None = None
 
 
-def parse_server(url: str) -> Server:
+def parse_server(url: str) -> SmtpServer:
     """Read SMTP_CONNECTION_URL: `smtp://` (port 587) or `smtps://` (port 465), user and password percent-encoded.
 
-    Of the options after `?` it knows nodemailer's `requireTLS`, `ignoreTLS`, `secure`, `tls.rejectUnauthorized` and
-    `name`, in any case, and passes over the rest. Raises Misconfigured, in words that hold nothing of the URL.
+    The options after `?` are nodemailer's `requireTLS`, `ignoreTLS`, `secure`, `tls.rejectUnauthorized` and `name`,
+    in upper or lower case; others are ignored. Raises Misconfigured, whose text contains no part of the URL.
     """
     try:
         parts = urlsplit(url)
         given = parts.port
     except ValueError:
-        # The original error is left out: it may quote a part of the password.
-        raise _wrong("it is not a URL; are the special characters in the password percent-encoded?") from None
+        # The original error may quote a part of the password.
+        raise _misconfigured("it is not a URL; are the special characters in the password percent-encoded?") from None
     options = {name.lower(): value for name, value in parse_qsl(parts.query, keep_blank_values=True)}
     if parts.scheme not in {"smtp", "smtps"}:
-        raise _wrong("it must start with smtp:// or smtps://")
+        raise _misconfigured("it must start with smtp:// or smtps://")
     if not parts.hostname:
-        raise _wrong("it names no host")
-    implicit = parts.scheme == "smtps" or _true(options, "secure")
-    return Server(
+        raise _misconfigured("it has no host")
+    implicit = parts.scheme == "smtps" or _is_true(options, "secure")
+    return SmtpServer(
         host=parts.hostname,
         port=given or (465 if implicit else 587),
         encryption=Encryption.IMPLICIT if implicit else _starttls(options),
@@ -77,32 +85,32 @@ def parse_server(url: str) -> Server:
     )
 
 
-def send(server: Server, message: EmailMessage, fence: Callable[[], None] = lambda: None) -> None:
-    """Hand the mail over to the one that its header names; returning means that the server has taken it.
+def send(server: SmtpServer, message: EmailMessage, fence: Callable[[], None] = lambda: None) -> None:
+    """Send the email to the recipient in its header; it returns once the server has accepted the email.
 
-    `fence` is called right before the mail itself is sent, and raises if it must not be.
-    Raises Unavailable (no answer, 4xx, a certificate or login that does not work), Undeliverable (5xx for the
-    recipient or the content, or an address that the server has no means to reach), or Unanswered (no answer to the
-    mail itself, which may have been taken).
+    `fence` is called right before the message itself is sent, and raises to prevent that.
+    Raises Unavailable (no response, 4xx, or a certificate or login that does not work), Undeliverable (5xx for the
+    recipient or the message, or an address that needs SMTPUTF8 which the server lacks), or Unanswered (no response
+    to the message itself, which the server may have accepted).
     """
-    with _translated(), _session(server) as client:
-        policy = _announce(client, message)
+    with _translated_faults(), _session(server) as client:
+        policy = _send_envelope(client, message)
         data = LEADING_DOT.sub(b"..", message.as_bytes(policy=policy))
         fence()
         client.send(data.removesuffix(b"\r\n") + b"\r\n.\r\n")
-        code, text = _answer(client)
+        code, text = _read_answer(client)
         if code != OK:
             raise smtplib.SMTPDataError(code, text)
 
 
-def check(server: Server) -> None:
-    """Connect, encrypt and log in as for a mail, and leave; raises Unavailable with what does not work."""
-    with _translated(), _session(server):
+def check(server: SmtpServer) -> None:
+    """Connect, encrypt and log in, as for an email, then quit; raises Unavailable with what does not work."""
+    with _translated_faults(), _session(server):
         pass
 
 
 @contextmanager
-def _session(server: Server) -> Iterator[smtplib.SMTP]:
+def _session(server: SmtpServer) -> Iterator[smtplib.SMTP]:
     client = _connect(server)
     try:
         client.ehlo_or_helo_if_needed()
@@ -113,16 +121,16 @@ def _session(server: Server) -> Iterator[smtplib.SMTP]:
         if server.user is not None:
             client.login(server.user, server.password)
         yield client
-        # The mail is taken: a farewell that goes wrong must not make it look untaken.
+        # The email is accepted; a failing QUIT is not an error.
         with suppress(smtplib.SMTPException, OSError):
             client.quit()
     finally:
         client.close()
 
 
-def _announce(client: smtplib.SMTP, message: EmailMessage) -> "EmailPolicy[EmailMessage]":
-    """Say from whom and to whom, and that the mail comes; gives the policy to write it by."""
-    client.ehlo_or_helo_if_needed()  # encryption makes the server forget what it said
+def _send_envelope(client: smtplib.SMTP, message: EmailMessage) -> "EmailPolicy[EmailMessage]":
+    """Send MAIL, RCPT and DATA; return the policy by which the message must be written."""
+    client.ehlo_or_helo_if_needed()  # STARTTLS discards the first EHLO
     sender, recipient = (message[name].addresses[0].addr_spec for name in ("From", "To"))
     options: list[str] = []
     if not (sender.isascii() and recipient.isascii()):
@@ -142,26 +150,26 @@ def _announce(client: smtplib.SMTP, message: EmailMessage) -> "EmailPolicy[Email
     return SMTPUTF8 if options else SMTP
 
 
-def _answer(client: smtplib.SMTP) -> tuple[int, bytes]:
-    """Wait for what the server says to the mail: from here on it may have been taken."""
+def _read_answer(client: smtplib.SMTP) -> tuple[int, bytes]:
+    """Read the response to the message; without one, the server may have accepted the email."""
     try:
         if client.sock is not None:
-            client.sock.settimeout(ANSWER_SECONDS)
+            client.sock.settimeout(ANSWER_TIMEOUT_SECONDS)
         return client.getreply()
     except (smtplib.SMTPServerDisconnected, OSError) as error:
-        raise Unanswered(f"the mail server has the mail and does not answer ({_cause(error)})") from error
+        raise Unanswered(f"the mail server received the email but did not respond ({_cause(error)})") from error
 
 
-def _connect(server: Server) -> smtplib.SMTP:
-    # smtplib would ask the DNS for our name; a bare host name is refused by many servers, an address literal is not.
+def _connect(server: SmtpServer) -> smtplib.SMTP:
+    # smtplib would ask the DNS for our name. Many servers refuse a bare host name, but not an address literal.
     name = socket.gethostname()
     ehlo = server.ehlo or (name if "." in name else "[127.0.0.1]")
     if server.encryption is Encryption.IMPLICIT:
-        return smtplib.SMTP_SSL(server.host, server.port, ehlo, timeout=SECONDS, context=_tls(server))
-    return smtplib.SMTP(server.host, server.port, ehlo, timeout=SECONDS)
+        return smtplib.SMTP_SSL(server.host, server.port, ehlo, timeout=TIMEOUT_SECONDS, context=_tls(server))
+    return smtplib.SMTP(server.host, server.port, ehlo, timeout=TIMEOUT_SECONDS)
 
 
-def _tls(server: Server) -> ssl.SSLContext:
+def _tls(server: SmtpServer) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if not server.verify:
         context.check_hostname = False
@@ -170,41 +178,43 @@ def _tls(server: Server) -> ssl.SSLContext:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated_faults() -> Iterator[None]:
     try:
         yield
     except smtplib.SMTPRecipientsRefused as error:
         code, text = next(iter(error.recipients.values()))
-        raise _refused("the recipient", code, text) from error
+        raise _rejection("the recipient", code, text) from error
     except smtplib.SMTPDataError as error:
-        raise _refused("the message", error.smtp_code, error.smtp_error) from error
+        raise _rejection("the message", error.smtp_code, error.smtp_error) from error
     except smtplib.SMTPAuthenticationError as error:
-        raise Unavailable(f"the mail server refuses our login ({_reply(error.smtp_code, error.smtp_error)})") from error
+        raise Unavailable(
+            f"the mail server rejected the login ({_codes(error.smtp_code, error.smtp_error)})"
+        ) from error
     except smtplib.SMTPSenderRefused as error:
         raise Unavailable(
-            f"the mail server refuses EMAIL_FROM_ADDRESS ({_reply(error.smtp_code, error.smtp_error)})"
+            f"the mail server rejected EMAIL_FROM_ADDRESS ({_codes(error.smtp_code, error.smtp_error)})"
         ) from error
     except smtplib.SMTPResponseException as error:
-        raise Unavailable(f"the mail server is not ready ({_reply(error.smtp_code, error.smtp_error)})") from error
+        raise Unavailable(f"the mail server is not ready ({_codes(error.smtp_code, error.smtp_error)})") from error
     except smtplib.SMTPNotSupportedError as error:
         if "SMTPUTF8" in str(error):
-            raise Undeliverable("the address is not ASCII, and the mail server lacks SMTPUTF8") from error
-        raise Unavailable(f"the mail server lacks what SMTP_CONNECTION_URL asks for: {error}") from error
+            raise Undeliverable("the address is not ASCII, and the mail server does not support SMTPUTF8") from error
+        raise Unavailable(f"the mail server does not support what SMTP_CONNECTION_URL requires: {error}") from error
     except ssl.SSLCertVerificationError as error:
         raise Unavailable(f"the mail server's certificate is not trusted: {error.verify_message}") from error
     except UnicodeError as error:
-        raise Unavailable("SMTP_CONNECTION_URL holds a host, user or password that SMTP can't carry") from error
+        raise Unavailable("SMTP_CONNECTION_URL has a host, user or password that SMTP does not allow") from error
     except (smtplib.SMTPException, OSError) as error:
-        raise Unavailable(f"the mail server does not answer ({_cause(error)})") from error
+        raise Unavailable(f"the mail server is unavailable ({_cause(error)})") from error
 
 
-def _refused(what: str, code: int, text: bytes | str) -> Unavailable | Undeliverable:
+def _rejection(what: str, code: int, text: bytes | str) -> Unavailable | Undeliverable:
     kind = Undeliverable if code >= PERMANENT else Unavailable
-    return kind(f"the mail server refuses {what} ({_reply(code, text)})")
+    return kind(f"the mail server rejected {what} ({_codes(code, text)})")
 
 
-def _reply(code: int, text: bytes | str) -> str:
-    """Give the codes alone: a server's words often repeat the address."""
+def _codes(code: int, text: bytes | str) -> str:
+    """Return only the codes, because the text of a server often repeats the address."""
     raw = text.encode(errors="replace") if isinstance(text, str) else text
     enhanced = ENHANCED_STATUS.match(raw)
     return f"{code} {enhanced[1].decode()}" if enhanced else str(code)
@@ -212,23 +222,23 @@ def _reply(code: int, text: bytes | str) -> str:
 
 def _cause(error: Exception) -> str:
     if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):
-        return "it took too long"
+        return "timeout"
     if isinstance(error, smtplib.SMTPServerDisconnected):
         return "it closed the connection"
-    if type(error) is smtplib.SMTPException:  # smtplib's way to say that it knows none of the login methods offered
+    if type(error) is smtplib.SMTPException:  # smtplib knows none of the login methods that the server offers
         return str(error)
     return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _starttls(options: dict[str, str]) -> Encryption:
-    if _true(options, "requiretls"):
+    if _is_true(options, "requiretls"):
         return Encryption.REQUIRED
-    return Encryption.NONE if _true(options, "ignoretls") else Encryption.OFFERED
+    return Encryption.NONE if _is_true(options, "ignoretls") else Encryption.OFFERED
 
 
-def _true(options: dict[str, str], name: str) -> bool:
+def _is_true(options: dict[str, str], name: str) -> bool:
     return options.get(name, "false").lower() in {"true", "1", ""}
 
 
-def _wrong(why: str) -> Misconfigured:
-    return Misconfigured([f"SMTP_CONNECTION_URL: {why}"])
+def _misconfigured(reason: str) -> Misconfigured:
+    return Misconfigured([f"SMTP_CONNECTION_URL: {reason}"])

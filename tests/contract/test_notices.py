@@ -11,7 +11,7 @@ from sqlalchemy import Engine, Row, insert, make_url, select, update
 
 from config.events import ExportFinished, Status
 from config.tables import notices, outbox
-from notify import catch_up as missed
+from notify.catch_up import LOOK_BACK, find_published
 from notify.notices import Notice, Notices
 from runtime.database import open_database
 from runtime.migrations import migrate
@@ -41,7 +41,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def store(engine: Engine) -> Notices:
-    return Notices(engine, patience=PATIENCE, first_pause=PAUSE, lease=LEASE)
+    return Notices(engine, retry_for=PATIENCE, first_delay=PAUSE, lease=LEASE)
 
 
 def row(engine: Engine) -> Row[Any]:
@@ -50,7 +50,7 @@ def row(engine: Engine) -> Row[Any]:
 
 
 def claim(store: Notices, now: datetime) -> Notice:
-    claimed = store.claim(store.due(now, limit=1)[0], now)
+    claimed = store.claim(store.find_due(now, limit=1)[0], now)
     assert claimed is not None
     return claimed
 
@@ -62,7 +62,7 @@ def test_a_completion_becomes_a_notice_that_carries_it(engine: Engine, store: No
     assert (kept.event_id, kept.channel, kept.export_id) == ("event-1", "mail", "export-1")
     assert (kept.attempt, kept.status, kept.state, kept.attempts) == (1, "COMPLETED", "pending", 0)
     assert (kept.created_at, kept.next_attempt_at) == (NOW, NOW)
-    assert [ExportFinished.model_validate_json(each.payload) for each in store.due(NOW, limit=9)] == [completion()]
+    assert [ExportFinished.model_validate_json(each.payload) for each in store.find_due(NOW, limit=9)] == [completion()]
 
 
 @pytest.mark.parametrize("again", [{}, {"rows": 5}, {"event_id": "event-2"}])
@@ -70,7 +70,7 @@ def test_the_same_ending_is_recorded_once(store: Notices, again: dict[str, Any])
     assert store.record(completion(), NOW)
 
     assert not store.record(completion(**again), NOW)
-    assert len(store.due(NOW, limit=9)) == 1
+    assert len(store.find_due(NOW, limit=9)) == 1
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_another_ending_has_a_notice_of_its_own(store: Notices, other: dict[str,
 
 
 def test_many_at_once_record_one_and_claim_one(engine: Engine, store: Notices) -> None:
-    others = [Notices(engine, patience=PATIENCE, first_pause=PAUSE, lease=LEASE) for _ in range(6)]
+    others = [Notices(engine, retry_for=PATIENCE, first_delay=PAUSE, lease=LEASE) for _ in range(6)]
     with ThreadPoolExecutor(6) as pool:
         recorded = list(pool.map(lambda each: each.record(completion(), NOW), others))
-        due = store.due(NOW, limit=1)[0]
+        due = store.find_due(NOW, limit=1)[0]
         claimed = list(pool.map(lambda each: each.claim(due, NOW), others))
 
     assert sorted(recorded) == [False] * 5 + [True]
@@ -99,7 +99,7 @@ def test_a_claimed_notice_is_due_again_when_its_notifier_died(store: Notices) ->
     store.record(completion(), NOW)
     first = claim(store, NOW)
 
-    assert store.due(NOW + LEASE - timedelta(seconds=1), limit=9) == []
+    assert store.find_due(NOW + LEASE - timedelta(seconds=1), limit=9) == []
     assert store.next_due() == NOW + LEASE
     second = claim(store, NOW + LEASE)
     assert (first.attempts, second.attempts) == (1, 2)
@@ -109,10 +109,10 @@ def test_a_beat_extends_the_lease(store: Notices) -> None:
     store.record(completion(), NOW)
     claimed = claim(store, NOW)
 
-    assert store.beat(claimed, NOW + timedelta(seconds=10))
+    assert store.extend_lease(claimed, NOW + timedelta(seconds=10))
 
-    assert store.due(NOW + LEASE, limit=9) == []
-    assert len(store.due(NOW + LEASE + timedelta(seconds=10), limit=9)) == 1
+    assert store.find_due(NOW + LEASE, limit=9) == []
+    assert len(store.find_due(NOW + LEASE + timedelta(seconds=10), limit=9)) == 1
 
 
 def test_who_lost_the_lease_changes_nothing(engine: Engine, store: Notices) -> None:
@@ -120,7 +120,7 @@ def test_who_lost_the_lease_changes_nothing(engine: Engine, store: Notices) -> N
     zombie = claim(store, NOW)
     alive = claim(store, NOW + LEASE)
 
-    assert not store.beat(zombie, NOW)
+    assert not store.extend_lease(zombie, NOW)
     assert not store.skip(zombie, "why")
     assert not store.fail(zombie, "why")
     assert not store.postpone(zombie, "why", NOW)
@@ -134,22 +134,22 @@ def test_a_mail_that_is_out_is_sent_whoever_says_so_and_once(engine: Engine, sto
     zombie = claim(store, NOW)
     alive = claim(store, NOW + LEASE)
 
-    assert store.sent(zombie, "<1@example.com>", NOW)
+    assert store.mark_sent(zombie, "<1@example.com>", NOW)
 
-    assert not store.sent(alive, "<1@example.com>", NOW)
+    assert not store.mark_sent(alive, "<1@example.com>", NOW)
     assert not store.postpone(alive, "later", NOW)
     kept = row(engine)
     assert (kept.state, kept.message_id, kept.sent_at, kept.next_attempt_at) == ("sent", "<1@example.com>", NOW, None)
-    assert store.due(NOW + timedelta(days=9), limit=9) == []
+    assert store.find_due(NOW + timedelta(days=9), limit=9) == []
     assert store.next_due() is None
 
 
-def postpone(store: Notices, now: datetime, **options: Any) -> datetime:
+def postpone(store: Notices, now: datetime) -> datetime:
     """Claim the notice that is due and put it off; gives when it is due again."""
-    assert store.postpone(claim(store, now), "later", now, **options)
+    assert store.postpone(claim(store, now), "later", now)
     due = store.next_due()
     assert due is not None
-    assert store.due(due - timedelta(seconds=1), limit=9) == []
+    assert store.find_due(due - timedelta(seconds=1), limit=9) == []
     return due
 
 
@@ -171,7 +171,7 @@ def test_a_mail_server_that_is_away_for_an_hour_costs_a_quarter_of_an_hour_more(
         now = postpone(store, now)
 
     assert now - back <= timedelta(minutes=15)
-    assert store.sent(claim(store, now), "<1@example.com>", now)
+    assert store.mark_sent(claim(store, now), "<1@example.com>", now)
     assert row(engine).state == "sent"
 
 
@@ -179,7 +179,7 @@ def test_what_may_have_been_sent_is_tried_ever_more_rarely(store: Notices) -> No
     store.record(completion(), NOW)
     now, attempts = NOW, 0
     while not store.is_last(claimed := claim(store, now), now):
-        assert store.postpone(claimed, "no answer", now, longest=None)
+        assert store.postpone_unanswered(claimed, "no answer", now)
         now, attempts = store.next_due() or now, attempts + 1
 
     assert (now, attempts) == (NOW + PATIENCE, 15)
@@ -216,18 +216,18 @@ def test_a_notice_that_kills_its_notifiers_is_given_up_when_its_time_is_over(eng
     store.record(completion(), NOW)
     now = NOW
     while now < NOW + PATIENCE:
-        due = store.due(now, limit=9)[0]
+        due = store.find_due(now, limit=9)[0]
         assert not store.abandon(due, now)
         claimed = store.claim(due, now)
         assert claimed is not None
         now += timedelta(hours=6)
-    due = store.due(now, limit=9)[0]
+    due = store.find_due(now, limit=9)[0]
 
     assert store.claim(due, now) is None
     assert store.abandon(due, now)
     assert not store.abandon(due, now)
     assert row(engine).state == "failed"
-    assert "died" in row(engine).error
+    assert "crashed" in row(engine).error
 
 
 def test_the_longest_due_are_named_first(store: Notices) -> None:
@@ -235,14 +235,14 @@ def test_the_longest_due_are_named_first(store: Notices) -> None:
         event = completion(event_id=f"e{number}", batch_export_id=f"x{number}")
         store.record(event, NOW + timedelta(seconds=number))
 
-    assert [each.event_id for each in store.due(NOW + timedelta(seconds=9), limit=2)] == ["e1", "e2"]
+    assert [each.event_id for each in store.find_due(NOW + timedelta(seconds=9), limit=2)] == ["e1", "e2"]
 
 
 @pytest.mark.parametrize("text", ["reason with \x00 in it", "'; DROP TABLE waybill_notices; --", "日本 👩‍💻"])
 def test_any_reason_in_an_event_is_kept(store: Notices, text: str) -> None:
     store.record(completion(status=Status.FAILED, error=text), NOW)
 
-    assert ExportFinished.model_validate_json(store.due(NOW, limit=1)[0].payload).error == text
+    assert ExportFinished.model_validate_json(store.find_due(NOW, limit=1)[0].payload).error == text
 
 
 def test_completions_that_were_published_a_while_ago_are_found_again(engine: Engine) -> None:
@@ -264,7 +264,7 @@ def test_completions_that_were_published_a_while_ago_are_found_again(engine: Eng
     publish(5, timedelta(days=2))
     publish(6, timedelta(minutes=6), topic="other")
 
-    found = list(missed.published(engine, "export-completions", since=NOW - missed.LOOK_BACK, now=NOW))
+    found = list(find_published(engine, "export-completions", since=NOW - LOOK_BACK, now=NOW))
 
     assert [each.event.event_id for each in found] == ["e2", "e1"]
     assert [each.published_at for each in found] == [NOW - timedelta(minutes=7), NOW - timedelta(minutes=6)]

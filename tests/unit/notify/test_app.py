@@ -1,63 +1,42 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import Engine, Row, insert, make_url, select, update
+from sqlalchemy import Engine, Row, insert, select, update
 
 from config.metrics import Metrics
 from config.settings import Settings, load
 from config.tables import notices, outbox
 from notify.app import Notifier
-from notify.deliver import Desk, Post
+from notify.deliver import MailTransport, NotifierContext
 from notify.notices import Notices
 from notify.smtp import parse_server
-from runtime.database import open_database
 from runtime.http import Health
-from tests.support.notices import MailServer, add_export, add_user, completion, create_tables, mail_server
+from tests.support.notices import MailServer, add_export, add_user, completion
 
 SETTINGS = {"WAYBILL_LEASE_SECONDS": "1", "WAYBILL_SWEEP_SECONDS": "0.2", "KAFKA_BOOTSTRAP_SERVERS": "nowhere:1"}
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    opened = open_database(make_url(f"sqlite:///{tmp_path}/application.db"))
-    create_tables(opened)
-    add_user(opened)
-    add_export(opened, expires_at=datetime.now(UTC) + timedelta(hours=24))
-    yield opened
-    opened.dispose()
+def context(engine: Engine, context: NotifierContext) -> NotifierContext:
+    """A context with short delays, in a database with a user and an export."""
+    add_user(engine)
+    add_export(engine, expires_at=datetime.now(UTC) + timedelta(hours=24))
+    return replace(context, notices=notices_for(engine, timedelta(hours=1)))
 
 
-@pytest.fixture
-def server() -> Iterator[MailServer]:
-    with mail_server() as running:
-        yield running
+def notices_for(engine: Engine, retry_for: timedelta, lease: timedelta = timedelta(seconds=1)) -> Notices:
+    return Notices(engine, retry_for=retry_for, first_delay=timedelta(milliseconds=50), lease=lease)
 
 
-@pytest.fixture
-def desk(engine: Engine, server: MailServer) -> Desk:
-    return Desk(
-        engine,
-        patient_for(engine, timedelta(hours=1)),
-        Post(parse_server(server.url), "exports@example.com"),
-        None,
-        None,
-    )
-
-
-def patient_for(engine: Engine, patience: timedelta, lease: timedelta = timedelta(seconds=1)) -> Notices:
-    return Notices(engine, patience=patience, first_pause=timedelta(milliseconds=50), lease=lease)
-
-
-def notifier(desk: Desk, stop: asyncio.Event, settings: Settings | None = None) -> Notifier:
-    return Notifier(settings or load(SETTINGS), desk, Metrics(CollectorRegistry()), Health({}), stop)
+def notifier(context: NotifierContext, stop: asyncio.Event, settings: Settings | None = None) -> Notifier:
+    return Notifier(settings or load(SETTINGS), context, Metrics(CollectorRegistry()), Health({}), stop)
 
 
 def counted(one: Notifier) -> dict[str, float]:
@@ -65,52 +44,52 @@ def counted(one: Notifier) -> dict[str, float]:
     return {each.labels["outcome"]: each.value for each in samples if each.name.endswith("_total") and each.value}
 
 
-def rows(engine: Engine) -> list[Row[Any]]:
+def read_notices(engine: Engine) -> list[Row[Any]]:
     with engine.connect() as connection:
         return list(connection.execute(select(notices)))
 
 
 async def eventually(look: Callable[[], bool], seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
-        while not look():  # noqa: ASYNC110 (what is looked at is a table or a server: nothing rings)
+        while not look():  # noqa: ASYNC110 (a table or a server can't signal a change)
             await asyncio.sleep(0.02)
 
 
-async def sending(one: Notifier, stop: asyncio.Event, scene: Awaitable[None]) -> None:
-    """Play the scene while the notifier sends, then stop it and wait for it."""
+async def sending(one: Notifier, stop: asyncio.Event, steps: Awaitable[None]) -> None:
+    """Await the steps while the notifier sends, then stop it."""
     loop = asyncio.create_task(one.send())
     try:
-        await scene
+        await steps
     finally:
         stop.set()
         await asyncio.wait_for(loop, 20)
 
 
-def test_a_completion_that_comes_many_times_is_one_mail(engine: Engine, desk: Desk, server: MailServer) -> None:
-    async def play() -> None:
+def test_a_repeated_completion_sends_one_email(engine: Engine, context: NotifierContext, server: MailServer) -> None:
+    async def run() -> None:
         stop = asyncio.Event()
-        one = notifier(desk, stop)
+        one = notifier(context, stop)
 
-        async def scene() -> None:
+        async def steps() -> None:
             for _ in range(5):
                 await one.record(completion().encode())
-            await eventually(lambda: rows(engine)[0].state == "sent")
+            await eventually(lambda: read_notices(engine)[0].state == "sent")
             await one.record(completion().encode())
 
-        await sending(one, stop, scene())
+        await sending(one, stop, steps())
         assert counted(one) == {"sent": 1, "duplicate": 5}
 
-    asyncio.run(play())
+    asyncio.run(run())
 
     assert len(server.taken) == 1
-    assert rows(engine)[0].message_id == server.messages[0]["Message-ID"]
+    assert read_notices(engine)[0].message_id == server.messages[0]["Message-ID"]
 
 
-def test_notices_that_wait_are_counted_with_the_age_of_the_oldest(engine: Engine, desk: Desk) -> None:
-    one = notifier(desk, asyncio.Event())
+def test_gauges_show_the_open_notices_and_the_age_of_the_oldest(engine: Engine, context: NotifierContext) -> None:
+    one = notifier(context, asyncio.Event())
     for number, age in enumerate((30, 90, 60)):
         made = completion(event_id=f"e{number}", attempt=number)
-        desk.notices.record(made, datetime.now(UTC) - timedelta(seconds=age))
+        context.notices.record(made, datetime.now(UTC) - timedelta(seconds=age))
     with engine.begin() as connection:
         connection.execute(update(notices).where(notices.c.attempt == 1).values(state="sent"))
 
@@ -121,71 +100,78 @@ def test_notices_that_wait_are_counted_with_the_age_of_the_oldest(engine: Engine
     assert 60 <= (value("waybill_oldest_notice_seconds") or 0) < 90
 
 
-def test_two_notifiers_send_one_mail_each_notice(engine: Engine, desk: Desk, server: MailServer) -> None:
-    async def play() -> None:
+def test_two_notifiers_send_one_email_per_notice(engine: Engine, context: NotifierContext, server: MailServer) -> None:
+    async def run() -> None:
         stop = asyncio.Event()
-        long_leases = replace(desk, notices=patient_for(engine, timedelta(hours=1), timedelta(minutes=1)))
+        long_leases = replace(context, notices=notices_for(engine, timedelta(hours=1), timedelta(minutes=1)))
         both = [notifier(long_leases, stop), notifier(long_leases, stop)]
         for number in range(20):
             await both[0].record(completion(event_id=f"e{number}", attempt=number).encode())
 
-        async def scene() -> None:
-            await eventually(lambda: all(each.state == "sent" for each in rows(engine)))
+        async def steps() -> None:
+            await eventually(lambda: all(each.state == "sent" for each in read_notices(engine)))
 
-        await asyncio.gather(*(sending(each, stop, scene()) for each in both))
+        await asyncio.gather(*(sending(each, stop, steps()) for each in both))
         assert sum(counted(each)["sent"] for each in both if counted(each).get("sent")) == 20
 
-    asyncio.run(play())
+    asyncio.run(run())
 
     assert len({each["Message-ID"] for each in server.messages}) == len(server.taken) == 20
 
 
-def test_a_mail_that_the_server_was_not_given_yet_is_handed_over(
-    engine: Engine, desk: Desk, server: MailServer
+def test_an_email_that_the_server_has_not_received_is_released(
+    engine: Engine, context: NotifierContext, server: MailServer
 ) -> None:
-    async def play() -> None:
+    async def run() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            post = Post(parse_server(f"smtp://127.0.0.1:{silent.getsockname()[1]}"), "exports@example.com")
-            ending = notifier(replace(desk, post=post), asyncio.Event())
+            transport = MailTransport(
+                parse_server(f"smtp://127.0.0.1:{silent.getsockname()[1]}"), "exports@example.com"
+            )
+            ending = notifier(replace(context, transport=transport), asyncio.Event())
             await ending.record(completion().encode())
             sending_it = asyncio.create_task(ending.send_due())
-            await eventually(lambda: rows(engine)[0].state == "sending")
+            await eventually(lambda: read_notices(engine)[0].state == "sending")
             conversation, _ = await asyncio.to_thread(silent.accept)
-            await ending.hand_over()
-            assert (rows(engine)[0].state, rows(engine)[0].error) == ("pending", "the notifier had to end")
+            await ending.release()
+            assert (read_notices(engine)[0].state, read_notices(engine)[0].error) == (
+                "pending",
+                "the notifier shut down",
+            )
             with conversation:
                 await asyncio.to_thread(greet, conversation)
             await sending_it
         stop = asyncio.Event()
-        other = notifier(desk, stop)
-        await sending(other, stop, eventually(lambda: rows(engine)[0].state == "sent"))
+        other = notifier(context, stop)
+        await sending(other, stop, eventually(lambda: read_notices(engine)[0].state == "sent"))
 
-    asyncio.run(play())
+    asyncio.run(run())
 
     assert len(server.taken) == 1
 
 
 def greet(conversation: socket.socket) -> None:
-    """Answer as a server does until the mail itself comes, or nothing more."""
+    """Respond like a server up to the DATA command; the message itself must not follow."""
     conversation.settimeout(20)
     conversation.sendall(b"220 hello\r\n")
     for answer in (b"250 hello\r\n", b"250 OK\r\n", b"250 OK\r\n", b"354 go on\r\n"):
         if not conversation.recv(1000):
             return
         conversation.sendall(answer)
-    assert conversation.recv(1000) == b"", "a mail was sent that was handed over"
+    assert conversation.recv(1000) == b"", "an email was sent after its release"
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\xff\xfe", b"[]", b"{}", b"x" * 1_000_000])
-def test_a_malformed_completion_is_counted_and_skipped(engine: Engine, desk: Desk, value: bytes | None) -> None:
-    async def play() -> None:
-        one = notifier(desk, asyncio.Event())
+def test_a_malformed_completion_is_counted_and_skipped(
+    engine: Engine, context: NotifierContext, value: bytes | None
+) -> None:
+    async def run() -> None:
+        one = notifier(context, asyncio.Event())
         await one.record(value)
         assert counted(one) == {"malformed": 1}
 
-    asyncio.run(play())
+    asyncio.run(run())
 
-    assert rows(engine) == []
+    assert read_notices(engine) == []
 
 
 @pytest.mark.parametrize(
@@ -199,61 +185,67 @@ def test_a_malformed_completion_is_counted_and_skipped(engine: Engine, desk: Des
         {"status": "QUEUED"},
     ],
 )
-def test_a_completion_that_could_never_be_a_row_is_malformed(desk: Desk, changes: dict[str, Any]) -> None:
-    async def play() -> None:
-        one = notifier(desk, asyncio.Event())
+def test_a_completion_that_no_row_can_hold_is_malformed(context: NotifierContext, changes: dict[str, Any]) -> None:
+    async def run() -> None:
+        one = notifier(context, asyncio.Event())
         event = completion().model_dump(by_alias=True) | changes
         await one.record(completion().model_construct(**event).encode())
         assert counted(one) == {"malformed": 1}
 
-    asyncio.run(play())
+    asyncio.run(run())
 
 
-def test_trouble_is_retried_until_it_is_over(engine: Engine, desk: Desk, server: MailServer) -> None:
-    async def play() -> None:
+def test_a_temporary_failure_is_retried_until_the_email_is_sent(
+    engine: Engine, context: NotifierContext, server: MailServer
+) -> None:
+    async def run() -> None:
         stop = asyncio.Event()
-        one = notifier(desk, stop)
+        one = notifier(context, stop)
         server.rcpt = "450 4.2.0 greylisted"
 
-        async def scene() -> None:
+        async def steps() -> None:
             await one.record(completion().encode())
-            await eventually(lambda: rows(engine)[0].attempts >= 1 and rows(engine)[0].state == "pending")
+            await eventually(
+                lambda: read_notices(engine)[0].attempts >= 1 and read_notices(engine)[0].state == "pending"
+            )
             server.rcpt = "250 OK"
-            await eventually(lambda: rows(engine)[0].state == "sent")
+            await eventually(lambda: read_notices(engine)[0].state == "sent")
 
-        await sending(one, stop, scene())
+        await sending(one, stop, steps())
         retried = counted(one)["retried"]
         assert counted(one) == {"retried": retried, "sent": 1}
-        assert rows(engine)[0].attempts == retried + 1
+        assert read_notices(engine)[0].attempts == retried + 1
 
-    asyncio.run(play())
+    asyncio.run(run())
 
 
-def test_trouble_that_stays_has_failed_when_its_time_is_over(engine: Engine, desk: Desk, server: MailServer) -> None:
-    async def play() -> None:
+def test_a_lasting_failure_fails_the_notice_when_its_time_is_over(
+    engine: Engine, context: NotifierContext, server: MailServer
+) -> None:
+    async def run() -> None:
         stop = asyncio.Event()
-        one = notifier(replace(desk, notices=patient_for(engine, timedelta(seconds=1))), stop)
+        one = notifier(replace(context, notices=notices_for(engine, timedelta(seconds=1))), stop)
         server.data = "451 busy"
 
-        async def scene() -> None:
+        async def steps() -> None:
             await one.record(completion().encode())
-            await eventually(lambda: rows(engine)[0].state == "failed")
+            await eventually(lambda: read_notices(engine)[0].state == "failed")
 
-        await sending(one, stop, scene())
-        assert counted(one) == {"retried": rows(engine)[0].attempts - 1, "failed": 1}
+        await sending(one, stop, steps())
+        assert counted(one) == {"retried": read_notices(engine)[0].attempts - 1, "failed": 1}
 
-    asyncio.run(play())
+    asyncio.run(run())
 
-    assert rows(engine)[0].attempts > 3
-    assert rows(engine)[0].error == "the mail server refuses the message (451)"
+    assert read_notices(engine)[0].attempts > 3
+    assert read_notices(engine)[0].error == "the mail server rejected the message (451)"
 
 
-def test_a_slow_mail_keeps_its_lease(engine: Engine, desk: Desk, server: MailServer) -> None:
-    """The server takes three leases for its answer, and another notifier is looking for work all the time."""
+def test_a_slow_email_keeps_its_lease(engine: Engine, context: NotifierContext, server: MailServer) -> None:
+    """The server takes three leases to respond, while another notifier looks for work."""
 
-    async def play() -> None:
+    async def run() -> None:
         stop, other_stop = asyncio.Event(), asyncio.Event()
-        one, other = notifier(desk, stop), notifier(desk, other_stop)
+        one, other = notifier(context, stop), notifier(context, other_stop)
         go_on = threading.Event()
 
         async def slow() -> None:
@@ -261,7 +253,7 @@ def test_a_slow_mail_keeps_its_lease(engine: Engine, desk: Desk, server: MailSer
 
         server.answer_data = slow
 
-        async def scene() -> None:
+        async def steps() -> None:
             await one.record(completion().encode())
             await eventually(lambda: len(server.taken) == 1)
             until = datetime.now(UTC) + timedelta(seconds=3)
@@ -269,85 +261,87 @@ def test_a_slow_mail_keeps_its_lease(engine: Engine, desk: Desk, server: MailSer
                 await other.send_due()
                 await asyncio.sleep(0.05)
             go_on.set()
-            await eventually(lambda: rows(engine)[0].state == "sent")
+            await eventually(lambda: read_notices(engine)[0].state == "sent")
 
-        await sending(one, stop, scene())
+        await sending(one, stop, steps())
         assert counted(one) == {"sent": 1}
         assert counted(other) == {}
 
-    asyncio.run(play())
+    asyncio.run(run())
 
     assert len(server.taken) == 1
 
 
-def test_a_notice_of_a_dead_notifier_is_taken_over(desk: Desk, server: MailServer) -> None:
+def test_the_notice_of_a_crashed_notifier_is_taken_over(context: NotifierContext, server: MailServer) -> None:
     ago = datetime.now(UTC) - timedelta(minutes=1)
-    desk.notices.record(completion(), ago)
-    assert desk.notices.claim(desk.notices.due(ago, limit=1)[0], ago) is not None
+    context.notices.record(completion(), ago)
+    assert context.notices.claim(context.notices.find_due(ago, limit=1)[0], ago) is not None
 
-    async def play() -> None:
-        one = notifier(desk, asyncio.Event())
+    async def run() -> None:
+        one = notifier(context, asyncio.Event())
         await one.send_due()
         assert counted(one) == {"sent": 1}
 
-    asyncio.run(play())
+    asyncio.run(run())
 
     assert len(server.taken) == 1
 
 
-def test_a_notice_whose_last_attempt_died_has_failed(engine: Engine, desk: Desk, server: MailServer) -> None:
+def test_a_notice_whose_last_attempt_crashed_has_failed(
+    engine: Engine, context: NotifierContext, server: MailServer
+) -> None:
     ago = datetime.now(UTC) - timedelta(hours=1)
-    desk.notices.record(completion(), ago)
+    context.notices.record(completion(), ago)
     with engine.begin() as connection:
         connection.execute(update(notices).values(attempts=1, state="sending"))
 
-    async def play() -> None:
-        one = notifier(desk, asyncio.Event())
+    async def run() -> None:
+        one = notifier(context, asyncio.Event())
         await one.send_due()
         assert counted(one) == {"failed": 1}
 
-    asyncio.run(play())
+    asyncio.run(run())
 
     assert server.taken == []
 
 
-def test_a_mail_that_is_out_is_recorded_although_the_database_was_away(
-    engine: Engine, desk: Desk, server: MailServer
+def test_a_sent_email_is_recorded_once_the_database_is_available_again(
+    engine: Engine, context: NotifierContext, server: MailServer
 ) -> None:
-    """The table is gone when the mail is taken, and comes back: one mail, recorded as sent."""
+    """The table is missing when the email is accepted, and comes back: one email, recorded as sent."""
 
-    def lose(_: Any) -> None:
+    def drop_table(_: Any) -> None:
         with engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE waybill_notices RENAME TO elsewhere")
 
-    server.before_answer = lose
+    server.before_answer = drop_table
 
-    async def play() -> None:
+    async def run() -> None:
         stop = asyncio.Event()
-        one = notifier(desk, stop)
+        one = notifier(context, stop)
 
-        async def scene() -> None:
+        async def steps() -> None:
             await one.record(completion().encode())
             await eventually(lambda: len(server.taken) == 1)
             await asyncio.sleep(0.5)
             with engine.begin() as connection:
                 connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO waybill_notices")
-            await eventually(lambda: rows(engine)[0].state == "sent")
+            await eventually(lambda: read_notices(engine)[0].state == "sent")
 
-        await sending(one, stop, scene())
+        await sending(one, stop, steps())
         assert counted(one) == {"sent": 1}
 
-    asyncio.run(play())
+    asyncio.run(run())
 
     assert len(server.taken) == 1
 
 
-def test_a_completion_is_not_let_go_before_it_is_a_row(engine: Engine, desk: Desk) -> None:
+def test_a_completion_is_not_acknowledged_before_its_row_exists(engine: Engine, context: NotifierContext) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE waybill_notices RENAME TO elsewhere")
 
-    async def play() -> None:
-        one = notifier(desk, asyncio.Event())
+    async def run() -> None:
+        one = notifier(context, asyncio.Event())
         recording = asyncio.create_task(one.record(completion().encode()))
         done, _ = await asyncio.wait({recording}, timeout=0.5)
         assert done == set()
@@ -355,12 +349,14 @@ def test_a_completion_is_not_let_go_before_it_is_a_row(engine: Engine, desk: Des
             connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO waybill_notices")
         await asyncio.wait_for(recording, 20)
 
-    asyncio.run(play())
+    asyncio.run(run())
 
-    assert [each.state for each in rows(engine)] == ["pending"]
+    assert [each.state for each in read_notices(engine)] == ["pending"]
 
 
-def test_a_completion_that_never_came_is_found_in_the_outbox(engine: Engine, desk: Desk, server: MailServer) -> None:
+def test_a_completion_that_kafka_did_not_deliver_is_found_in_the_outbox(
+    engine: Engine, context: NotifierContext, server: MailServer
+) -> None:
     ago = datetime.now(UTC) - timedelta(minutes=10)
     values = {
         "topic": "export-completions",
@@ -372,26 +368,26 @@ def test_a_completion_that_never_came_is_found_in_the_outbox(engine: Engine, des
     with engine.begin() as connection:
         connection.execute(insert(outbox).values(values))
 
-    async def play() -> None:
-        one = notifier(desk, asyncio.Event())
+    async def run() -> None:
+        one = notifier(context, asyncio.Event())
         for _ in range(2):
-            await one.look_for_missed()
+            await one.catch_up()
         await one.send_due()
         await one.record(completion().encode())
         assert counted(one) == {"sent": 1, "duplicate": 1}
 
-    asyncio.run(play())
+    asyncio.run(run())
 
     assert len(server.taken) == 1
 
 
-def test_without_mail_settings_notices_are_skipped(engine: Engine, desk: Desk) -> None:
-    async def play() -> None:
-        one = notifier(replace(desk, post=None), asyncio.Event())
+def test_without_mail_settings_notices_are_skipped(engine: Engine, context: NotifierContext) -> None:
+    async def run() -> None:
+        one = notifier(replace(context, transport=None), asyncio.Event())
         await one.record(completion().encode())
         await one.send_due()
         assert counted(one) == {"skipped": 1}
 
-    asyncio.run(play())
+    asyncio.run(run())
 
-    assert [each.state for each in rows(engine)] == ["skipped"]
+    assert [each.state for each in read_notices(engine)] == ["skipped"]

@@ -8,8 +8,8 @@ import pytest
 
 from config.events import Status
 from config.settings import Misconfigured
-from notify import compose as mail
-from notify.errors import Undeliverable
+from notify.compose import EmailContent, compose_email, sender_address
+from notify.smtp import Undeliverable
 from tests.support.notices import NOW, SHA256, URL, completion
 
 PAGE = "https://app.example.com/project/project-1/settings/exports"
@@ -17,7 +17,7 @@ FAILED: dict[str, Any] = {"status": Status.FAILED, "sha256": None, "rows": 0, "b
 
 
 class Page(HTMLParser):
-    """What a reader of HTML makes of it: the tags, the links, and the visible text."""
+    """The tags, the links and the visible text of an HTML document."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def letter(**changes: Any) -> mail.Letter:
+def content(**changes: Any) -> EmailContent:
     given: dict[str, Any] = {
         "recipient": "ada@example.com",
         "user_name": "Ada Lovelace",
@@ -44,12 +44,12 @@ def letter(**changes: Any) -> mail.Letter:
         "page": PAGE,
         "expires_at": NOW + timedelta(hours=24),
     }
-    return mail.Letter(**(given | changes))
+    return EmailContent(**(given | changes))
 
 
-def arrive(event: dict[str, Any] | None = None, sender: str = "exports@example.com", **changes: Any) -> EmailMessage:
-    """Compose a mail and read it back from its bytes, as a receiver does."""
-    composed = mail.compose(completion(**(event or {})), letter(**changes), sender=sender, now=NOW)
+def receive(event: dict[str, Any] | None = None, sender: str = "exports@example.com", **changes: Any) -> EmailMessage:
+    """Compose an email and parse its bytes, as a receiver does."""
+    composed = compose_email(completion(**(event or {})), content(**changes), sender=sender, now=NOW)
     return message_from_bytes(composed.as_bytes(), policy=policy.default)
 
 
@@ -59,8 +59,8 @@ def part(message: EmailMessage, kind: str) -> str:
     return str(body.get_content())
 
 
-def test_a_ready_mail_says_all_that_the_user_needs() -> None:
-    message = arrive()
+def test_the_email_of_a_completed_export_contains_what_the_user_needs() -> None:
+    message = receive()
 
     assert message["Subject"] == "Your data export is ready"
     assert message["From"] == "Data exports <exports@example.com>"
@@ -86,8 +86,8 @@ def test_a_ready_mail_says_all_that_the_user_needs() -> None:
     assert URL in part(message, "plain").splitlines()
 
 
-def test_a_failed_mail_gives_the_reason_and_no_file() -> None:
-    message = arrive(FAILED | {"error": "Column <latncy> is not known"}, url=None, expires_at=None)
+def test_the_email_of_a_failed_export_contains_the_reason_and_no_file() -> None:
+    message = receive(FAILED | {"error": "Column <latncy> is not known"}, url=None, expires_at=None)
 
     assert message["Subject"] == "Your data export failed"
     page = Page(part(message, "html"))
@@ -99,23 +99,23 @@ def test_a_failed_mail_gives_the_reason_and_no_file() -> None:
 
 
 def test_a_failure_without_a_reason_is_an_internal_error() -> None:
-    assert "An internal error occurred" in part(arrive(FAILED), "plain")
+    assert "An internal error occurred" in part(receive(FAILED), "plain")
 
 
 def test_without_a_page_there_is_no_link_to_it() -> None:
-    assert Page(part(arrive(page=None), "html")).links == [URL]
-    assert Page(part(arrive(FAILED, page=None, url=None), "html")).links == []
+    assert Page(part(receive(page=None), "html")).links == [URL]
+    assert Page(part(receive(FAILED, page=None, url=None), "html")).links == []
 
 
 def test_without_a_link_the_button_opens_the_page() -> None:
-    message = arrive(url=None)
+    message = receive(url=None)
 
     assert Page(part(message, "html")).links == [PAGE]
     assert PAGE in part(message, "plain").splitlines()
 
 
 def test_an_incomplete_file_is_announced() -> None:
-    message = arrive({"truncated": True, "rows": 1_000})
+    message = receive({"truncated": True, "rows": 1_000})
 
     for text in (part(message, "plain"), Page(part(message, "html")).text):
         assert "incomplete: it contains the first 1,000 rows, the limit for one export" in text
@@ -123,7 +123,7 @@ def test_an_incomplete_file_is_announced() -> None:
 
 @pytest.mark.parametrize("name", [None, "", " \r\n "])
 def test_a_user_without_a_name_is_greeted_without_one(name: str | None) -> None:
-    message = arrive(user_name=name)
+    message = receive(user_name=name)
 
     assert part(message, "plain").splitlines()[0] == "Hello,"
     assert "Hello," in Page(part(message, "html")).text.splitlines()
@@ -142,9 +142,9 @@ def test_a_user_without_a_name_is_greeted_without_one(name: str | None) -> None:
         "👩‍💻 日本語 العربية",
     ],
 )
-def test_odd_names_do_no_harm(field: str, name: str) -> None:
+def test_names_cannot_inject_headers_markup_or_templates(field: str, name: str) -> None:
     changes: dict[str, Any] = {field: name}
-    harmless, odd = arrive(), arrive(**changes)
+    harmless, odd = receive(), receive(**changes)
 
     assert odd.keys() == harmless.keys()
     assert odd["Subject"] == harmless["Subject"]
@@ -155,17 +155,17 @@ def test_odd_names_do_no_harm(field: str, name: str) -> None:
     assert len(odd.as_bytes()) < 20_000
 
 
-def test_a_url_can_not_leave_its_attribute() -> None:
-    page = Page(part(arrive(url="https://files.example.com/%22?a=1&b='x'"), "html"))
+def test_a_url_cannot_leave_its_attribute() -> None:
+    page = Page(part(receive(url="https://files.example.com/%22?a=1&b='x'"), "html"))
 
     assert page.links[0] == "https://files.example.com/%22?a=1&b='x'"
     assert "img" not in page.tags
 
 
 def test_no_line_on_the_wire_is_too_long() -> None:
-    odd = mail.compose(
+    odd = compose_email(
         completion(),
-        letter(export_name="x" * 900, url="https://files.example.com/" + "y" * 3_000),
+        content(export_name="x" * 900, url="https://files.example.com/" + "y" * 3_000),
         sender="exports@example.com",
         now=NOW,
     )
@@ -175,10 +175,10 @@ def test_no_line_on_the_wire_is_too_long() -> None:
 
 
 def test_the_same_event_has_the_same_message_id_and_another_has_another() -> None:
-    first, again = arrive()["Message-ID"], arrive({"rows": 1})["Message-ID"]
+    first, again = receive()["Message-ID"], receive({"rows": 1})["Message-ID"]
 
     assert first == again
-    assert first != arrive({"event_id": "event-2"})["Message-ID"]
+    assert first != receive({"event_id": "event-2"})["Message-ID"]
     assert first.endswith("@example.com>")
 
 
@@ -192,8 +192,8 @@ def test_the_same_event_has_the_same_message_id_and_another_has_another() -> Non
         ("x" * 64 + "@" + ".".join(["y" * 60] * 4), "x" * 64 + "@" + ".".join(["y" * 60] * 4)),
     ],
 )
-def test_addresses_arrive_whole(given: str, arrives: str) -> None:
-    assert [each.addr_spec for each in arrive(recipient=given)["To"].addresses] == [arrives]
+def test_a_valid_address_is_kept(given: str, arrives: str) -> None:
+    assert [each.addr_spec for each in receive(recipient=given)["To"].addresses] == [arrives]
 
 
 @pytest.mark.parametrize(
@@ -212,21 +212,21 @@ def test_addresses_arrive_whole(given: str, arrives: str) -> None:
         "ada@exa..mple.com",
     ],
 )
-def test_what_is_no_address_is_undeliverable_and_not_quoted(address: str) -> None:
-    with pytest.raises(Undeliverable, match="not a mail address") as raised:
-        arrive(recipient=address)
+def test_an_invalid_address_is_undeliverable_and_not_quoted(address: str) -> None:
+    with pytest.raises(Undeliverable, match="not an email address") as raised:
+        receive(recipient=address)
 
     assert "example" not in str(raised.value)
 
 
 def test_the_sender_may_have_a_name() -> None:
-    message = arrive(sender='"Exports, Ünited" <exports@example.com>')
+    message = receive(sender='"Exports, Ünited" <exports@example.com>')
 
     assert [(each.display_name, each.addr_spec) for each in message["From"].addresses] == [
         ("Exports, Ünited", "exports@example.com")
     ]
 
 
-def test_a_wrong_sender_is_a_wrong_setting() -> None:
-    with pytest.raises(Misconfigured, match="EMAIL_FROM_ADDRESS is not a mail address"):
-        mail.sender_address("nobody")
+def test_an_invalid_sender_is_a_misconfiguration() -> None:
+    with pytest.raises(Misconfigured, match="EMAIL_FROM_ADDRESS is not an email address"):
+        sender_address("nobody")

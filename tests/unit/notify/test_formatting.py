@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from notify import formatting as text
+from notify import formatting
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from notify import formatting as text
     ],
 )
 def test_a_text_becomes_one_line(given: str | None, expected: str) -> None:
-    assert text.one_line(given, limit=40) == expected
+    assert formatting.one_line(given, limit=40) == expected
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def test_a_text_becomes_one_line(given: str | None, expected: str) -> None:
         (10**19, "10000.0 PB"),
     ],
 )
-def test_sizes_are_written_for_people(count: int, expected: str) -> None:
-    assert text.size(count) == expected
+def test_sizes_are_formatted_in_decimal_units(count: int, expected: str) -> None:
+    assert formatting.format_size(count) == expected
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, "0 rows"), (1, "1 row"), (1_500_000, "1,500,000 rows")])
-def test_rows_are_written_for_people(count: int, expected: str) -> None:
-    assert text.rows(count) == expected
+def test_rows_are_formatted_with_separators(count: int, expected: str) -> None:
+    assert formatting.format_rows(count) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,15 @@ def test_rows_are_written_for_people(count: int, expected: str) -> None:
         (timedelta(days=7), "168 hours"),
     ],
 )
-def test_spans_are_written_for_people(length: timedelta, expected: str) -> None:
-    assert text.span(length) == expected
+def test_durations_are_formatted_in_minutes_or_hours(length: timedelta, expected: str) -> None:
+    assert formatting.format_duration(length) == expected
 
 
-def test_an_instant_is_written_in_utc() -> None:
-    assert text.instant(datetime(2026, 3, 1, 9, 5, tzinfo=UTC)) == "1 March 2026, 09:05 UTC"
+def test_an_instant_is_formatted_in_utc() -> None:
+    assert formatting.format_instant(datetime(2026, 3, 1, 9, 5, tzinfo=UTC)) == "1 March 2026, 09:05 UTC"
     assert (
-        text.instant(datetime(2026, 3, 1, 1, 5, tzinfo=timezone(timedelta(hours=2)))) == "28 February 2026, 23:05 UTC"
+        formatting.format_instant(datetime(2026, 3, 1, 1, 5, tzinfo=timezone(timedelta(hours=2))))
+        == "28 February 2026, 23:05 UTC"
     )
 
 
@@ -83,5 +84,5 @@ def test_an_instant_is_written_in_utc() -> None:
         (None, None),
     ],
 )
-def test_only_links_that_are_safe_to_click_on_pass(url: str | None, expected: str | None) -> None:
-    assert text.link(url) == expected
+def test_only_links_that_are_safe_to_click_are_kept(url: str | None, expected: str | None) -> None:
+    assert formatting.safe_link(url) == expected

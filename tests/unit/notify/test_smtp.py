@@ -4,7 +4,6 @@ import ssl
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
 from email.message import EmailMessage
 from email.policy import SMTP
 from pathlib import Path
@@ -14,19 +13,13 @@ from urllib.parse import quote
 import pytest
 from aiosmtpd.smtp import AuthResult
 
+from config.errors import Unavailable
 from config.settings import Misconfigured
 from notify import smtp
-from notify.errors import Unanswered, Unavailable, Undeliverable
-from notify.smtp import Encryption, Server, parse_server
+from notify.smtp import Encryption, SmtpServer, Unanswered, Undeliverable, parse_server
 from tests.support.notices import CUT, MailServer, closed_port, mail_server
 
 ADDRESS = "ada.secret@example.com"
-
-
-@pytest.fixture
-def server() -> Iterator[MailServer]:
-    with mail_server(enable_SMTPUTF8=True) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +53,16 @@ def message(recipient: str = ADDRESS) -> EmailMessage:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("smtp://mail.example", Server("mail.example", 587, Encryption.OFFERED)),
-        ("smtp://mail.example:25/", Server("mail.example", 25, Encryption.OFFERED)),
-        ("smtps://mail.example", Server("mail.example", 465, Encryption.IMPLICIT)),
-        ("smtp://mail.example:465/?secure=true", Server("mail.example", 465, Encryption.IMPLICIT)),
-        ("smtp://mail.example?requireTLS=true", Server("mail.example", 587, Encryption.REQUIRED)),
-        ("smtp://mail.example?requireTls=false", Server("mail.example", 587, Encryption.OFFERED)),
-        ("smtp://mail.example?ignoreTLS=true&pool=true", Server("mail.example", 587, Encryption.NONE)),
+        ("smtp://mail.example", SmtpServer("mail.example", 587, Encryption.OFFERED)),
+        ("smtp://mail.example:25/", SmtpServer("mail.example", 25, Encryption.OFFERED)),
+        ("smtps://mail.example", SmtpServer("mail.example", 465, Encryption.IMPLICIT)),
+        ("smtp://mail.example:465/?secure=true", SmtpServer("mail.example", 465, Encryption.IMPLICIT)),
+        ("smtp://mail.example?requireTLS=true", SmtpServer("mail.example", 587, Encryption.REQUIRED)),
+        ("smtp://mail.example?requireTls=false", SmtpServer("mail.example", 587, Encryption.OFFERED)),
+        ("smtp://mail.example?ignoreTLS=true&pool=true", SmtpServer("mail.example", 587, Encryption.NONE)),
         (
             "smtps://ada%40example.com:p%40ss%2Fw%3Ard@mail.example:2465?tls.rejectUnauthorized=false&name=me.example",
-            Server(
+            SmtpServer(
                 "mail.example",
                 2465,
                 Encryption.IMPLICIT,
@@ -79,17 +72,17 @@ def message(recipient: str = ADDRESS) -> EmailMessage:
                 ehlo="me.example",
             ),
         ),
-        ("smtp://[::1]:2525", Server("::1", 2525, Encryption.OFFERED)),
+        ("smtp://[::1]:2525", SmtpServer("::1", 2525, Encryption.OFFERED)),
     ],
 )
-def test_the_url_says_how_to_connect(url: str, expected: Server) -> None:
+def test_the_url_sets_host_port_encryption_and_login(url: str, expected: SmtpServer) -> None:
     assert parse_server(url) == expected
 
 
 @pytest.mark.parametrize(
     "url", ["smtp://", "smtp://user:hunter2/@mail.example", "smtp://mail.example:port", "smtp://[::1", "http://x"]
 )
-def test_a_wrong_url_is_refused_without_being_quoted(url: str) -> None:
+def test_an_invalid_url_is_rejected_and_not_quoted(url: str) -> None:
     with pytest.raises(Misconfigured, match="SMTP_CONNECTION_URL: ") as raised:
         parse_server(url)
 
@@ -101,7 +94,7 @@ def test_the_password_is_not_in_the_repr() -> None:
     assert "hunter2" not in repr(parse_server("smtp://ada:hunter2@mail.example"))
 
 
-def test_a_mail_is_handed_over(server: MailServer) -> None:
+def test_an_email_is_delivered(server: MailServer) -> None:
     smtp.send(parse_server(server.url), message())
 
     assert [each["Subject"] for each in server.messages] == ["Ready"]
@@ -109,7 +102,7 @@ def test_a_mail_is_handed_over(server: MailServer) -> None:
 
 
 @pytest.mark.parametrize("answer", ["421 later", "554 no", CUT])
-def test_a_mail_that_was_taken_stays_taken_whatever_the_farewell(server: MailServer, answer: str) -> None:
+def test_an_accepted_email_stays_accepted_when_quit_fails(server: MailServer, answer: str) -> None:
     server.quit = answer
 
     smtp.send(parse_server(server.url), message())
@@ -120,17 +113,17 @@ def test_a_mail_that_was_taken_stays_taken_whatever_the_farewell(server: MailSer
 @pytest.mark.parametrize(
     ("step", "answer", "raised", "words"),
     [
-        ("rcpt", "550 5.1.1 <ada.secret@example.com> unknown", Undeliverable, "refuses the recipient (550 5.1.1)"),
-        ("rcpt", "450 4.2.0 greylisted, ada.secret", Unavailable, "refuses the recipient (450 4.2.0)"),
-        ("rcpt", "421 go away", Unavailable, "refuses the recipient (421)"),
-        ("rcpt", "552 5.2.2 mailbox full", Undeliverable, "refuses the recipient (552 5.2.2)"),
-        ("data", "554 5.7.1 spam from ada.secret", Undeliverable, "refuses the message (554 5.7.1)"),
-        ("data", "451 4.3.0 try later", Unavailable, "refuses the message (451 4.3.0)"),
-        ("mail", "550 5.7.0 not you", Unavailable, "refuses EMAIL_FROM_ADDRESS (550 5.7.0)"),
-        ("mail", "451 busy", Unavailable, "refuses EMAIL_FROM_ADDRESS (451)"),
+        ("rcpt", "550 5.1.1 <ada.secret@example.com> unknown", Undeliverable, "rejected the recipient (550 5.1.1)"),
+        ("rcpt", "450 4.2.0 greylisted, ada.secret", Unavailable, "rejected the recipient (450 4.2.0)"),
+        ("rcpt", "421 go away", Unavailable, "rejected the recipient (421)"),
+        ("rcpt", "552 5.2.2 mailbox full", Undeliverable, "rejected the recipient (552 5.2.2)"),
+        ("data", "554 5.7.1 spam from ada.secret", Undeliverable, "rejected the message (554 5.7.1)"),
+        ("data", "451 4.3.0 try later", Unavailable, "rejected the message (451 4.3.0)"),
+        ("mail", "550 5.7.0 not you", Unavailable, "rejected EMAIL_FROM_ADDRESS (550 5.7.0)"),
+        ("mail", "451 busy", Unavailable, "rejected EMAIL_FROM_ADDRESS (451)"),
     ],
 )
-def test_refusals_are_sorted_and_told_without_addresses(
+def test_rejections_are_sorted_by_code_and_contain_no_address(
     server: MailServer, step: str, answer: str, raised: type[Exception], words: str
 ) -> None:
     setattr(server, step, answer)
@@ -143,27 +136,27 @@ def test_refusals_are_sorted_and_told_without_addresses(
     assert server.taken == []
 
 
-def test_a_connection_that_dies_before_the_answer_is_for_later(server: MailServer) -> None:
+def test_a_connection_lost_before_the_response_is_unanswered(server: MailServer) -> None:
     server.before_answer = lambda transport: transport.abort()
 
-    with pytest.raises(Unanswered, match=r"has the mail and does not answer \(it closed the connection\)"):
+    with pytest.raises(Unanswered, match=r"received the email but did not respond \(it closed the connection\)"):
         smtp.send(parse_server(server.url), message())
 
     assert len(server.taken) == 1
 
 
-def test_a_server_that_thinks_about_a_mail_is_waited_for(server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smtp, "SECONDS", 2.0)
+def test_the_response_to_the_message_has_a_longer_timeout(server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smtp, "TIMEOUT_SECONDS", 2.0)
     server.answer_data = lambda: asyncio.sleep(3)
 
     smtp.send(parse_server(server.url), message())
 
-    monkeypatch.setattr(smtp, "ANSWER_SECONDS", 0.2)
-    with pytest.raises(Unanswered, match="it took too long"):
+    monkeypatch.setattr(smtp, "ANSWER_TIMEOUT_SECONDS", 0.2)
+    with pytest.raises(Unanswered, match="timeout"):
         smtp.send(parse_server(server.url), message())
 
 
-def test_a_connection_that_dies_in_the_middle_of_the_mail_is_for_later_and_nothing_was_sent() -> None:
+def test_a_connection_lost_within_the_message_is_retried() -> None:
     def cut(listening: socket.socket) -> None:
         connection, _ = listening.accept()
         with connection, connection.makefile("rwb") as lines:
@@ -179,12 +172,12 @@ def test_a_connection_that_dies_in_the_middle_of_the_mail_is_for_later_and_nothi
         thread.start()
         large = message()
         large.set_content("line\n" * 4_000_000, cte="quoted-printable")
-        with pytest.raises(Unavailable, match="does not answer"):
+        with pytest.raises(Unavailable, match="is unavailable"):
             smtp.send(parse_server(f"smtp://127.0.0.1:{listening.getsockname()[1]}"), large)
         thread.join(20)
 
 
-def test_lines_that_begin_with_a_dot_arrive_as_they_are(server: MailServer) -> None:
+def test_lines_that_begin_with_a_dot_arrive_unchanged(server: MailServer) -> None:
     dotted = message()
     dotted.set_content(".\n..\n.text\n\n.", cte="quoted-printable")
 
@@ -193,31 +186,34 @@ def test_lines_that_begin_with_a_dot_arrive_as_they_are(server: MailServer) -> N
     assert server.messages[0].get_content() == ".\r\n..\r\n.text\r\n\r\n.\r\n"
 
 
-def test_no_server_is_for_later() -> None:
+def test_a_refused_connection_is_retried() -> None:
     with pytest.raises(Unavailable, match="Connection refused"):
         smtp.send(parse_server(f"smtp://127.0.0.1:{closed_port()}"), message())
 
 
-def test_a_server_that_says_nothing_is_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smtp, "SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(Unavailable, match="does not answer"):
+def test_a_silent_server_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smtp, "TIMEOUT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(Unavailable, match="is unavailable"):
         smtp.send(parse_server(f"smtp://127.0.0.1:{silent.getsockname()[1]}"), message())
 
 
-def test_a_name_beyond_ascii_goes_to_a_server_that_takes_it(server: MailServer) -> None:
+def test_a_non_ascii_address_is_sent_to_a_server_with_smtputf8(server: MailServer) -> None:
     smtp.send(parse_server(server.url), message("zoë@example.com"))
 
     assert server.recipients == ["zoë@example.com"]
     assert [each["To"] for each in server.messages] == ["zoë@example.com"]
 
 
-def test_a_name_beyond_ascii_fails_for_good_where_the_server_lacks_smtputf8() -> None:
-    with mail_server() as plain, pytest.raises(Undeliverable, match="not ASCII, and the mail server lacks SMTPUTF8"):
+def test_a_non_ascii_address_is_undeliverable_without_smtputf8() -> None:
+    with (
+        mail_server() as plain,
+        pytest.raises(Undeliverable, match="does not support SMTPUTF8"),
+    ):
         smtp.send(parse_server(plain.url), message("zoë@example.com"))
 
 
 @pytest.mark.parametrize(("password", "taken"), [("right p@ss", 1), ("wrong", 0)])
-def test_a_login_uses_the_url_and_a_wrong_one_is_for_later(password: str, taken: int) -> None:
+def test_the_login_of_the_url_is_used_and_a_rejected_one_is_retried(password: str, taken: int) -> None:
     logins: list[tuple[bytes, bytes]] = []
 
     def authenticate(_: object, __: object, ___: object, ____: str, login: Any) -> AuthResult:
@@ -229,37 +225,37 @@ def test_a_login_uses_the_url_and_a_wrong_one_is_for_later(password: str, taken:
         if taken:
             smtp.send(named, message())
         else:
-            with pytest.raises(Unavailable, match=r"refuses our login \(535 5.7.8\)"):
+            with pytest.raises(Unavailable, match=r"rejected the login \(535 5.7.8\)"):
                 smtp.send(named, message())
 
     assert (b"ada", password.encode()) in logins
     assert len(running.taken) == taken
 
 
-def test_a_login_that_the_server_does_not_offer_is_for_later(server: MailServer) -> None:
+def test_a_login_that_the_server_does_not_offer_is_retried(server: MailServer) -> None:
     with pytest.raises(Unavailable, match="SMTP AUTH extension not supported"):
         smtp.check(parse_server(f"smtp://ada:pass@127.0.0.1:{server.port}"))
 
 
-def test_a_login_beyond_ascii_is_for_later() -> None:
+def test_a_non_ascii_login_is_retried() -> None:
     with (
         mail_server(authenticator=lambda *_: AuthResult(success=True), auth_require_tls=False) as running,
-        pytest.raises(Unavailable, match="can't carry"),
+        pytest.raises(Unavailable, match="does not allow"),
     ):
         smtp.check(parse_server(f"smtp://ada:p%C3%A4ss@127.0.0.1:{running.port}"))
 
 
-def test_encryption_that_is_required_and_not_offered_is_for_later(server: MailServer) -> None:
+def test_encryption_that_is_required_and_not_offered_is_retried(server: MailServer) -> None:
     with pytest.raises(Unavailable, match="STARTTLS"):
         smtp.send(parse_server(f"{server.url}?requireTLS=true"), message())
 
     assert server.taken == []
 
 
-def test_starttls_is_used_where_offered_and_the_certificate_is_checked(
+def test_starttls_is_used_if_offered_and_the_certificate_is_checked(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The server takes mail on encrypted connections alone.
+    # The server accepts emails on encrypted connections only.
     with mail_server(tls_context=tls(certificate), require_starttls=True) as running:
         with pytest.raises(Unavailable, match="certificate is not trusted"):
             smtp.send(parse_server(running.url), message())
