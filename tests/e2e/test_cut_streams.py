@@ -17,11 +17,11 @@ from embedded.schema import create
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.services.stacks import Stack
-from tests.support.barrier import Gate
+from tests.support.barrier import Barrier
 from tests.support.daemons import daemon, eventually
 from tests.support.exports import letters, row_of, runs_of
-from tests.support.http_proxy import Act, door
-from tests.support.responses import cut_at, ends_at, hold
+from tests.support.http_proxy import Responder, http_proxy
+from tests.support.responses import cut_at, end_at, hold
 from tests.support.selection import reads_rows
 
 ROWS = 700
@@ -38,9 +38,9 @@ MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMI
 TAGGED = b"\r\n__exception__\r\nabcdefghijklmnop\r\n" + MEMORY + b"100 abcdefghijklmnop\r\n__exception__\r\n"
 FAULTS = {
     "the connection is cut": cut_at(FAR),
-    "the stream ends early": ends_at(FAR),
-    "an exception follows the rows": ends_at(FAR, lambda: iter([MEMORY])),
-    "a tagged exception follows the rows": ends_at(FAR, lambda: iter([TAGGED])),
+    "the stream ends early": end_at(FAR),
+    "an exception follows the rows": end_at(FAR, lambda: iter([MEMORY])),
+    "a tagged exception follows the rows": end_at(FAR, lambda: iter([TAGGED])),
 }
 
 
@@ -59,9 +59,9 @@ def engine(stack: Stack) -> Iterator[Engine]:
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_stream_that_is_not_whole_leaves_nothing_and_the_retry_succeeds(
-    stack: Stack, engine: Engine, tmp_path: Path, fault: Act
+    stack: Stack, engine: Engine, tmp_path: Path, fault: Responder
 ) -> None:
-    export_id, gate = uuid.uuid4().hex, Gate()
+    export_id, barrier = uuid.uuid4().hex, Barrier()
     row: dict[str, Any] = {
         "id": export_id,
         "project_id": "demo",
@@ -72,18 +72,18 @@ def test_a_stream_that_is_not_whole_leaves_nothing_and_the_retry_succeeds(
     }
     row |= {"query": {"tableName": "traces", "filter": [], "orderBy": None}, "created_at": datetime.now(UTC)}
 
-    with door(stack.environment()["CLICKHOUSE_URL"]) as clickhouse:
+    with http_proxy(stack.environment()["CLICKHOUSE_URL"]) as clickhouse:
         failing = clickhouse.add(reads_rows, fault, times=1)
-        clickhouse.add(lambda _: failing.done == 1, hold(gate))
+        clickhouse.add(lambda _: failing.done == 1, hold(barrier))
         environment = stack.environment() | QUICK | {"CLICKHOUSE_URL": clickhouse.url}
         with daemon("consumer", tmp_path, environment, wait=False):
             with engine.begin() as connection:
                 connection.execute(insert(batch_exports).values(row))
-            gate.reached()
+            barrier.wait_until_reached()
             first = runs_of(engine, export_id)[0]
             assert (first["outcome"], first["error_class"]) == ("retry", "unavailable")
             assert (stack.objects(), stack.uploads(), letters(engine)) == ({}, [], [])
-            gate.open()
+            barrier.release()
             eventually(lambda: row_of(engine, export_id)["status"] == "COMPLETED", what="the retry completes")
 
     assert [run["outcome"] for run in runs_of(engine, export_id)] == ["retry", "completed"]

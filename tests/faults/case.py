@@ -1,4 +1,4 @@
-"""A case of the fault suite: what goes wrong, and what is promised all the same."""
+"""A case of the fault suite: a fault, and what must hold in spite of it."""
 
 import os
 import secrets
@@ -7,45 +7,49 @@ from dataclasses import dataclass
 from random import Random
 
 from tests.faults import invariants
-from tests.faults.system import Scene
+from tests.faults.system import System
 
 SEED = os.environ.get("FAULT_SEED") or secrets.token_hex(4)
 ROUNDS = int(os.environ.get("FAULT_ROUNDS") or 1)
 FULL = os.environ.get("FAULT_FULL") == "1"
-"""Whether waits are as long as the table says; else they are scaled down."""
+"""Whether waits are as long as the case names say; otherwise they are scaled down."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """`do` asks for exports and lets the fault happen; what is promised is looked at once all is well again.
+    """`run` requests exports and injects the fault; the expectation is checked after all faults are healed.
 
-    `scaled` says what is shorter than in life.
+    `scaled` names what is shorter than in production.
     """
 
     name: str
-    do: Callable[[Scene], None]
-    promise: invariants.Promise = invariants.COMPLETED
+    run: Callable[[System], None]
+    expectation: invariants.Expectation = invariants.COMPLETED
     scaled: str = ""
 
 
-def play(case: Case, scene: Scene, number: int) -> None:
-    """Play one round of a case, and see that every promise is kept."""
-    scene.random = Random(f"{SEED}/{case.name}/{number}")
-    scene.asked.clear()
-    scene.servers.heal()
-    of_others = invariants.mails_of_others(scene)
+def run_case(case: Case, system: System, number: int) -> None:
+    """Run one round of a case, and check every invariant."""
+    system.random = Random(f"{SEED}/{case.name}/{number}")
+    system.requested.clear()
+    system.servers.heal()
+    uncounted_before = invariants.uncounted_emails(system)
     try:
-        case.do(scene)
-        scene.servers.heal()
-        invariants.settled(scene, scene.asked)
-        problems = invariants.eventually_none(lambda: _broken(scene, case.promise))
-        problems += invariants.eventually_none(lambda: invariants.uncounted(scene, of_others))
+        case.run(system)
+        system.servers.heal()
+        invariants.wait_until_settled(system, system.requested)
+        problems = invariants.eventually_none(lambda: _violations(system, case.expectation))
+        problems += invariants.eventually_none(lambda: invariants.metric_differences(system, uncounted_before))
     finally:
-        scene.servers.heal()
-        scene.muster()
+        system.servers.heal()
+        system.restore_daemons()
     assert problems == [], f"{problems} (FAULT_SEED={SEED}, round {number})"
 
 
-def _broken(scene: Scene, promise: invariants.Promise) -> list[str]:
-    seen = invariants.look(scene)
-    return [f"{each}: {why}" for each in scene.asked for why in invariants.broken(scene, seen, each, promise)]
+def _violations(system: System, expectation: invariants.Expectation) -> list[str]:
+    observed = invariants.observe(system)
+    return [
+        f"{each}: {why}"
+        for each in system.requested
+        for why in invariants.violations(system, observed, each, expectation)
+    ]

@@ -1,4 +1,4 @@
-"""The faults of the soak: each does its harm for some seconds; servers and proxies are healed after it."""
+"""The faults of the soak test: each lasts for some seconds; servers and proxies are healed after it."""
 
 import contextlib
 import signal
@@ -7,13 +7,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults.servers import Switched
-from tests.faults.system import LEASE, Scene
+from tests.faults.servers import RestartableServer
+from tests.faults.system import LEASE, System
 from tests.support import selection
 from tests.support.daemons import Daemon
-from tests.support.http_proxy import Answer, Ask
-from tests.support.responses import but_first_do, cut, cut_at, ends_at, refuse, slowly
-from tests.support.tcp_proxy import Weather, Wire
+from tests.support.http_proxy import Forward, Response
+from tests.support.responses import after_forwarding, cut, cut_at, end_at, refuse, slowly
+from tests.support.tcp_proxy import Conditions, TcpProxy
 
 STARTERS = 3
 NUMBERS = {"consumer": 3, "notify": 2}
@@ -22,137 +22,141 @@ MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMI
 
 
 @dataclass
-class Crew:
-    """The daemons of the soak, kept at their number."""
+class Daemons:
+    """The daemons of the soak test, kept at their number."""
 
-    scene: Scene
+    system: System
 
-    _coming: list[tuple[str, Future[Daemon]]] = field(default_factory=list)
-    # The kernel ends a daemon with the thread that started it: these live on.
+    _starting: list[tuple[str, Future[Daemon]]] = field(default_factory=list)
+    # The kernel kills a daemon when the thread that started it ends: these threads stay.
     _starters: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(STARTERS))
 
-    def muster(self) -> None:
-        """Have whoever has ended started anew, and do not wait for it."""
+    def start_missing(self) -> None:
+        """Start daemons in place of those that ended, without waiting for them."""
         for name, number in NUMBERS.items():
-            coming = [each for each, started in self._coming if each == name and not started.done()]
-            for _ in range(number - len(self.scene.living(name)) - len(coming)):
-                self._coming.append((name, self._starters.submit(self.scene.start, name, PATIENT, wait=False)))
+            starting = [each for each, started in self._starting if each == name and not started.done()]
+            for _ in range(number - len(self.system.alive(name)) - len(starting)):
+                self._starting.append((name, self._starters.submit(self.system.start, name, PATIENT, wait=False)))
 
-    def complete(self) -> None:
-        """Wait until all are there; forget those that were before them. Who did not come amid the faults comes now."""
-        wait([started for _, started in self._coming])
-        for name, started in self._coming:
+    def wait_until_complete(self) -> None:
+        """Wait until all daemons run, starting those again that a fault kept from starting; forget the ended ones."""
+        wait([started for _, started in self._starting])
+        for name, started in self._starting:
             if error := started.exception():
                 print(f"  {name} did not start: {error}", flush=True)
-        self._coming.clear()
-        self.muster()
-        for _, started in self._coming:
+        self._starting.clear()
+        self.start_missing()
+        for _, started in self._starting:
             started.result()
-        self._coming.clear()
-        self.scene.daemons = self.scene.living()
+        self._starting.clear()
+        self.system.daemons = self.system.alive()
 
-    def one(self, name: str) -> Daemon | None:
-        """Anyone of them, if there is one just now."""
-        living = self.scene.living(name)
-        return self.scene.random.choice(living) if living else None
+    def pick(self, name: str) -> Daemon | None:
+        """A random running daemon, if there is one."""
+        running = self.system.alive(name)
+        return self.system.random.choice(running) if running else None
 
 
-Fault = Callable[[Crew], None]
+Fault = Callable[[Daemons], None]
 
 
 def _kill(name: str) -> Fault:
-    def do(crew: Crew) -> None:
-        if victim := crew.one(name):
+    def run(daemons: Daemons) -> None:
+        if victim := daemons.pick(name):
             victim.process.kill()
             victim.process.wait()
 
-    return do
+    return run
 
 
 def _terminate(name: str) -> Fault:
-    def do(crew: Crew) -> None:
-        if victim := crew.one(name):
+    def run(daemons: Daemons) -> None:
+        if victim := daemons.pick(name):
             victim.process.terminate()
             status = victim.process.wait(timeout=180)
             assert status == 0, f"{victim.log.name} ended with status {status}"
 
-    return do
+    return run
 
 
 def _sleep(name: str) -> Fault:
-    def do(crew: Crew) -> None:
-        if sleeper := crew.one(name):
+    def run(daemons: Daemons) -> None:
+        if sleeper := daemons.pick(name):
             sleeper.process.send_signal(signal.SIGSTOP)
-            crew.scene.pause(1, LEASE * 2)
+            daemons.system.pause(1, LEASE * 2)
             sleeper.process.send_signal(signal.SIGCONT)
 
-    return do
+    return run
 
 
-def _wire(pick: Callable[[Scene], Wire], harm: Callable[[Wire, Scene], None]) -> Fault:
-    def do(crew: Crew) -> None:
-        line = pick(crew.scene)
-        harm(line, crew.scene)
-        crew.scene.pause(0.2, 5)
+def _disturb(pick: Callable[[System], TcpProxy], harm: Callable[[TcpProxy, System], None]) -> Fault:
+    def run(daemons: Daemons) -> None:
+        line = pick(daemons.system)
+        harm(line, daemons.system)
+        daemons.system.pause(0.2, 5)
         line.cut()
 
-    return do
+    return run
 
 
-def _off(pick: Callable[[Scene], Switched[Any]]) -> Fault:
-    def do(crew: Crew) -> None:
-        server = pick(crew.scene)
-        server.off()
-        crew.scene.pause(0, 3)
-        server.on()
+def _restart(pick: Callable[[System], RestartableServer[Any]]) -> Fault:
+    def run(daemons: Daemons) -> None:
+        server = pick(daemons.system)
+        server.stop()
+        daemons.system.pause(0, 3)
+        server.start()
 
-    return do
-
-
-def _rows(crew: Crew) -> None:
-    random = crew.scene.random
-    acts = (cut_at(random.random()), ends_at(random.random()), ends_at(random.random(), lambda: iter([MEMORY])))
-    crew.scene.servers.rows.add(selection.reads_rows, random.choice((*acts, slowly(1_000_000))), times=3)
-    crew.scene.pause(1, 5)
+    return run
 
 
-def _store(crew: Crew) -> None:
-    random = crew.scene.random
+def _fail_reads(daemons: Daemons) -> None:
+    random = daemons.system.random
+    acts = (cut_at(random.random()), end_at(random.random()), end_at(random.random(), lambda: iter([MEMORY])))
+    daemons.system.servers.clickhouse_proxy.add(
+        selection.reads_rows, random.choice((*acts, slowly(1_000_000))), times=3
+    )
+    daemons.system.pause(1, 5)
 
-    def moody(ask: Ask) -> Answer:
-        return refuse(503, "SlowDown")(ask) if random.random() < 0.5 else ask()
 
-    act = random.choice((moody, cut, refuse(403, "AccessDenied"), but_first_do(cut), but_first_do(refuse(500, "X"))))
+def _fail_store(daemons: Daemons) -> None:
+    random = daemons.system.random
+
+    def fail_sometimes(forward: Forward) -> Response:
+        return refuse(503, "SlowDown")(forward) if random.random() < 0.5 else forward()
+
+    act = random.choice(
+        (fail_sometimes, cut, refuse(403, "AccessDenied"), after_forwarding(cut), after_forwarding(refuse(500, "X")))
+    )
     what = random.choice(
         (selection.anything, selection.writes, selection.completes, selection.puts_manifest, selection.puts_file)
     )
-    crew.scene.servers.store.add(what, act)
-    crew.scene.pause(1, 5)
+    daemons.system.servers.s3_proxy.add(what, act)
+    daemons.system.pause(1, 5)
 
 
-def _ring_again(crew: Crew) -> None:
+def _repeat_events(daemons: Daemons) -> None:
     with contextlib.suppress(AssertionError):  # Kafka may not be back yet
-        asked = crew.scene.asked
-        crew.scene.ring(*crew.scene.random.sample(asked, min(20, len(asked))), times=3)
+        asked = daemons.system.requested
+        daemons.system.publish_requests(*daemons.system.random.sample(asked, min(20, len(asked))), times=3)
 
 
-def _refuse(line: Wire, _: Scene) -> None:
+def _refuse(line: TcpProxy, _: System) -> None:
     line.refuse()
 
 
-def _silence(line: Wire, _: Scene) -> None:
-    line.be(Weather(silent=True))
+def _silence(line: TcpProxy, _: System) -> None:
+    line.apply(Conditions(silent=True))
 
 
-def _cut_somewhere(line: Wire, scene: Scene) -> None:
-    size = scene.random.randint(100, 20_000)
-    line.be(scene.random.choice((Weather(cut_after_up=size), Weather(cut_after_down=size))))
+def _cut_somewhere(line: TcpProxy, system: System) -> None:
+    size = system.random.randint(100, 20_000)
+    line.apply(system.random.choice((Conditions(cut_after_up=size), Conditions(cut_after_down=size))))
 
 
-LINES: dict[str, Callable[[Scene], Wire]] = {
-    "Kafka": lambda scene: scene.servers.kafka_wire,
-    "Postgres": lambda scene: scene.servers.postgres_wire,
-    "SMTP": lambda scene: scene.servers.smtp_wire,
+LINES: dict[str, Callable[[System], TcpProxy]] = {
+    "Kafka": lambda system: system.servers.kafka_proxy,
+    "Postgres": lambda system: system.servers.postgres_proxy,
+    "SMTP": lambda system: system.servers.smtp_proxy,
 }
 HARMS = {"refuses": _refuse, "is silent": _silence, "is cut": _cut_somewhere}
 FAULTS: dict[str, Fault] = {
@@ -162,12 +166,12 @@ FAULTS: dict[str, Fault] = {
     "kill -9 a notifier": _kill("notify"),
     "SIGTERM to a notifier": _terminate("notify"),
     "SIGSTOP a notifier": _sleep("notify"),
-    **{f"{name} {how}": _wire(line, harm) for name, line in LINES.items() for how, harm in HARMS.items()},
-    "Kafka restarts": _off(lambda scene: scene.servers.kafka),
-    "Postgres restarts": _off(lambda scene: scene.servers.postgres),
-    "S3 restarts": _off(lambda scene: scene.servers.s3),
-    "SMTP restarts": _off(lambda scene: scene.servers.smtp),
-    "ClickHouse fails": _rows,
-    "S3 fails": _store,
-    "events are repeated": _ring_again,
+    **{f"{name} {how}": _disturb(line, harm) for name, line in LINES.items() for how, harm in HARMS.items()},
+    "Kafka restarts": _restart(lambda system: system.servers.kafka),
+    "Postgres restarts": _restart(lambda system: system.servers.postgres),
+    "S3 restarts": _restart(lambda system: system.servers.s3),
+    "SMTP restarts": _restart(lambda system: system.servers.smtp),
+    "ClickHouse fails": _fail_reads,
+    "S3 fails": _fail_store,
+    "events are repeated": _repeat_events,
 }

@@ -1,77 +1,83 @@
-"""The stages of an export at which a worker can be stopped, each reached by a gate in a proxy."""
+"""The checkpoints of an export at which a test can stop its worker, each a barrier in a proxy."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tests.faults.source import LARGE, SMALL
-from tests.faults.system import Scene
+from tests.faults.system import System
 from tests.support import selection
-from tests.support.barrier import Gate
-from tests.support.responses import hold, hold_answer, hold_at
+from tests.support.barrier import Barrier
+from tests.support.responses import hold, hold_at, hold_response
 
-Arm = Callable[[Scene, Gate], None]
+Arm = Callable[[System, Barrier], None]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Where a worker is stopped: `arm` puts a gate in its way, `go_on` leads from there to the stage itself."""
+class Checkpoint:
+    """Where a worker is stopped: `arm` adds a barrier to a proxy, `go_on` leads from there to the checkpoint itself."""
 
     name: str
     arm: Arm
     queries: tuple[Mapping[str, Any], ...] = (LARGE, SMALL)
     formats: tuple[str, ...] = ("CSV", "JSONL", "PARQUET")
-    go_on: Callable[[Scene, Gate, str], None] = lambda *_: None
+    go_on: Callable[[System, Barrier, str], None] = lambda *_: None
 
 
-def _claimed(scene: Scene, gate: Gate) -> None:
-    scene.servers.rows.add(selection.anything, hold(gate), times=1)
+def _claimed(system: System, barrier: Barrier) -> None:
+    system.servers.clickhouse_proxy.add(selection.anything, hold(barrier), times=1)
 
 
-def _reading(scene: Scene, gate: Gate) -> None:
-    scene.servers.rows.add(selection.reads_rows, hold_at(scene.random.uniform(0.05, 0.95), gate), times=1)
-
-
-def _sending(scene: Scene, gate: Gate) -> None:
-    act = scene.random.choice((hold, hold_answer))
-    scene.servers.store.add(selection.sends_part(scene.random.randint(1, 3)), act(gate), times=1)
-
-
-def _completing(scene: Scene, gate: Gate) -> None:
-    scene.servers.store.add(lambda each: selection.completes(each) or selection.puts_file(each), hold(gate), times=1)
-
-
-def _completed(scene: Scene, gate: Gate) -> None:
-    scene.servers.store.add(
-        lambda each: selection.completes(each) or selection.puts_file(each), hold_answer(gate), times=1
+def _reading(system: System, barrier: Barrier) -> None:
+    system.servers.clickhouse_proxy.add(
+        selection.reads_rows, hold_at(system.random.uniform(0.05, 0.95), barrier), times=1
     )
 
 
-def _described(scene: Scene, gate: Gate) -> None:
-    scene.servers.store.add(selection.puts_manifest, hold_answer(gate), times=1)
+def _sending(system: System, barrier: Barrier) -> None:
+    respond = system.random.choice((hold, hold_response))
+    system.servers.s3_proxy.add(selection.sends_part(system.random.randint(1, 3)), respond(barrier), times=1)
 
 
-def _written(scene: Scene, gate: Gate, export_id: str) -> None:
-    scene.servers.kafka_wire.refuse()
-    gate.open()
-    scene.becomes(export_id, "COMPLETED")
+def _completing(system: System, barrier: Barrier) -> None:
+    system.servers.s3_proxy.add(
+        lambda each: selection.completes(each) or selection.puts_file(each), hold(barrier), times=1
+    )
 
 
-STAGES = (
-    Stage("after claim", _claimed),
-    Stage("in mid-read", _reading),
-    Stage("at part n", _sending, (LARGE,), ("CSV", "JSONL")),  # Parquet is packed into fewer parts
-    Stage("before completing the upload", _completing),
-    Stage("after completing it", _completed),
-    Stage("before the row", _described),
-    Stage("after the row and before the event", _described, go_on=_written),
+def _completed(system: System, barrier: Barrier) -> None:
+    system.servers.s3_proxy.add(
+        lambda each: selection.completes(each) or selection.puts_file(each), hold_response(barrier), times=1
+    )
+
+
+def _described(system: System, barrier: Barrier) -> None:
+    system.servers.s3_proxy.add(selection.puts_manifest, hold_response(barrier), times=1)
+
+
+def _written(system: System, barrier: Barrier, export_id: str) -> None:
+    system.servers.kafka_proxy.refuse()
+    barrier.release()
+    system.wait_for(export_id, "COMPLETED")
+
+
+CHECKPOINTS = (
+    Checkpoint("after claim", _claimed),
+    Checkpoint("while reading", _reading),
+    Checkpoint("while uploading a part", _sending, (LARGE,), ("CSV", "JSONL")),  # Parquet files have fewer parts
+    Checkpoint("before completing the upload", _completing),
+    Checkpoint("after completing the upload", _completed),
+    Checkpoint("before the row update", _described),
+    Checkpoint("after the row update and before the event", _described, go_on=_written),
 )
 
 
-def halfway(scene: Scene) -> tuple[str, Gate]:
-    """Have an export wait in the middle of its rows; its id, and the gate before which it waits."""
-    gate = Gate()
-    scene.servers.rows.add(selection.reads_rows, hold_at(scene.random.uniform(0.1, 0.9), gate), times=1)
-    export_id = scene.request(LARGE)
-    gate.reached()
-    return export_id, gate
+def stop_while_reading(system: System) -> tuple[str, Barrier]:
+    """Request an export and stop it in the middle of its rows; returns its id, and the barrier at which it waits."""
+    barrier = Barrier()
+    system.servers.clickhouse_proxy.add(
+        selection.reads_rows, hold_at(system.random.uniform(0.1, 0.9), barrier), times=1
+    )
+    export_id = system.request(LARGE)
+    barrier.wait_until_reached()
+    return export_id, barrier

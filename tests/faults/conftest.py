@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.faults import case
-from tests.faults.servers import Servers, serving
-from tests.faults.source import Source, source
-from tests.faults.system import Scene, scene
+from tests.faults.servers import Servers, start_servers
+from tests.faults.source import Source, create_source
+from tests.faults.system import System, start_system
 from tests.services import choice
 
 CASE_SECONDS = 900
@@ -47,28 +47,28 @@ def fault_servers(services_folder: Path) -> Iterator[Servers]:
     folder = services_folder / "faults"
     folder.mkdir()
     folder.chmod(0o711)
-    with serving(folder) as servers:
+    with start_servers(folder) as servers:
         yield servers
 
 
 @pytest.fixture(scope="session")
 def fault_source(fault_servers: Servers) -> Iterator[Source]:
-    with source(fault_servers) as made:
-        yield made
+    with create_source(fault_servers) as rows:
+        yield rows
 
 
 @pytest.fixture(scope="module")
-def stage(
+def system(
     fault_servers: Servers,
     fault_source: Source,
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
-) -> Iterator[Scene]:
-    """The scene of a group, with the daemons that its module's CREW names."""
-    with scene(fault_servers, fault_source, tmp_path_factory.mktemp("stage")) as made:
-        made.crew = request.module.CREW
-        made.muster()
-        yield made
+) -> Iterator[System]:
+    """The system of a group, with the daemons that DAEMONS of its module names."""
+    with start_system(fault_servers, fault_source, tmp_path_factory.mktemp("system")) as running:
+        running.expected_daemons = request.module.DAEMONS
+        running.restore_daemons()
+        yield running
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -77,7 +77,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         return
     RESULTS[_group(Path(path).stem), name.partition("[")[2].rpartition("/")[0]].append(report.outcome)
     if report.failed:
-        # A run takes long: what fails is told at once.
+        # A run takes long: report failures immediately.
         sys.stderr.write(f"\n{report.nodeid}\n{report.longreprtext[-4000:]}\n")
 
 

@@ -1,4 +1,4 @@
-"""What must be true once the dust has settled, whatever happened: each sentence that is broken is given back."""
+"""The invariants of exports after any fault; each violation is returned as a sentence."""
 
 import hashlib
 import json
@@ -11,21 +11,22 @@ from typing import Any
 from sqlalchemy import func, select
 
 from config.tables import batch_exports, notices, outbox, runs
-from tests.faults.system import ENDED, Scene
+from tests.faults.system import ENDED, System
 from tests.support.daemons import Daemon
 from tests.support.exports import row_of, runs_of
 
 OPEN = ("pending", "sending")
 OWN = ("completed", "retry", "rejected", "released")
-"""Outcomes that the worker itself writes, and nobody else for it."""
+"""Outcomes that only the worker of the attempt writes."""
 
 
 @dataclass(frozen=True)
-class Promise:
-    """What a case promises beyond the rules: which endings are right, and how the user is told.
+class Expectation:
+    """What a case allows besides the rules: the final statuses, and how the user is notified.
 
-    `events` are the statuses told of, in order, where it is not the last one alone. `notice` is how the notice of the
-    last event may end. `repeats` is how often the same mail may arrive: 2 where nobody can know whether it was taken.
+    `events` are the statuses of the completion events, in order, if there are more than the last one. `notice` are the
+    final states of the last event's notice. `repeats` is how often the same email may arrive: 2 where the notifier
+    can't know whether the server accepted it.
     """
 
     statuses: frozenset[str] = frozenset({"COMPLETED"})
@@ -33,84 +34,87 @@ class Promise:
     notice: frozenset[str] = frozenset({"sent"})
     repeats: int = 1
 
-    def told(self, status: str) -> tuple[str, ...]:
-        """The statuses that the events tell of an export that ended so."""
+    def announced(self, status: str) -> tuple[str, ...]:
+        """The statuses of the completion events of an export with this final status."""
         if self.events is not None:
             return self.events
         return () if status == "CANCELLED" else (status,)
 
 
-COMPLETED = Promise()
+COMPLETED = Expectation()
 
 
-def settled(scene: Scene, export_ids: list[str], seconds: float = 120) -> None:
-    """Wait until nothing more will happen to these exports; AssertionError says what is still under way."""
+def wait_until_settled(system: System, export_ids: list[str], seconds: float = 120) -> None:
+    """Wait until nothing more will happen to these exports; AssertionError names what is still in progress."""
     deadline = time.monotonic() + seconds
-    while waiting := list(_under_way(scene, export_ids)):
+    while waiting := list(_in_progress(system, export_ids)):
         assert time.monotonic() < deadline, f"not settled within {seconds:g} s: {waiting[:5]}"
         time.sleep(0.2)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What came out of it all: objects and open uploads by key, event ids and mails (by Message-ID) by export."""
+class Observed:
+    """What is there: the keys of objects and open uploads, and event ids and emails (by Message-ID) of each export."""
 
     keys: list[str]
     uploads: list[str]
     published: Mapping[str, set[str]]
-    mails: Mapping[str, Counter[str]]
+    emails: Mapping[str, Counter[str]]
 
 
-def look(scene: Scene) -> Seen:
-    """See what is there now."""
+def observe(system: System) -> Observed:
+    """Read what is there now."""
     published: dict[str, set[str]] = defaultdict(set)
-    for each in scene.completions():
+    for each in system.completions():
         published[each["batchExportId"]].add(each["eventId"])
-    mails: dict[str, Counter[str]] = defaultdict(Counter)
-    for mail in (mail for mailbox in scene.mailboxes for mail in mailbox.mails()):
-        mails[mail.recipient.partition("@")[2].partition(".")[0]][str(mail.message["Message-ID"])] += 1
-    return Seen(sorted(scene.bucket.objects()), scene.bucket.uploads(), published, mails)
+    emails: dict[str, Counter[str]] = defaultdict(Counter)
+    for email in (email for mailbox in system.mailboxes for email in mailbox.mails()):
+        emails[email.recipient.partition("@")[2].partition(".")[0]][str(email.message["Message-ID"])] += 1
+    return Observed(sorted(system.bucket.objects()), system.bucket.uploads(), published, emails)
 
 
-def broken(scene: Scene, seen: Seen, export_id: str, promise: Promise) -> list[str]:
-    """Every rule that an export which has settled breaks."""
-    row = row_of(scene.engine, export_id)
+def violations(system: System, observed: Observed, export_id: str, expectation: Expectation) -> list[str]:
+    """Every rule that a settled export violates."""
+    row = row_of(system.engine, export_id)
     status = str(row["status"])
-    if status not in promise.statuses:
-        return [f"the row is {status}, not {' or '.join(promise.statuses)}: {runs_of(scene.engine, export_id)}"]
-    told = promise.told(status)
-    found = [*_of_files(scene, seen, export_id, row), *_of_events(scene, seen.published[export_id], export_id, told)]
-    return [*found, *_of_mails(scene.notice(export_id), seen.mails[export_id], told, promise)]
+    if status not in expectation.statuses:
+        return [f"the row is {status}, not {' or '.join(expectation.statuses)}: {runs_of(system.engine, export_id)}"]
+    announced = expectation.announced(status)
+    found = [
+        *_check_files(system, observed, export_id, row),
+        *_check_events(system, observed.published[export_id], export_id, announced),
+    ]
+    return [*found, *_check_emails(system.notice(export_id), observed.emails[export_id], announced, expectation)]
 
 
-def mails_of_others(scene: Scene) -> int:
-    """How many mails the only notifier has not sent; 0 where there are several."""
-    notifiers = _notifiers(scene)
+def uncounted_emails(system: System) -> int:
+    """The number of sent emails that the only notifier did not count; 0 if there are several notifiers."""
+    notifiers = _notifiers(system)
     if len(notifiers) != 1:
         return 0
-    with scene.engine.connect() as connection:
+    with system.engine.connect() as connection:
         sent = connection.execute(select(func.count()).where(notices.c.state == "sent")).scalar_one()
     return int(sent - notifiers[0].metric("waybill_notices_total", outcome="sent"))
 
 
-def uncounted(scene: Scene, of_others: int = 0) -> list[str]:
-    """Where the counters of the consumers that live, and of the only notifier, differ from the tables.
+def metric_differences(system: System, uncounted_before: int = 0) -> list[str]:
+    """The differences between the tables and the counters of running consumers and of the only notifier.
 
-    `of_others` is how many mails were sent by notifiers that are gone.
+    `uncounted_before` is the number of emails that stopped notifiers sent.
     """
-    with scene.engine.connect() as connection:
+    with system.engine.connect() as connection:
         attempts = [dict(row) for row in connection.execute(select(runs)).mappings()]
     problems: list[str] = []
-    for each in scene.living("consumer"):
+    for each in system.alive("consumer"):
         mine = [run for run in attempts if f"-{each.process.pid}-" in run["worker"]]
         problems += _differences(each, Counter(run["outcome"] for run in mine), mine)
-    if len(_notifiers(scene)) == 1 and (more := mails_of_others(scene) - of_others):
-        problems.append(f"the notifier counts other mails than the table has: {more:+} there")
+    if len(_notifiers(system)) == 1 and (more := uncounted_emails(system) - uncounted_before):
+        problems.append(f"the notifier and the table count different numbers of emails: {more:+} in the table")
     return problems
 
 
-def _notifiers(scene: Scene) -> list[Daemon]:
-    return [each for each in scene.daemons if each.log.name.startswith("notify")]
+def _notifiers(system: System) -> list[Daemon]:
+    return [each for each in system.daemons if each.log.name.startswith("notify")]
 
 
 def _differences(consumer: Daemon, outcomes: Counter[str], mine: list[dict[str, Any]]) -> Iterator[str]:
@@ -122,78 +126,78 @@ def _differences(consumer: Daemon, outcomes: Counter[str], mine: list[dict[str, 
         yield f"{consumer.log.name} counts {counted:g} rows, and the table has {rows}"
 
 
-def _under_way(scene: Scene, export_ids: list[str]) -> Iterator[str]:
-    with scene.engine.connect() as connection:
+def _in_progress(system: System, export_ids: list[str]) -> Iterator[str]:
+    with system.engine.connect() as connection:
         states = dict(connection.execute(select(batch_exports.c.id, batch_exports.c.status)).all())
         unfinished = set(connection.execute(select(runs.c.export_id).where(runs.c.finished_at.is_(None))).scalars())
         waiting = set(connection.execute(select(outbox.c.key).where(outbox.c.published_at.is_(None))).scalars())
-        told = connection.execute(select(notices.c.export_id, notices.c.state)).all()
-        letters = Counter(connection.execute(select(outbox.c.key)).scalars())
-    counted = Counter(export_id for export_id, _ in told)
-    untold = {export_id for export_id, state in told if state in OPEN}
+        announced = connection.execute(select(notices.c.export_id, notices.c.state)).all()
+        events = Counter(connection.execute(select(outbox.c.key)).scalars())
+    counted = Counter(export_id for export_id, _ in announced)
+    unsent = {export_id for export_id, state in announced if state in OPEN}
     for each in export_ids:
         if each not in states:
-            continue  # the application deleted it
+            continue  # deleted by the case
         if states[each] not in ENDED:
             yield f"{each} is {states[each]}"
         elif each in unfinished:
             yield f"{each} has an open run"
         elif each in waiting:
             yield f"{each} has an event that is not published"
-        elif each in untold or counted[each] < letters[each]:
-            yield f"{each} is not told"
+        elif each in unsent or counted[each] < events[each]:
+            yield f"{each} has an unsent notice"
 
 
-def _of_files(scene: Scene, seen: Seen, export_id: str, row: dict[str, Any]) -> Iterator[str]:
-    keys = [key for key in seen.keys if export_id in key]
-    if uploads := [key for key in seen.uploads if export_id in key]:
+def _check_files(system: System, observed: Observed, export_id: str, row: dict[str, Any]) -> Iterator[str]:
+    keys = [key for key in observed.keys if export_id in key]
+    if uploads := [key for key in observed.uploads if export_id in key]:
         yield f"an upload is left open: {uploads}"
     if row["status"] != "COMPLETED":
         if keys:
-            yield f"it is {row['status']}, and there are {keys}"
+            yield f"it is {row['status']}, but there are {keys}"
         return
-    (*_, run) = runs_of(scene.engine, export_id)
+    (*_, run) = runs_of(system.engine, export_id)
     if run["outcome"] != "completed":
         yield f"it is COMPLETED, and its last run is {run['outcome']}"
     if keys != [run["object_key"], f"{run['object_key']}.manifest.json"]:
         yield f"it is COMPLETED, and there are {keys}"
         return
-    data, manifest = scene.bucket.read(min(keys)), json.loads(scene.bucket.read(max(keys)))
+    data, manifest = system.bucket.read(min(keys)), json.loads(system.bucket.read(max(keys)))
     said = {(each["rows"], each["bytes"], each["sha256"]) for each in (run, manifest)}
-    if said != {(scene.source.count(row["query"]), len(data), hashlib.sha256(data).hexdigest())}:
+    if said != {(system.source.count(row["query"]), len(data), hashlib.sha256(data).hexdigest())}:
         yield f"run and manifest say {said} of a file of {len(data)} bytes"
     if manifest["attempt"] != run["attempt"]:
         yield f"the manifest is of attempt {manifest['attempt']}, and the run is {run['attempt']}"
-    yield from scene.source.problems(row["query"], row["format"], data)
+    yield from system.source.problems(row["query"], row["format"], data)
 
 
-def _of_events(scene: Scene, published: set[str], export_id: str, told: tuple[str, ...]) -> Iterator[str]:
-    with scene.engine.connect() as connection:
+def _check_events(system: System, published: set[str], export_id: str, announced: tuple[str, ...]) -> Iterator[str]:
+    with system.engine.connect() as connection:
         query = select(outbox.c.payload).where(outbox.c.key == export_id).order_by(outbox.c.id)
         written = [json.loads(each) for each in connection.execute(query).scalars()]
-    if tuple(each["status"] for each in written) != told:
-        yield f"its events are {[each['status'] for each in written]}, and not {told}"
+    if tuple(each["status"] for each in written) != announced:
+        yield f"its events are {[each['status'] for each in written]}, not {announced}"
     if published != {each["eventId"] for each in written}:
         yield f"{len(written)} events were written, and {len(published)} published"
 
 
-def _of_mails(
-    notice: Mapping[str, Any] | None, copies: Counter[str], told: tuple[str, ...], promise: Promise
+def _check_emails(
+    notice: Mapping[str, Any] | None, copies: Counter[str], announced: tuple[str, ...], expectation: Expectation
 ) -> Iterator[str]:
-    if not told:
+    if not announced:
         if copies or notice:
-            yield f"nobody was to be told, and there are {copies} and {notice}"
+            yield f"no notice was expected, but there are {copies} and {notice}"
         return
-    if notice is None or notice["state"] not in promise.notice:
+    if notice is None or notice["state"] not in expectation.notice:
         yield f"its notice is {notice}"
-    elif notice["state"] == "sent" and len(copies) != len(told):
-        yield f"{len(told)} mails were to be sent, and there are {copies}"
-    if copies and max(copies.values()) > promise.repeats:
-        yield f"a mail was repeated: {copies}"
+    elif notice["state"] == "sent" and len(copies) != len(announced):
+        yield f"{len(announced)} emails were expected, but there are {copies}"
+    if copies and max(copies.values()) > expectation.repeats:
+        yield f"an email was repeated: {copies}"
 
 
 def eventually_none(find: Callable[[], list[str]], seconds: float = 15) -> list[str]:
-    """Look until nothing is wrong; what is still wrong in the end. Counters follow their tables a moment later."""
+    """Look until there are no problems; returns those that remain. Counters follow their tables a moment later."""
     deadline = time.monotonic() + seconds
     while (problems := find()) and time.monotonic() < deadline:
         time.sleep(0.3)

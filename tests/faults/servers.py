@@ -1,4 +1,4 @@
-"""The servers of the fault suite: real ones, each with a proxy before it, and each can be stopped and started."""
+"""The servers of the fault suite: real ones, each behind a proxy, and each can be stopped and started."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -19,99 +19,99 @@ from tests.services.postgres import Postgres
 from tests.services.process import free_port
 from tests.services.s3 import S3
 from tests.services.smtp import Smtp
-from tests.support.http_proxy import Door, door
-from tests.support.tcp_proxy import Wire, wire
+from tests.support.http_proxy import HttpProxy, http_proxy
+from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 
 S = TypeVar("S")
 
 
 @dataclass
-class Switched(Generic[S]):
-    """A server that can be switched off and on again, with its data and its port."""
+class RestartableServer(Generic[S]):
+    """A server that can be stopped and started again with the same data and port."""
 
-    start: Callable[[], AbstractContextManager[S]]
+    open: Callable[[], AbstractContextManager[S]]
     _life: ExitStack = field(default_factory=ExitStack)
     _running: S | None = None
 
     @property
-    def now(self) -> S:
-        """The server as it runs."""
-        assert self._running is not None, "it is switched off"
+    def running(self) -> S:
+        """The server, while it runs."""
+        assert self._running is not None, "the server is stopped"
         return self._running
 
-    def on(self) -> S:
-        """Start it, if it does not run."""
+    def start(self) -> S:
+        """Start the server, if it does not run."""
         if self._running is None:
-            self._running = self._life.enter_context(self.start())
+            self._running = self._life.enter_context(self.open())
         return self._running
 
-    def off(self) -> None:
-        """Stop it, as a crash would."""
+    def stop(self) -> None:
+        """Stop the server, as a crash would."""
         self._running = None
         self._life.close()
 
 
 @dataclass(frozen=True)
 class Servers:
-    """What runs for a whole session; the proxies are what Waybill is pointed to."""
+    """The servers of a whole session; Waybill connects to their proxies."""
 
-    kafka: Switched[Kafka]
-    postgres: Switched[Postgres]
-    s3: Switched[S3]
-    smtp: Switched[Smtp]
+    kafka: RestartableServer[Kafka]
+    postgres: RestartableServer[Postgres]
+    s3: RestartableServer[S3]
+    smtp: RestartableServer[Smtp]
     clickhouse: str
-    kafka_wire: Wire
-    postgres_wire: Wire
-    smtp_wire: Wire
-    store: Door
-    rows: Door
+    kafka_proxy: TcpProxy
+    postgres_proxy: TcpProxy
+    smtp_proxy: TcpProxy
+    s3_proxy: HttpProxy
+    clickhouse_proxy: HttpProxy
 
     def heal(self) -> None:
-        """Make everything as it should be: servers on, proxies that let all pass."""
-        self.kafka.on()
-        self.postgres.on()
-        self.s3.on()
-        self.smtp.on()
-        self.smtp_wire.target = self.smtp.now.port
-        for wire_ in (self.kafka_wire, self.postgres_wire, self.smtp_wire):
-            wire_.heal()
-        for door_ in (self.store, self.rows):
-            door_.clear()
+        """Undo all faults: start the stopped servers, and let the proxies pass everything."""
+        self.kafka.start()
+        self.postgres.start()
+        self.s3.start()
+        self.smtp.start()
+        self.smtp_proxy.target = self.smtp.running.port
+        for tcp in (self.kafka_proxy, self.postgres_proxy, self.smtp_proxy):
+            tcp.heal()
+        for http in (self.s3_proxy, self.clickhouse_proxy):
+            http.clear()
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Servers]:
-    """Run all of them in `folder` for the block."""
+def start_servers(folder: Path) -> Iterator[Servers]:
+    """Run all servers in `folder` while the block runs."""
     with ExitStack() as life:
         kafka_port, postgres_port, s3_port, smtp_port = (free_port() for _ in range(4))
         clickhouse = life.enter_context(embedded_parts.started(folder / "embedded")).clickhouse
-        kafka_wire = life.enter_context(wire(kafka_port))
-        switched = (
-            Switched(lambda: kafka_service.start(folder / "kafka", kafka_port, kafka_wire.port)),
-            Switched(lambda: postgres_service.start(folder / "postgres", postgres_port)),
-            Switched(lambda: s3_service.start(folder / "s3", s3_port)),
-            Switched(lambda: smtp_service.start(folder / "smtp", smtp_port)),
+        kafka_proxy = life.enter_context(tcp_proxy(kafka_port))
+        servers = (
+            RestartableServer(lambda: kafka_service.start(folder / "kafka", kafka_port, kafka_proxy.port)),
+            RestartableServer(lambda: postgres_service.start(folder / "postgres", postgres_port)),
+            RestartableServer(lambda: s3_service.start(folder / "s3", s3_port)),
+            RestartableServer(lambda: smtp_service.start(folder / "smtp", smtp_port)),
         )
-        kafka, postgres, s3, smtp = switched
-        for each in switched:
-            each.on()
-            life.callback(each.off)
-        _keep_promises(postgres.now)
+        kafka, postgres, s3, smtp = servers
+        for each in servers:
+            each.start()
+            life.callback(each.stop)
+        _make_commits_durable(postgres.running)
         yield Servers(
             kafka,
             postgres,
             s3,
             smtp,
             clickhouse,
-            kafka_wire,
-            life.enter_context(wire(postgres_port)),
-            life.enter_context(wire(smtp_port)),
-            life.enter_context(door(s3.now.endpoint)),
-            life.enter_context(door(clickhouse)),
+            kafka_proxy,
+            life.enter_context(tcp_proxy(postgres_port)),
+            life.enter_context(tcp_proxy(smtp_port)),
+            life.enter_context(http_proxy(s3.running.endpoint)),
+            life.enter_context(http_proxy(clickhouse)),
         )
 
 
-def _keep_promises(postgres: Postgres) -> None:
-    """Have commits survive a crash of the server: other tests do without, for speed."""
+def _make_commits_durable(postgres: Postgres) -> None:
+    """Make commits survive a crash of the server; the other tests turn this off for speed."""
     with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
         connection.execute("ALTER ROLE CURRENT_USER SET synchronous_commit = on")

@@ -1,4 +1,4 @@
-"""Launches the consumer on a machine whose clock is wrong by as many seconds as the first argument says."""
+"""Launches the consumer with a clock that is wrong by the seconds given as the first argument."""
 
 import sys
 from datetime import datetime, timedelta, tzinfo
@@ -8,12 +8,12 @@ from cli.run_consumer import run_consumer
 
 
 def main(seconds: float) -> None:
-    class Wrong(datetime):
+    class SkewedClock(datetime):
         @classmethod
-        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override] # a plain one will do
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override] # a plain datetime will do
             return datetime.now(tz) + timedelta(seconds=seconds)
 
-    consumer.clock.datetime = Wrong  # type: ignore[attr-defined] # that is what this launcher is for
+    consumer.clock.datetime = SkewedClock  # type: ignore[attr-defined] # replaced on purpose
     run_consumer()
 
 

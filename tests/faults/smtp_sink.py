@@ -1,4 +1,4 @@
-"""An SMTP server that keeps mails as files, and answers each message as a script says."""
+"""An SMTP server that keeps emails as files, and answers each message as a script says."""
 
 import asyncio
 import contextlib
@@ -16,17 +16,17 @@ from embedded.mailsink import ACCEPTED, Folder
 from tests.services.mail import Mailbox
 
 Reply = Callable[[int, Callable[[], None]], str | None]
-"""Answers the n-th mail, from 1: calls what it is given to keep the mail; None drops the connection."""
+"""Answers the n-th email, from 1: calls the given function to keep the email; None drops the connection."""
 
 
 def accept(_: int, keep: Callable[[], None]) -> str:
-    """Keep it, and say so."""
+    """Keep the email, and accept it."""
     keep()
     return ACCEPTED
 
 
 def at_first(times: int, answer: str | None, *, kept: bool = False) -> Reply:
-    """Answer so to the first mails, which may be kept all the same; accept what comes then."""
+    """Answer the first emails with this reply, keeping them if `kept`; accept all later ones."""
 
     def reply(number: int, keep: Callable[[], None]) -> str | None:
         if number > times:
@@ -43,7 +43,7 @@ class _Handler:
         self._folder = folder
         self._at_recipient = at_recipient
         self._at_end = at_end
-        self._seen = {"recipients": 0, "mails": 0}
+        self._seen = {"recipients": 0, "emails": 0}
 
     async def handle_RCPT(  # noqa: N802 (aiosmtpd names it)
         self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any
@@ -53,22 +53,22 @@ class _Handler:
         return "250 OK" if said == ACCEPTED else str(said)
 
     async def handle_DATA(self, server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 (the same)
-        self._seen["mails"] += 1
+        self._seen["emails"] += 1
 
         def keep() -> None:
             self._folder.keep(envelope.content, envelope.mail_from, envelope.rcpt_tos)
 
-        said = self._at_end(self._seen["mails"], keep)
+        said = self._at_end(self._seen["emails"], keep)
         if said is None:
             server.transport.abort()
         return said or ACCEPTED
 
 
 @contextlib.contextmanager
-def sink(
+def smtp_sink(
     folder: Path, *, at_recipient: Reply = accept, at_end: Reply = accept, tls: ssl.SSLContext | None = None
 ) -> Iterator[tuple[int, Mailbox]]:
-    """Serve on a free port for the block; gives the port and the mails. With `tls` it offers STARTTLS."""
+    """Serve on a free port while the block runs; yields the port and the emails. With `tls` it offers STARTTLS."""
     folder.mkdir(exist_ok=True)
     loop = asyncio.new_event_loop()
     protocol = partial(
@@ -89,20 +89,20 @@ def sink(
         loop.call_soon_threadsafe(server.close)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.run_until_complete(_hang_up(loop))
+        loop.run_until_complete(_cancel_conversations(loop))
         loop.close()
 
 
-async def _hang_up(loop: asyncio.AbstractEventLoop) -> None:
-    """End the conversations that are still going on."""
-    going_on = asyncio.all_tasks(loop) - {asyncio.current_task()}
-    for each in going_on:
+async def _cancel_conversations(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel the conversations that are still running."""
+    running = asyncio.all_tasks(loop) - {asyncio.current_task()}
+    for each in running:
         each.cancel()
-    await asyncio.gather(*going_on, return_exceptions=True)
+    await asyncio.gather(*running, return_exceptions=True)
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:
-    """A certificate that nobody trusts."""
+    """A certificate that clients do not trust."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=mail.test"]
     subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""Three consumers and two notifiers, five hundred exports, a random fault every few seconds: then all must be right."""
+"""Runs 500 exports on three consumers and two notifiers with a random fault every few seconds, then checks them all."""
 
 import os
 import sys
@@ -18,11 +18,11 @@ from config.tables import batch_exports, runs
 from pipeline.tables import TABLES
 from tests.faults import invariants
 from tests.faults.case import SEED
-from tests.faults.chaos import FAULTS, Crew
-from tests.faults.invariants import Promise
-from tests.faults.servers import serving
-from tests.faults.source import LARGE, SMALL, source
-from tests.faults.system import Scene, scene
+from tests.faults.chaos import FAULTS, Daemons
+from tests.faults.invariants import Expectation
+from tests.faults.servers import start_servers
+from tests.faults.source import LARGE, SMALL, create_source
+from tests.faults.system import System, start_system
 from tests.services import process
 
 MINUTES = float(os.environ.get("SOAK_MINUTES") or 60)
@@ -40,99 +40,105 @@ SETTLE_SECONDS = 900.0
 
 
 def main() -> int:
-    """Run the soak, print what came of it, and return the exit status."""
+    """Run the soak test, print its report, and return the exit status."""
     print(f"FAULT_SEED={SEED} SOAK_MINUTES={MINUTES:g}: {EXPORTS} exports", flush=True)
     logs = Path(os.environ.get("SOAK_LOGS") or tempfile.mkdtemp(prefix="waybill-soak-"))
-    print(f"the daemons log into {logs}", flush=True)
+    print(f"the daemons' logs are in {logs}", flush=True)
     with (
         process.folder() as folder,
-        serving(folder) as servers,
-        source(servers) as rows,
-        scene(servers, rows, logs) as made,
+        start_servers(folder) as servers,
+        create_source(servers) as rows,
+        start_system(servers, rows, logs) as system,
     ):
-        made.random = Random(SEED)
-        crew = Crew(made)
-        crew.muster()
-        crew.complete()
-        promises: dict[str, Promise] = {}
-        asking = threading.Thread(target=_ask, args=(made, promises, Random(f"{SEED}/asking")))
-        asking.start()
-        faults = _make_mischief(crew, asking)
-        asking.join()
-        crew.muster()
-        crew.complete()
-        return _report(made, promises, faults)
+        system.random = Random(SEED)
+        daemons = Daemons(system)
+        daemons.start_missing()
+        daemons.wait_until_complete()
+        expectations: dict[str, Expectation] = {}
+        requesting = threading.Thread(
+            target=_request_exports, args=(system, expectations, Random(f"{SEED}/requesting"))
+        )
+        requesting.start()
+        faults = _inject_faults(daemons, requesting)
+        requesting.join()
+        daemons.start_missing()
+        daemons.wait_until_complete()
+        return _report(system, expectations, faults)
 
 
-def _ask(made: Scene, promises: dict[str, Promise], random: Random) -> None:
-    """Ask for exports evenly over the time; some nonsense, some cancelled a little later."""
+def _request_exports(system: System, expectations: dict[str, Expectation], random: Random) -> None:
+    """Request exports evenly over the time; some with an invalid query, some cancelled a little later."""
     gap = MINUTES * 60 / EXPORTS
     for _ in range(EXPORTS):
         chance = random.random()
         query = REJECTED if chance < 0.03 else random.choice(QUERIES)
-        export_id = _insist(partial(made.ask, query, random.choice(FORMATS)))
+        export_id = _retry_until_available(partial(system.insert, query, random.choice(FORMATS)))
         statuses = {"FAILED"} if query is REJECTED else {"COMPLETED"}
         if 0.03 <= chance < 0.10:
-            threading.Timer(random.uniform(0, 4), _cancel, args=(made, export_id)).start()
+            threading.Timer(random.uniform(0, 4), _cancel, args=(system, export_id)).start()
             statuses.add("CANCELLED")
-        promises[export_id] = Promise(statuses=frozenset(statuses), repeats=2)
-        if random.random() < 0.9:  # the rest is found without an event
-            threading.Thread(target=_ring, args=(made, export_id, random.choice((1, 1, 1, 2, 5))), daemon=True).start()
+        expectations[export_id] = Expectation(statuses=frozenset(statuses), repeats=2)
+        if random.random() < 0.9:  # the sweeper finds the others
+            threading.Thread(
+                target=_publish, args=(system, export_id, random.choice((1, 1, 1, 2, 5))), daemon=True
+            ).start()
         time.sleep(gap)
 
 
-def _cancel(made: Scene, export_id: str) -> None:
+def _cancel(system: System, export_id: str) -> None:
     def cancel() -> None:
-        with made.engine.begin() as connection:
+        with system.engine.begin() as connection:
             open_ = batch_exports.c.status.in_(["QUEUED", "PROCESSING"])
             connection.execute(
                 update(batch_exports).where(batch_exports.c.id == export_id, open_).values(status="CANCELLED")
             )
 
-    _insist(cancel)
+    _retry_until_available(cancel)
 
 
-def _ring(made: Scene, export_id: str, times: int) -> None:
-    with suppress(AssertionError):  # Kafka is away: the row will be found
-        made.ring(export_id, times=times)
+def _publish(system: System, export_id: str, times: int) -> None:
+    with suppress(AssertionError):  # Kafka is unavailable: the sweeper finds the row
+        system.publish_requests(export_id, times=times)
 
 
-def _insist(do: Any) -> Any:
-    """Do it again while the database is away: the application would."""
+def _retry_until_available(do: Any) -> Any:
+    """Try again while the database is unavailable, as Langfuse would."""
     while True:
         try:
             return do()
-        except Exception as error:  # noqa: BLE001 (whatever the driver says while the server is down)
-            print(f"  the application waits: {type(error).__name__}", flush=True)
+        except Exception as error:  # noqa: BLE001 (drivers raise many types while the server is down)
+            print(f"  waiting for the database: {type(error).__name__}", flush=True)
             time.sleep(1)
 
 
-def _make_mischief(crew: Crew, asking: threading.Thread) -> Counter[str]:
+def _inject_faults(daemons: Daemons, requesting: threading.Thread) -> Counter[str]:
     done: Counter[str] = Counter()
-    while asking.is_alive():
-        name, fault = crew.scene.random.choice(list(FAULTS.items()))
+    while requesting.is_alive():
+        name, fault = daemons.system.random.choice(list(FAULTS.items()))
         print(f"{time.strftime('%X')} {name}", flush=True)
-        fault(crew)
-        crew.scene.servers.heal()
-        crew.muster()
+        fault(daemons)
+        daemons.system.servers.heal()
+        daemons.start_missing()
         done[name] += 1
-        crew.scene.pause(1, 5)
+        daemons.system.pause(1, 5)
     return done
 
 
-def _report(made: Scene, promises: dict[str, Promise], faults: Counter[str]) -> int:
-    ids = list(promises)
+def _report(system: System, expectations: dict[str, Expectation], faults: Counter[str]) -> int:
+    ids = list(expectations)
     problems: list[str] = []
     try:
-        invariants.settled(made, ids, SETTLE_SECONDS)
+        invariants.wait_until_settled(system, ids, SETTLE_SECONDS)
     except AssertionError as error:
         problems.append(str(error))
     time.sleep(5)
-    seen = invariants.look(made)
-    problems += [f"{each}: {why}" for each in ids for why in invariants.broken(made, seen, each, promises[each])]
-    problems += invariants.eventually_none(lambda: invariants.uncounted(made))
-    doubled = sum(count - 1 for each in ids for count in seen.mails[each].values())
-    with made.engine.connect() as connection:
+    observed = invariants.observe(system)
+    problems += [
+        f"{each}: {why}" for each in ids for why in invariants.violations(system, observed, each, expectations[each])
+    ]
+    problems += invariants.eventually_none(lambda: invariants.metric_differences(system))
+    doubled = sum(count - 1 for each in ids for count in observed.emails[each].values())
+    with system.engine.connect() as connection:
         states = Counter(connection.execute(select(batch_exports.c.status)).scalars())
         outcomes = Counter(connection.execute(select(runs.c.outcome)).scalars())
         most = connection.execute(select(func.max(runs.c.attempt))).scalar()
@@ -140,8 +146,8 @@ def _report(made: Scene, promises: dict[str, Promise], faults: Counter[str]) -> 
     for name, times in sorted(faults.items()):
         print(f"  {times:>4}  {name}")
     print(f"{len(ids)} exports: {dict(states)}; attempts: {dict(outcomes)}, {most} at most for one export")
-    print(f"{sum(sum(each.values()) for each in seen.mails.values())} mails, {doubled} of them repeats")
-    print(f"{len(problems)} broken promises")
+    print(f"{sum(sum(each.values()) for each in observed.emails.values())} emails, {doubled} of them repeats")
+    print(f"{len(problems)} violations")
     for each in problems:
         print(f"  {each}")
     return 1 if problems else 0

@@ -1,4 +1,4 @@
-"""What is exported in the fault suite: one project's rows of every kind, and whether a file holds exactly them."""
+"""The rows that the fault suite exports, and a comparison of files with them."""
 
 import contextlib
 import hashlib
@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Engine
 
 from cli import build
 from config.settings import load
@@ -29,19 +28,19 @@ PROJECT = "demo"
 TRACES = 1200
 PAYLOAD = 20_000
 LARGE: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
-"""A file of some 16 MB: four parts."""
+"""Makes a file of about 16 MB: four parts."""
 
 SMALL: dict[str, Any] = LARGE | {
     "filter": [{"type": "boolean", "column": "bookmarked", "operator": "=", "value": True}]
 }
-"""A file of less than a part."""
+"""Makes a file smaller than a part."""
 
 CUTOFF = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass
 class Source:
-    """The rows, in a ClickHouse database and in a database of Postgres that cases take copies of."""
+    """The rows, in a ClickHouse database and in a PostgreSQL database that each system copies."""
 
     clickhouse_db: str
     template: str
@@ -50,18 +49,18 @@ class Source:
     _right: set[tuple[str, str, str]] = field(default_factory=set)
 
     def problems(self, query: Mapping[str, Any], file_format: str, data: bytes) -> list[str]:
-        """What is wrong with a file, in words; the same bytes are compared once."""
+        """The differences between a file and the expected rows, in words; the same bytes are compared once."""
         known = (json.dumps(dict(query), sort_keys=True), file_format, hashlib.sha256(data).hexdigest())
         if known in self._right:
             return []
-        plain = data if file_format == "PARQUET" else _unpacked(data, query.get("compression", "none"))
+        plain = data if file_format == "PARQUET" else _decompress(data, query.get("compression", "none"))
         problems = differences(expected(self._table(query["tableName"]), query), plain, file_format)
         if not problems:
             self._right.add(known)
         return problems
 
     def count(self, query: Mapping[str, Any]) -> int:
-        """How many rows a file must have."""
+        """The number of rows that the file must have."""
         return len(expected(self._table(query["tableName"]), query).rows)
 
     def _table(self, name: str) -> Table:
@@ -71,11 +70,11 @@ class Source:
 
 
 @contextlib.contextmanager
-def source(servers: Servers) -> Iterator[Source]:
-    """Make the rows, for as long as the block runs; Waybill's own tables are there, and empty."""
+def create_source(servers: Servers) -> Iterator[Source]:
+    """Create the rows, and Waybill's own empty tables, while the block runs."""
     with (
         clickhouse_database(servers.clickhouse) as clickhouse_db,
-        servers.postgres.now.database() as database,
+        servers.postgres.running.database() as database,
     ):
         settings = load(
             {"CLICKHOUSE_URL": servers.clickhouse, "CLICKHOUSE_DB": clickhouse_db, "DATABASE_URL": database.url}
@@ -87,17 +86,13 @@ def source(servers: Servers) -> Iterator[Source]:
             create(client)
             fill(client, engine, rows=TRACES, projects=(PROJECT,), payload_bytes=PAYLOAD)
         rows = raw.load(servers.clickhouse, clickhouse_db, engine)
-        _leave(engine)
+        # PostgreSQL does not copy a database that has open connections.
+        engine.dispose()
         yield Source(clickhouse_db, database.url.rpartition("/")[2], rows)
 
 
-def _unpacked(data: bytes, compression: str) -> bytes:
+def _decompress(data: bytes, compression: str) -> bytes:
     if compression == "none":
         return data
     unpacked: bytes = pa.CompressedInputStream(pa.BufferReader(data), compression).read()
     return unpacked
-
-
-def _leave(engine: Engine) -> None:
-    """Let go of the database: one that somebody is connected to cannot be copied."""
-    engine.dispose()

@@ -1,4 +1,4 @@
-"""One group of cases: databases, a bucket, topics and a mailbox of its own, and daemons behind proxies."""
+"""The system under test: databases, a bucket, topics and a mailbox, and daemons that reach them through proxies."""
 
 import contextlib
 import json
@@ -40,12 +40,12 @@ QUICK = {
 }
 LEASE = 4.0
 ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
-Start = Callable[["Scene"], Daemon]
+Start = Callable[["System"], Daemon]
 
 
 @dataclass
-class Scene:
-    """Where cases are played; what a test does itself goes past the proxies."""
+class System:
+    """The daemons and their surroundings; the methods reach all servers but Kafka directly, not through the proxies."""
 
     servers: Servers
     source: Source
@@ -54,57 +54,57 @@ class Scene:
     bucket: Bucket
     mailboxes: list[Mailbox]
     folder: Path
-    crew: Sequence[Start] = ()
+    expected_daemons: Sequence[Start] = ()
     random: Random = field(default_factory=Random)
     daemons: list[Daemon] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-    _mustered: dict[Start, Daemon] = field(default_factory=dict)
+    requested: list[str] = field(default_factory=list)
+    _started: dict[Start, Daemon] = field(default_factory=dict)
     _life: ExitStack = field(default_factory=ExitStack)
 
     def consumer(self, *, launcher: Sequence[str] | None = None, **changes: str) -> Daemon:
-        """Start a consumer that is ready and lives until the scene ends, or somebody ends it."""
+        """Start a consumer and wait until it is ready; it runs until the system or a test stops it."""
         return self.start("consumer", changes, launcher)
 
     def notifier(self, **changes: str) -> Daemon:
-        """Start a notifier, in the same way."""
+        """Start a notifier in the same way."""
         return self.start("notify", changes)
 
-    def rescuer(self) -> Daemon:
-        """Start a consumer that hears no doorbell: it takes up what nobody else does."""
-        nobody = f"nobody-{uuid.uuid4().hex[:8]}"
-        self.servers.kafka.now.create_topics(nobody)
-        return self.consumer(WAYBILL_REQUESTS_TOPIC=nobody, WAYBILL_CONSUMER_GROUP=nobody, WAYBILL_SWEEP_SECONDS="1.5")
+    def sweeping_consumer(self) -> Daemon:
+        """Start a consumer without request events: it claims only what its sweeper finds."""
+        unused = f"unused-{uuid.uuid4().hex[:8]}"
+        self.servers.kafka.running.create_topics(unused)
+        return self.consumer(WAYBILL_REQUESTS_TOPIC=unused, WAYBILL_CONSUMER_GROUP=unused, WAYBILL_SWEEP_SECONDS="1.5")
 
-    def victim(self, launcher: Sequence[str] | None = None) -> Daemon:
-        """Start a consumer in a group of its own, so that the next one need not wait until its death is noticed."""
-        return self.consumer(launcher=launcher, WAYBILL_CONSUMER_GROUP=f"victim-{uuid.uuid4().hex[:8]}")
+    def isolated_consumer(self, launcher: Sequence[str] | None = None) -> Daemon:
+        """Start a consumer in a new consumer group: after its death no session timeout delays the next."""
+        return self.consumer(launcher=launcher, WAYBILL_CONSUMER_GROUP=f"isolated-{uuid.uuid4().hex[:8]}")
 
     def start(
         self, name: str, changes: Mapping[str, str], launcher: Sequence[str] | None = None, *, wait: bool = True
     ) -> Daemon:
-        """Start a daemon with some settings changed, ready unless one does not `wait`."""
+        """Start a daemon with some settings changed; `wait` until it is ready."""
         environment = {**self.settings, **QUICK, **changes}
         started = self._life.enter_context(daemon(name, self.folder, environment, wait=wait, launcher=launcher))
         self.daemons.append(started)
         return started
 
-    def muster(self) -> None:
-        """Have the crew and nobody else: end who is not of it, and start who of it is not there, or not any more."""
-        standing = {start: each for start, each in self._mustered.items() if each.process.poll() is None}
+    def restore_daemons(self) -> None:
+        """Stop every daemon that is not expected, and start the expected ones that do not run."""
+        running = {start: each for start, each in self._started.items() if each.process.poll() is None}
         for each in self.daemons:
-            if each not in standing.values() and each.process.poll() is None:
+            if each not in running.values() and each.process.poll() is None:
                 each.process.send_signal(signal.SIGCONT)
                 each.process.terminate()
                 each.process.wait(timeout=90)
-        self.daemons = list(standing.values())
-        self._mustered = {start: standing.get(start) or start(self) for start in self.crew}
+        self.daemons = list(running.values())
+        self._started = {start: running.get(start) or start(self) for start in self.expected_daemons}
 
-    def living(self, name: str = "") -> list[Daemon]:
-        """The daemons that still run, those of a command or all."""
+    def alive(self, name: str = "") -> list[Daemon]:
+        """The running daemons, all of them or those of one command."""
         return [each for each in self.daemons if each.process.poll() is None and each.log.name.startswith(name)]
 
-    def ask(self, query: Mapping[str, Any] = SMALL, file_format: str = "JSONL", **values: Any) -> str:
-        """Insert an export of somebody's own, as the application does; its id."""
+    def insert(self, query: Mapping[str, Any] = SMALL, file_format: str = "JSONL", **values: Any) -> str:
+        """Insert an export with a user of its own, as Langfuse does; returns its id."""
         export_id = uuid.uuid4().hex
         row: dict[str, Any] = {
             "id": export_id,
@@ -117,37 +117,37 @@ class Scene:
         with self.engine.begin() as connection:
             connection.execute(insert(users).values(id=export_id, name="Ada", email=address(export_id)))
             connection.execute(insert(batch_exports).values(row | values))
-        self.asked.append(export_id)
+        self.requested.append(export_id)
         return export_id
 
-    def ring(self, *export_ids: str, times: int = 1) -> None:
-        """Publish the requests, past the proxies' weather only if Kafka's is fair."""
+    def publish_requests(self, *export_ids: str, times: int = 1) -> None:
+        """Publish the request events, through Kafka's proxy."""
         events = [json.dumps({"projectId": PROJECT, "batchExportId": each}).encode() for each in export_ids]
         self.publish(*(events * times))
 
     def publish(self, *values: bytes) -> None:
-        """Publish any bytes as requests."""
+        """Publish any bytes to the topic of requests."""
         producer = Producer({"bootstrap.servers": self.settings["KAFKA_BOOTSTRAP_SERVERS"], "log_level": 0})
         for value in values:
             producer.produce(self.settings["WAYBILL_REQUESTS_TOPIC"], value, key=value[:60])
         assert producer.flush(30) == 0
 
     def request(self, query: Mapping[str, Any] = SMALL, file_format: str = "JSONL") -> str:
-        """Ask, and ring."""
-        export_id = self.ask(query, file_format)
-        self.ring(export_id)
+        """Insert an export and publish its request event; returns its id."""
+        export_id = self.insert(query, file_format)
+        self.publish_requests(export_id)
         return export_id
 
     def status(self, export_id: str) -> str:
-        """The row's status."""
+        """The status on the row."""
         return str(row_of(self.engine, export_id)["status"])
 
     def set_status(self, export_id: str, status: str) -> None:
-        """Write the row's status as the application does, whatever it is."""
+        """Set the status on the row, as Langfuse does, without a condition."""
         with self.engine.begin() as connection:
             connection.execute(update(batch_exports).where(batch_exports.c.id == export_id).values(status=status))
 
-    def becomes(self, export_id: str, *statuses: str, seconds: float = 90) -> str:
+    def wait_for(self, export_id: str, *statuses: str, seconds: float = 90) -> str:
         """Wait until the export has one of these states."""
         return eventually(
             lambda: found if (found := self.status(export_id)) in statuses else None,
@@ -159,32 +159,32 @@ class Scene:
         """How the attempts ended, in order; None for one that has not."""
         return [run["outcome"] for run in runs_of(self.engine, export_id)]
 
-    def retried(self, export_id: str, times: int = 1) -> None:
-        """Wait until so many attempts have been put off."""
+    def wait_for_retries(self, export_id: str, times: int = 1) -> None:
+        """Wait until this many attempts have ended with a retry."""
         eventually(
             lambda: self.outcomes(export_id).count("retry") >= times,
             seconds=90,
             what=f"{times} retries of {export_id}: {self.outcomes(export_id)}",
         )
 
-    def running(self, export_id: str) -> None:
-        """Wait until somebody has claimed it."""
+    def wait_until_claimed(self, export_id: str) -> None:
+        """Wait until a consumer has claimed the export."""
         eventually(lambda: None in self.outcomes(export_id), what=f"{export_id} is claimed")
 
-    def mails(self, export_id: str) -> list[Mail]:
-        """The mails to the one who asked for this export."""
+    def emails(self, export_id: str) -> list[Mail]:
+        """The emails to the user of this export."""
         wanted = address(export_id)
         return [each for mailbox in self.mailboxes for each in mailbox.mails() if wanted in each.recipient]
 
     def notice(self, export_id: str) -> Mapping[str, Any] | None:
-        """The row of what is told about this export."""
+        """The latest notice of this export, if there is one."""
         with self.engine.connect() as connection:
             query = select(notices).where(notices.c.export_id == export_id).order_by(notices.c.created_at.desc())
             found = connection.execute(query).mappings().first()
         return None if found is None else dict(found)
 
     def completions(self) -> list[dict[str, Any]]:
-        """All that is on the completions topic."""
+        """All events on the topic of completions."""
         topic = self.settings["WAYBILL_COMPLETIONS_TOPIC"]
         reader = Consumer(
             {
@@ -211,44 +211,44 @@ class Scene:
             reader.close()
 
     def pause(self, least: float, most: float) -> None:
-        """Let some time pass, as chance has it: faults must not always come at the same moment."""
+        """Sleep for a random time, so that faults come at different moments."""
         time.sleep(self.random.uniform(least, most))
 
-    def end(self) -> None:
-        """Stop all daemons; the servers must be well."""
+    def stop(self) -> None:
+        """Stop all daemons; the servers must be healed before."""
         self._life.close()
 
 
 def address(export_id: str) -> str:
-    """The mail address of the one who asked for an export."""
+    """The email address of the user of an export."""
     return f"ada@{export_id}.test"
 
 
 @contextlib.contextmanager
-def scene(servers: Servers, source: Source, folder: Path) -> Iterator[Scene]:
-    """Set a scene in `folder`, and clear it away."""
+def start_system(servers: Servers, source: Source, folder: Path) -> Iterator[System]:
+    """Make databases, topics and a bucket, and remove them after the block; the daemons log into `folder`."""
     names = own_names()
     servers.heal()
-    servers.kafka.now.create_topics(*(name for setting, name in names.items() if setting.endswith("_TOPIC")))
-    with servers.postgres.now.database(source.template) as database, servers.s3.now.bucket() as bucket:
-        user = servers.smtp.now.environment()["SMTP_CONNECTION_URL"].rpartition(":")[0]
+    servers.kafka.running.create_topics(*(name for setting, name in names.items() if setting.endswith("_TOPIC")))
+    with servers.postgres.running.database(source.template) as database, servers.s3.running.bucket() as bucket:
+        user = servers.smtp.running.environment()["SMTP_CONNECTION_URL"].rpartition(":")[0]
         settings = {
             **bucket.environment(),
             **names,
-            "LANGFUSE_S3_BATCH_EXPORT_ENDPOINT": servers.store.url,
-            "CLICKHOUSE_URL": servers.rows.url,
+            "LANGFUSE_S3_BATCH_EXPORT_ENDPOINT": servers.s3_proxy.url,
+            "CLICKHOUSE_URL": servers.clickhouse_proxy.url,
             "CLICKHOUSE_DB": source.clickhouse_db,
-            "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{servers.kafka_wire.port}",
-            "DATABASE_URL": f"postgresql://waybill@127.0.0.1:{servers.postgres_wire.port}/{_name(database.url)}",
-            "SMTP_CONNECTION_URL": f"{user}:{servers.smtp_wire.port}",
+            "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{servers.kafka_proxy.port}",
+            "DATABASE_URL": f"postgresql://waybill@127.0.0.1:{servers.postgres_proxy.port}/{_name(database.url)}",
+            "SMTP_CONNECTION_URL": f"{user}:{servers.smtp_proxy.port}",
         }
         engine = open_database(load({"DATABASE_URL": database.url}).database)
-        made = Scene(servers, source, settings, engine, bucket, [servers.smtp.now.mailbox.from_now()], folder)
+        system = System(servers, source, settings, engine, bucket, [servers.smtp.running.mailbox.from_now()], folder)
         try:
-            yield made
+            yield system
         finally:
             servers.heal()
-            made.end()
+            system.stop()
             engine.dispose()
 
 

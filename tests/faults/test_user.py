@@ -1,4 +1,4 @@
-"""The user cancels, asks again and retries at the worst moment; and a pod's clock is an hour off."""
+"""The user cancels and retries at the worst moments; and a pod's clock is wrong by an hour."""
 
 import sys
 import threading
@@ -9,139 +9,139 @@ from sqlalchemy import update
 
 from config.events import Status
 from config.tables import batch_exports
-from tests.faults.case import Case, play
-from tests.faults.checkpoints import STAGES, Stage, halfway
-from tests.faults.invariants import Promise
+from tests.faults.case import Case, run_case
+from tests.faults.checkpoints import CHECKPOINTS, Checkpoint, stop_while_reading
+from tests.faults.invariants import Expectation
 from tests.faults.source import LARGE, PROJECT, SMALL
-from tests.faults.system import LEASE, Scene
+from tests.faults.system import LEASE, System
 from tests.support import selection
-from tests.support.barrier import Gate
+from tests.support.barrier import Barrier
 from tests.support.daemons import eventually, waybill
-from tests.support.responses import hold, hold_answer, refuse
+from tests.support.responses import hold, hold_response, refuse
 
 pytestmark = pytest.mark.faults
-CREW = (Scene.consumer, Scene.notifier)
+DAEMONS = (System.consumer, System.notifier)
 
-CANCELLED = Promise(statuses=frozenset({"CANCELLED"}))
-EITHER = Promise(statuses=frozenset({"CANCELLED", "COMPLETED"}))
+CANCELLED = Expectation(statuses=frozenset({"CANCELLED"}))
+EITHER = Expectation(statuses=frozenset({"CANCELLED", "COMPLETED"}))
 
 
-def _cancel(scene: Scene, export_id: str) -> bool:
-    """Cancel as the application does: whatever has not ended yet."""
+def _cancel(system: System, export_id: str) -> bool:
+    """Cancel as Langfuse does: only exports that have not ended yet."""
     open_ = batch_exports.c.status.in_([Status.QUEUED, Status.PROCESSING])
     statement = update(batch_exports).where(batch_exports.c.id == export_id, open_).values(status=Status.CANCELLED)
-    with scene.engine.begin() as connection:
+    with system.engine.begin() as connection:
         return connection.execute(statement).rowcount == 1
 
 
-def _queued(scene: Scene) -> None:
-    export_id = scene.ask()
-    assert _cancel(scene, export_id)
-    scene.ring(export_id, times=2)
-    scene.pause(1, 2)
-    assert scene.outcomes(export_id) == []
+def _queued(system: System) -> None:
+    export_id = system.insert()
+    assert _cancel(system, export_id)
+    system.publish_requests(export_id, times=2)
+    system.pause(1, 2)
+    assert system.outcomes(export_id) == []
 
 
-def _at(stage: Stage) -> Callable[[Scene], None]:
-    def do(scene: Scene) -> None:
-        gate = Gate()
-        stage.arm(scene, gate)
-        export_id = scene.request(scene.random.choice(stage.queries))
-        gate.reached()
-        assert _cancel(scene, export_id)
-        scene.pause(0, 2)
-        gate.open()
+def _at(checkpoint: Checkpoint) -> Callable[[System], None]:
+    def run(system: System) -> None:
+        barrier = Barrier()
+        checkpoint.arm(system, barrier)
+        export_id = system.request(system.random.choice(checkpoint.queries))
+        barrier.wait_until_reached()
+        assert _cancel(system, export_id)
+        system.pause(0, 2)
+        barrier.release()
 
-    return do
-
-
-def _while_it_waits(scene: Scene) -> None:
-    """Between two attempts."""
-    scene.servers.rows.add(selection.reads_rows, refuse(503, "Overloaded"))
-    export_id = scene.request()
-    scene.retried(export_id)
-    while not _cancel(scene, export_id):
-        scene.pause(0, 0.1)
+    return run
 
 
-def _with_redelivery(scene: Scene) -> None:
-    export_id, gate = halfway(scene)
-    ringing = threading.Thread(target=lambda: scene.ring(export_id, times=5))
+def _while_it_waits(system: System) -> None:
+    """Cancel between two attempts."""
+    system.servers.clickhouse_proxy.add(selection.reads_rows, refuse(503, "Overloaded"))
+    export_id = system.request()
+    system.wait_for_retries(export_id)
+    while not _cancel(system, export_id):
+        system.pause(0, 0.1)
+
+
+def _with_redelivery(system: System) -> None:
+    export_id, barrier = stop_while_reading(system)
+    ringing = threading.Thread(target=lambda: system.publish_requests(export_id, times=5))
     ringing.start()
-    assert _cancel(scene, export_id)
+    assert _cancel(system, export_id)
     ringing.join()
-    gate.open()
-    scene.pause(1, 2)
+    barrier.release()
+    system.pause(1, 2)
 
 
-def _as_it_completes(scene: Scene) -> None:
-    gate = Gate()
-    scene.servers.store.add(selection.puts_manifest, hold_answer(gate), times=1)
-    export_id = scene.request(scene.random.choice((LARGE, SMALL)))
-    gate.reached()
-    opening = threading.Timer(scene.random.uniform(0, 0.03), gate.open)
+def _as_it_completes(system: System) -> None:
+    barrier = Barrier()
+    system.servers.s3_proxy.add(selection.puts_manifest, hold_response(barrier), times=1)
+    export_id = system.request(system.random.choice((LARGE, SMALL)))
+    barrier.wait_until_reached()
+    opening = threading.Timer(system.random.uniform(0, 0.03), barrier.release)
     opening.start()
-    scene.pause(0, 0.06)
-    cancelled = _cancel(scene, export_id)
+    system.pause(0, 0.06)
+    cancelled = _cancel(system, export_id)
     opening.join()
-    scene.becomes(export_id, "CANCELLED" if cancelled else "COMPLETED")
+    system.wait_for(export_id, "CANCELLED" if cancelled else "COMPLETED")
 
 
-def _retried(scene: Scene) -> None:
-    scene.servers.rows.add(selection.reads_rows, refuse(503, "Overloaded"))
-    export_id = scene.request()
-    scene.becomes(export_id, "FAILED")
-    eventually(lambda: (scene.notice(export_id) or {}).get("state") == "sent", what="the failure is told")
-    scene.servers.rows.clear()
-    done = waybill("retry", PROJECT, export_id, environment=scene.settings)
+def _retried(system: System) -> None:
+    system.servers.clickhouse_proxy.add(selection.reads_rows, refuse(503, "Overloaded"))
+    export_id = system.request()
+    system.wait_for(export_id, "FAILED")
+    eventually(lambda: (system.notice(export_id) or {}).get("state") == "sent", what="the failure notice is sent")
+    system.servers.clickhouse_proxy.clear()
+    done = waybill("retry", PROJECT, export_id, environment=system.settings)
     assert done.returncode == 0, done.stderr
-    scene.becomes(export_id, "COMPLETED")
+    system.wait_for(export_id, "COMPLETED")
 
 
-def _skewed(seconds: float) -> Callable[[Scene], None]:
-    """A pod with a wrong clock takes nothing from others, and what it leaves when it dies is taken up in time."""
+def _skewed(seconds: float) -> Callable[[System], None]:
+    """A pod with a wrong clock takes no exports from others; when it dies, its exports are claimed in time."""
 
-    def do(scene: Scene) -> None:
+    def run(system: System) -> None:
         launcher = [sys.executable, "-m", "tests.faults.skewed_consumer", str(seconds)]
-        held, gate = halfway(scene)
-        other = scene.victim(launcher=launcher)
-        scene.pause(LEASE, LEASE * 2)
-        assert scene.outcomes(held) == [None]
-        gate.open()
-        scene.becomes(held, "COMPLETED")
+        held, barrier = stop_while_reading(system)
+        other = system.isolated_consumer(launcher=launcher)
+        system.pause(LEASE, LEASE * 2)
+        assert system.outcomes(held) == [None]
+        barrier.release()
+        system.wait_for(held, "COMPLETED")
 
-        gate = Gate()
-        scene.servers.rows.add(selection.reads_rows, hold(gate), times=2)
-        left = [scene.request(LARGE) for _ in range(2)]
+        barrier = Barrier()
+        system.servers.clickhouse_proxy.add(selection.reads_rows, hold(barrier), times=2)
+        left = [system.request(LARGE) for _ in range(2)]
         for each in left:
-            scene.running(each)
+            system.wait_until_claimed(each)
         other.process.kill()
         other.process.wait()
-        gate.open()
+        barrier.release()
         for each in left:
-            scene.becomes(each, "COMPLETED", seconds=60)
+            system.wait_for(each, "COMPLETED", seconds=60)
 
-    return do
+    return run
 
 
 CASES = (
     Case("cancel before it is claimed", _queued, CANCELLED),
-    *(Case(f"cancel {stage.name}", _at(stage), CANCELLED) for stage in STAGES[:-1]),
+    *(Case(f"cancel {checkpoint.name}", _at(checkpoint), CANCELLED) for checkpoint in CHECKPOINTS[:-1]),
     Case("cancel between two attempts", _while_it_waits, CANCELLED),
-    Case("cancel and redelivery at once", _with_redelivery, CANCELLED),
+    Case("cancel and redelivery at the same time", _with_redelivery, CANCELLED),
     Case("cancel as it completes", _as_it_completes, EITHER),
-    Case("retry of a failed export", _retried, Promise(events=("FAILED", "COMPLETED"))),
-    Case("the clock of a pod an hour ahead", _skewed(3600)),
-    Case("the clock of a pod an hour behind", _skewed(-3600)),
+    Case("retry of a failed export", _retried, Expectation(events=("FAILED", "COMPLETED"))),
+    Case("a pod's clock an hour ahead", _skewed(3600)),
+    Case("a pod's clock an hour behind", _skewed(-3600)),
 )
 
 OFTEN = (
-    "cancel in mid-read",
+    "cancel while reading",
     "cancel before completing the upload",
     "cancel as it completes",
     "retry of a failed export",
 )
 
 
-def test_what_is_promised_holds(stage: Scene, case: Case, number: int) -> None:
-    play(case, stage, number)
+def test_the_invariants_hold_after_the_fault(system: System, case: Case, number: int) -> None:
+    run_case(case, system, number)

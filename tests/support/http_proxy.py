@@ -1,4 +1,4 @@
-"""An HTTP proxy before ClickHouse or S3 that knows requests apart, and does what a test asks to those it picks."""
+"""An HTTP proxy in front of ClickHouse or S3 that answers the requests that a test selects as the test says."""
 
 import contextlib
 import socket
@@ -20,12 +20,12 @@ Body = Iterator[bytes]
 
 
 class Cut(ConnectionError):
-    """The connection is to be reset here."""
+    """Reset the connection here."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request, all of it."""
+class Request:
+    """A whole request."""
 
     method: str
     path: str
@@ -34,80 +34,82 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the server said, its body yet to be read."""
+class Response:
+    """A response whose body has not been read yet."""
 
     status: int
     headers: dict[str, str]
     body: Body = field(repr=False)
 
 
-Ask = Callable[[], Answer]
-Act = Callable[[Ask], Answer]
-"""Gives the answer to a request, by asking the server or not; raises Cut or Dropped to reset the connection."""
+Forward = Callable[[], Response]
+Responder = Callable[[Forward], Response]
+"""Gives the response to a request, by forwarding it or not; raises Cut or Dropped to reset the connection."""
 
 
 @dataclass
 class Rule:
-    """Does `act` to requests that match: the first `skip` of them pass, then `times` are done it to."""
+    """Answers `times` of the matching requests with `respond`, after the first `skip` of them."""
 
-    matches: Callable[[Asked], bool]
-    act: Act
+    matches: Callable[[Request], bool]
+    respond: Responder
     skip: int = 0
     times: int = 1_000_000
     done: int = 0
 
 
 @dataclass
-class Door:
-    """The proxy's rules, first match first, and what it saw."""
+class HttpProxy:
+    """The proxy's address and its rules, of which the first match applies."""
 
     url: str
     rules: list[Rule] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, matches: Callable[[Asked], bool], act: Act, *, skip: int = 0, times: int = 1_000_000) -> Rule:
-        """Have this done from now on."""
-        rule = Rule(matches, act, skip, times)
+    def add(
+        self, matches: Callable[[Request], bool], respond: Responder, *, skip: int = 0, times: int = 1_000_000
+    ) -> Rule:
+        """Answer matching requests with `respond` from now on."""
+        rule = Rule(matches, respond, skip, times)
         with self._lock:
             self.rules.append(rule)
         return rule
 
     def clear(self) -> None:
-        """Let everything pass."""
+        """Forward every request unchanged."""
         with self._lock:
             self.rules.clear()
 
-    def due(self, asked: Asked) -> Act | None:
-        """Take the act that is due to a request, if any."""
+    def take(self, request: Request) -> Responder | None:
+        """Return the responder for a request, and count its use; None to forward the request unchanged."""
         with self._lock:
             for rule in self.rules:
-                if not rule.matches(asked):
+                if not rule.matches(request):
                     continue
                 if rule.skip:
                     rule.skip -= 1
                 elif rule.done < rule.times:
                     rule.done += 1
-                    return rule.act
+                    return rule.respond
         return None
 
 
 @contextlib.contextmanager
-def door(target: str) -> Iterator[Door]:
-    """Run a proxy before an HTTP server, as `host:port` or its URL, for the block."""
+def http_proxy(target: str) -> Iterator[HttpProxy]:
+    """Run a proxy in front of an HTTP server, given as `host:port` or URL, while the block runs."""
     host = target.removeprefix("http://")
-    made = Door("")
+    proxy = HttpProxy("")
 
     class Handler(_Handler):
         upstream = host
-        rules = made
+        rules = proxy
 
     server = _Server(("127.0.0.1", 0), Handler)
-    made.url = f"http://127.0.0.1:{server.server_address[1]}"
+    proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield made
+        yield proxy
     finally:
         server.shutdown()
         server.server_close()
@@ -119,24 +121,27 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, *_: Any) -> None:
-        """Say nothing: connections that break are what this is for."""
+        """Print nothing: the proxy breaks connections on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     upstream: str
-    rules: Door
+    rules: HttpProxy
 
     def log_message(self, *_: object) -> None:
         pass
 
     def _serve(self) -> None:
-        asked = Asked(self.command, self.path, dict(self.headers.items()), self._read())
+        request = Request(self.command, self.path, dict(self.headers.items()), self._read())
         with contextlib.closing(HTTPConnection(self.upstream, timeout=UPSTREAM_SECONDS)) as connection:
             try:
-                act = self.rules.due(asked)
-                self._answer(asked, act(lambda: _ask(connection, asked)) if act else _ask(connection, asked))
+                respond = self.rules.take(request)
+                self._send(
+                    request,
+                    respond(lambda: _forward(connection, request)) if respond else _forward(connection, request),
+                )
             except (Cut, Dropped, OSError, HTTPException):
                 self._reset()
 
@@ -153,17 +158,17 @@ class _Handler(BaseHTTPRequestHandler):
             pass
         return bytes(body)
 
-    def _answer(self, asked: Asked, answer: Answer) -> None:
-        self.send_response_only(answer.status)
-        chunked = "Content-Length" not in answer.headers
-        for name, value in answer.headers.items():
+    def _send(self, request: Request, response: Response) -> None:
+        self.send_response_only(response.status)
+        chunked = "Content-Length" not in response.headers
+        for name, value in response.headers.items():
             self.send_header(name, value)
         if chunked:
             self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        if asked.method == "HEAD":
+        if request.method == "HEAD":
             return
-        for piece in answer.body:
+        for piece in response.body:
             self.wfile.write(b"%X\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
         if chunked:
             self.wfile.write(b"0\r\n\r\n")
@@ -175,19 +180,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
 
 
-def _ask(connection: HTTPConnection, asked: Asked) -> Answer:
-    # The host stays the client's: it is part of what S3's clients sign.
+def _forward(connection: HTTPConnection, request: Request) -> Response:
+    # S3's clients sign the host: it must stay theirs.
     headers = {
-        name: value for name, value in asked.headers.items() if name.lower() not in {"expect", "transfer-encoding"}
+        name: value for name, value in request.headers.items() if name.lower() not in {"expect", "transfer-encoding"}
     }
-    headers |= {"Content-Length": str(len(asked.body))} if asked.body else {}
-    connection.putrequest(asked.method, asked.path, skip_host=True, skip_accept_encoding=True)
+    headers |= {"Content-Length": str(len(request.body))} if request.body else {}
+    connection.putrequest(request.method, request.path, skip_host=True, skip_accept_encoding=True)
     for name, value in headers.items():
         connection.putheader(name, value)
-    connection.endheaders(asked.body or None)
+    connection.endheaders(request.body or None)
     response = connection.getresponse()
     kept = {name: value for name, value in response.getheaders() if name.lower() not in _HOP_BY_HOP}
-    return Answer(response.status, kept, _pieces(response))
+    return Response(response.status, kept, _pieces(response))
 
 
 def _pieces(response: HTTPResponse) -> Body:

@@ -1,113 +1,113 @@
-"""What a proxy can do to a request: answer it by itself, hold it, or change the answer."""
+"""What a proxy can do with a request: answer it without the server, delay it, or change the response."""
 
 import time
 from collections.abc import Callable
 
-from tests.support.barrier import Gate
-from tests.support.http_proxy import PIECE, Act, Answer, Ask, Body, Cut
+from tests.support.barrier import Barrier
+from tests.support.http_proxy import PIECE, Body, Cut, Forward, Responder, Response
 
 _XML = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>made up by the test</Message></Error>"
 
 
-def refuse(status: int, code: str) -> Act:
-    """Answer with an error of S3's, without asking the server."""
+def refuse(status: int, code: str) -> Responder:
+    """Answer with an S3 error, without forwarding the request."""
     return reply(status, _XML % code.encode())
 
 
-def reply(status: int, body: bytes) -> Act:
-    """Answer with this, without asking the server."""
+def reply(status: int, body: bytes) -> Responder:
+    """Answer with this body, without forwarding the request."""
     headers = {"Content-Type": "application/xml", "Content-Length": str(len(body))}
-    return lambda _: Answer(status, headers, iter([body]))
+    return lambda _: Response(status, headers, iter([body]))
 
 
-def but_first_do(answer: Act) -> Act:
-    """Have the server do it, throw its answer away, and give another."""
+def after_forwarding(respond: Responder) -> Responder:
+    """Forward the request, discard the server's response, and answer with another."""
 
-    def act(ask: Ask) -> Answer:
-        for _ in ask().body:
+    def forward_first(forward: Forward) -> Response:
+        for _ in forward().body:
             pass
-        return answer(ask)
+        return respond(forward)
 
-    return act
-
-
-def hold(gate: Gate) -> Act:
-    """Keep the request from the server until the gate opens."""
-
-    def act(ask: Ask) -> Answer:
-        gate.stand()
-        return ask()
-
-    return act
+    return forward_first
 
 
-def hold_answer(gate: Gate) -> Act:
-    """Have the server do it, and keep its answer back until the gate opens."""
+def hold(barrier: Barrier) -> Responder:
+    """Forward the request once the barrier is released."""
 
-    def act(ask: Ask) -> Answer:
-        answer = ask()
-        body = b"".join(answer.body)
-        gate.stand()
-        return Answer(answer.status, answer.headers, iter([body]))
+    def respond(forward: Forward) -> Response:
+        barrier.wait()
+        return forward()
 
-    return act
+    return respond
 
 
-def cut(_: Ask) -> Answer:
-    """Reset the connection without a word."""
+def hold_response(barrier: Barrier) -> Responder:
+    """Forward the request, and pass the response on once the barrier is released."""
+
+    def respond(forward: Forward) -> Response:
+        response = forward()
+        body = b"".join(response.body)
+        barrier.wait()
+        return Response(response.status, response.headers, iter([body]))
+
+    return respond
+
+
+def cut(_: Forward) -> Response:
+    """Reset the connection without a response."""
     raise Cut
 
 
-def body(change: Callable[[bytes], Body]) -> Act:
-    """Pass the answer with another body, made from all of it, whose length nobody knows beforehand."""
+def change_body(change: Callable[[bytes], Body]) -> Responder:
+    """Pass the response on with a new body, made from the whole old one; its length is not announced."""
 
-    def act(ask: Ask) -> Answer:
-        answer = ask()
-        headers = {name: value for name, value in answer.headers.items() if name.lower() != "content-length"}
-        pieces = change(b"".join(answer.body))
-        return Answer(answer.status, headers, (piece for piece in pieces if piece))
+    def respond(forward: Forward) -> Response:
+        response = forward()
+        headers = {name: value for name, value in response.headers.items() if name.lower() != "content-length"}
+        pieces = change(b"".join(response.body))
+        return Response(response.status, headers, (piece for piece in pieces if piece))
 
-    return act
+    return respond
 
 
-def ends_at(share: float, then: Callable[[], Body] = lambda: iter(())) -> Act:
-    """Pass this share of the body, then what `then` gives, then the end of the answer."""
+def end_at(share: float, then: Callable[[], Body] = lambda: iter(())) -> Responder:
+    """Pass this share of the body, then the output of `then`, then end the response cleanly."""
 
     def change(whole: bytes) -> Body:
         yield whole[: int(len(whole) * share)]
         yield from then()
 
-    return body(change)
+    return change_body(change)
 
 
-def cut_at(share: float) -> Act:
+def cut_at(share: float) -> Responder:
     """Pass this share of the body, then reset the connection."""
 
     def reset() -> Body:
         raise Cut
         yield b""  # makes it an iterator
 
-    return ends_at(share, reset)
+    return end_at(share, reset)
 
 
-def hold_at(share: float, gate: Gate) -> Act:
-    """Pass this share of the body, and the rest once the gate opens."""
+def hold_at(share: float, barrier: Barrier) -> Responder:
+    """Pass this share of the body, and the rest once the barrier is released."""
 
     def change(whole: bytes) -> Body:
         size = int(len(whole) * share)
         yield whole[:size]
-        gate.stand()
+        barrier.wait()
         yield whole[size:]
 
-    return body(change)
+    return change_body(change)
 
 
-def slowly(rate: float) -> Act:
-    """Pass the body at so many bytes per second."""
+def slowly(rate: float) -> Responder:
+    """Pass the body at this rate, in bytes per second."""
 
     def change(whole: bytes) -> Body:
         for start in range(0, len(whole), PIECE):
             time.sleep(PIECE / rate)
             yield whole[start : start + PIECE]
 
-    return body(change)
+    return change_body(change)

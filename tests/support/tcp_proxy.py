@@ -1,4 +1,4 @@
-"""A TCP proxy before a server, whose connections can be cut, refused, silenced, slowed and delayed."""
+"""A TCP proxy in front of a server, whose connections can be cut, refused, silenced, slowed and delayed."""
 
 import contextlib
 import socket
@@ -6,17 +6,17 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 PIECE = 16 * 1024
 LOOK_UP = 0.02
 
 
 @dataclass(frozen=True)
-class Weather:
-    """What befalls bytes: `silent` passes none, `rate` is bytes/s, `delay` seconds, `cut_after` bytes to a direction.
+class Conditions:
+    """Network conditions: `silent` passes nothing, `rate` is bytes/s, `delay` seconds, `cut_after` bytes per direction.
 
-    The two cuts count the bytes that pass all connections together, from when this weather began.
+    The two cuts count the bytes of all connections together, since these conditions were applied.
     """
 
     silent: bool = False
@@ -26,29 +26,29 @@ class Weather:
     cut_after_down: int | None = None
 
 
-FAIR = Weather()
+NORMAL = Conditions()
 
 
 @dataclass
-class Wire:
-    """One listening port, and the server behind it; all commands are safe from any thread."""
+class TcpProxy:
+    """One listening port, and the server behind it; all methods are safe from any thread."""
 
     target: int
     port: int
-    _weather: Weather = FAIR
+    _conditions: Conditions = NORMAL
     _passed: dict[str, int] = field(default_factory=lambda: {"up": 0, "down": 0})
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _pairs: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
     _listener: socket.socket | None = None
 
-    def be(self, weather: Weather) -> None:
-        """Change the weather, for connections that are open too."""
+    def apply(self, conditions: Conditions) -> None:
+        """Change the conditions, for open connections too."""
         with self._lock:
-            self._weather = weather
+            self._conditions = conditions
             self._passed = {"up": 0, "down": 0}
 
     def cut(self) -> None:
-        """Reset every connection that is open; new ones are welcome."""
+        """Reset every open connection; new ones are accepted."""
         with self._lock:
             pairs, self._pairs = self._pairs, []
         for pair in pairs:
@@ -59,15 +59,15 @@ class Wire:
         with self._lock:
             listener, self._listener = self._listener, None
         if listener is not None:
-            # A closed descriptor does not wake who accepts on it.
+            # Closing the descriptor does not wake a thread that accepts on it.
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         self.cut()
 
     def heal(self) -> None:
-        """Take connections, and pass everything at once."""
-        self.be(FAIR)
+        """Accept connections, and pass all bytes without delay."""
+        self.apply(NORMAL)
         with self._lock:
             if self._listener is None:
                 self._listener = _listen(self.port)
@@ -105,19 +105,19 @@ class Wire:
     def _pump(self, source: socket.socket, sink: socket.socket, way: str) -> None:
         try:
             while data := source.recv(PIECE):
-                self._endure(len(data), way)
+                self._throttle(len(data), way)
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             _reset(source, sink)
 
-    def _endure(self, size: int, way: str) -> None:
-        """Wait as the weather says; raises ConnectionError where it cuts."""
-        while self._weather.silent:
+    def _throttle(self, size: int, way: str) -> None:
+        """Wait as the conditions say; raises ConnectionError where they cut."""
+        while self._conditions.silent:
             time.sleep(LOOK_UP)
-        weather = self._weather
-        time.sleep(weather.delay + (size / weather.rate if weather.rate else 0))
-        limit = weather.cut_after_up if way == "up" else weather.cut_after_down
+        conditions = self._conditions
+        time.sleep(conditions.delay + (size / conditions.rate if conditions.rate else 0))
+        limit = conditions.cut_after_up if way == "up" else conditions.cut_after_down
         with self._lock:
             self._passed[way] += size
             spent = limit is not None and self._passed[way] > limit
@@ -126,19 +126,14 @@ class Wire:
 
 
 @contextlib.contextmanager
-def wire(target: int, port: int = 0) -> Iterator[Wire]:
-    """Run a proxy before a port of this machine for the block, in fair weather."""
-    running = Wire(target, port)
+def tcp_proxy(target: int, port: int = 0) -> Iterator[TcpProxy]:
+    """Run a proxy in front of a port of this machine while the block runs, in normal conditions."""
+    running = TcpProxy(target, port)
     running.heal()
     try:
         yield running
     finally:
         running.refuse()
-
-
-def change(weather: Weather = FAIR, **values: float | None) -> Weather:
-    """Give a weather with some of its values changed."""
-    return replace(weather, **values)  # type: ignore[arg-type] # the names are Weather's
 
 
 def _listen(port: int) -> socket.socket:
@@ -152,7 +147,7 @@ def _listen(port: int) -> socket.socket:
 def _reset(*ends: socket.socket) -> None:
     for end in ends:
         with contextlib.suppress(OSError):
-            # Closed with this, a socket says "reset" and not "the end".
+            # With this option, closing the socket sends RST instead of FIN.
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             end.shutdown(socket.SHUT_RD)
         end.close()
