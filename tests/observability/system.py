@@ -1,4 +1,4 @@
-"""A Waybill under load, watched by Prometheus, and the faults that can be made in it from outside."""
+"""The system under test: Waybill under load, scraped by Prometheus, and faults injected from outside."""
 
 import contextlib
 import signal
@@ -25,8 +25,11 @@ from runtime.database import writing
 from runtime.migrations import migrate
 from tests.services.prometheus import Prometheus
 from tests.services.s3 import Bucket
+from tests.support import daemons
 from tests.support.daemons import Daemon, command, daemon
 
+HELM = Path(__file__).parents[2] / "helm"
+PATIENCE = 3 * daemons.PATIENCE
 QUICK = {
     "WAYBILL_SWEEP_SECONDS": "0.5",
     "WAYBILL_HEARTBEAT_SECONDS": "0.5",
@@ -44,8 +47,8 @@ _IN_ITS_OWN_GROUP = 'mount --bind "$1" /sys/fs/cgroup; shift; exec "$@"'
 
 
 @dataclass
-class Scene:
-    """What a test sees: the servers around Waybill, its daemons, and a load that goes on."""
+class System:
+    """The servers around Waybill, its daemons, and ways to request exports and to inject faults."""
 
     folder: Path
     settings: Settings
@@ -65,7 +68,7 @@ class Scene:
         self.limit(NO_LIMIT)
 
     def prepare(self) -> None:
-        """Make the tables, and some rows to be exported."""
+        """Create the tables, and some rows to export."""
         with build.clickhouse_client(self.settings) as client:
             create_application_schema(client, self.engine)
             migrate(self.engine)
@@ -75,7 +78,7 @@ class Scene:
 
     @contextlib.contextmanager
     def consumer(self, **changes: str) -> Iterator[Daemon]:
-        """Run a consumer in a memory control group of its own, scraped from when it is ready until it is gone."""
+        """Run a consumer in its own memory control group, and scrape it while the block runs."""
         inside = ["unshare", "--mount", "sh", "-ec", _IN_ITS_OWN_GROUP, "sh", str(self.group)]
         environment = {**self.environment, **changes}
         with daemon("consumer", self.folder, environment, launcher=[*inside, *command("consumer")]) as running:
@@ -83,7 +86,7 @@ class Scene:
 
     @contextlib.contextmanager
     def notifier(self) -> Iterator[Daemon]:
-        """Run a notifier, scraped in the same way."""
+        """Run a notifier, and scrape it while the block runs."""
         with daemon("notify", self.folder, self.environment) as running:
             yield from self._scraped(self.notifiers, running)
 
@@ -91,10 +94,10 @@ class Scene:
         """Set the memory that consumers may use, in bytes."""
         (self.group / "memory.max").write_text(f"{size}\n")
 
-    def ask(self) -> Job:
-        """Queue an export and ring for it."""
+    def request(self) -> Job:
+        """Queue an export and publish its request event."""
         job = self.queue()
-        self.ring(job)
+        self.publish_request(job)
         return job
 
     def queue(self) -> Job:
@@ -103,35 +106,35 @@ class Scene:
         query: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
         return self._jobs.create(PROJECTS[0], self._user, "An export", query, format_, datetime.now(UTC))
 
-    def ring(self, job: Job) -> None:
-        """Publish the event of an export."""
+    def publish_request(self, job: Job) -> None:
+        """Publish the request event of an export."""
         self.publish(ExportRequested(project_id=job.project_id, batch_export_id=job.id).encode())
 
     def publish(self, value: bytes) -> None:
-        """Publish a request, whatever it says."""
+        """Publish any bytes to the topic of requests."""
         self._producer.produce(self.settings.requests_topic, value)
         self._producer.flush(10)
 
     def status(self, job: Job) -> str:
-        """The state of an export."""
+        """The status of an export."""
         found = self._jobs.find(job.project_id, job.id)
         assert found is not None
         return found.status
 
     def unfinished(self) -> int:
-        """How many exports are queued or run."""
+        """The number of queued and running exports."""
         waiting = batch_exports.c.status.in_([Status.QUEUED, Status.PROCESSING])
         with self.engine.connect() as connection:
             return int(connection.scalar(select(func.count()).where(waiting)) or 0)
 
     @contextlib.contextmanager
     def load(self, seconds: float = 1.0) -> Iterator[None]:
-        """Ask for an export every so many seconds while the block runs."""
+        """Request an export at this interval while the block runs."""
         stop = threading.Event()
 
         def work() -> None:
             while not stop.wait(seconds):
-                self.ask()
+                self.request()
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
@@ -143,7 +146,7 @@ class Scene:
 
     @contextlib.contextmanager
     def frozen(self, part: str) -> Iterator[None]:
-        """Let an embedded part answer nobody while the block runs."""
+        """Suspend an embedded part while the block runs."""
         marks = f"embedded.{part}"
         stopped = [each for each in psutil.Process().children() if marks in each.cmdline()]
         assert stopped, f"no {part} runs"
@@ -157,7 +160,7 @@ class Scene:
 
     @contextlib.contextmanager
     def without_bucket(self) -> Iterator[None]:
-        """Let the store refuse everything while the block runs: there is no bucket."""
+        """Remove the bucket while the block runs, so that the store refuses every request."""
         self.bucket.remove()
         try:
             yield
@@ -166,7 +169,7 @@ class Scene:
 
     @contextlib.contextmanager
     def locked_database(self) -> Iterator[None]:
-        """Let nobody write to the database while the block runs."""
+        """Lock the database against writes while the block runs."""
         with writing(self.engine):
             yield
 
@@ -184,7 +187,7 @@ class Scene:
 
 
 def kill(one: Daemon) -> None:
-    """End a daemon as a node that dies does."""
+    """Kill a daemon, as a node failure does."""
     one.process.kill()
     one.process.wait()
 
