@@ -1,4 +1,4 @@
-"""Shows the main job working, with nothing installed: from an event on Kafka to a whole file and a mail."""
+"""Runs one export on embedded services, from the event on Kafka to the file and the email."""
 
 import email
 import email.policy
@@ -23,6 +23,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.markup import escape
+from sqlalchemy import Engine, select
 
 from cli import build
 from cli.exports import follow, request
@@ -30,6 +31,7 @@ from cli.output import console, fail, print_fields, size
 from config.events import Status
 from config.links import read_links
 from config.settings import Settings, load
+from config.tables import users
 from consumer.models import Job
 from runtime.migrations import migrate
 
@@ -40,14 +42,14 @@ PROJECT = "demo"
 
 @dataclass(frozen=True)
 class Daemon:
-    """One of our daemons, run as a user runs it."""
+    """A running `waybill consumer` or `waybill notify`."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
 
     def url(self) -> str | None:
-        """Where it serves, once it said so."""
+        """Return where it serves HTTP, or None while it starts."""
         if self.process.poll() is not None:
             fail(f"{self.name} ended with status {self.process.returncode}; its log is {self.log}")
         for line in self.log.read_text(errors="replace").splitlines():
@@ -57,28 +59,28 @@ class Daemon:
         return None
 
     def metrics(self) -> str:
-        """Its counters, as Prometheus reads them."""
-        with urllib.request.urlopen(f"{self.url()}/metrics") as answer:  # noqa: S310 (our own daemon)
+        """Return its metrics, as Prometheus reads them."""
+        with urllib.request.urlopen(f"{self.url()}/metrics") as answer:  # noqa: S310 (a daemon on this machine)
             text: str = answer.read().decode()
             return text
 
     def peak_memory(self) -> str:
-        """Its peak resident memory, where the system tells."""
+        """Return its peak resident memory, if the system reports it."""
         with suppress(OSError):
             found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
-            return f"{int(found[1]) / 1024:.0f} MiB" if found else "not told by this system"
-        return "not told by this system"
+            return f"{int(found[1]) / 1024:.0f} MiB" if found else "not reported by this system"
+        return "not reported by this system"
 
 
 def demo(
-    rows: Annotated[int, typer.Option(min=0, help="How many traces to make and export.")] = 50_000,
+    rows: Annotated[int, typer.Option(min=0, help="How many traces to create and export.")] = 50_000,
     format_: Annotated[str, typer.Option("--format", help="CSV, JSON, JSONL or PARQUET.")] = "CSV",
     compression: Annotated[str, typer.Option(help="none, gzip or zstd.")] = "none",
     folder: Annotated[
-        Path | None, typer.Option(help="Where everything is kept; a new temporary folder without it.")
+        Path | None, typer.Option(help="Where to keep all data; a new temporary folder by default.")
     ] = None,
 ) -> None:
-    """Run the whole path on embedded parts: make data, ask for an export, show the file, the mail, the counters."""
+    """Run an export from request to email on embedded services, and show the file, the email and the counters."""
     from embedded.sample import fill
     from embedded.stack import started
 
@@ -89,34 +91,39 @@ def demo(
         port = _free_port()
         environment = stack.environment() | {
             "WAYBILL_HEARTBEAT_SECONDS": "0.5",
+            "WAYBILL_HTTP_PORT": str(port),
             "WAYBILL_PUBLIC_URL": f"http://127.0.0.1:{port}",
             "WAYBILL_SECRET_KEY": secrets.token_hex(32),
         }
         settings = load(environment)
-        _say(f"Making {rows:,} traces, with their scores and comments")
-        _prepare(settings, lambda client, engine: fill(client, engine, rows=rows))
-        _say("Starting waybill consumer and waybill notify")
-        consumer = running.enter_context(_daemon("consumer", kept, environment | {"WAYBILL_HTTP_PORT": str(port)}))
-        notifier = running.enter_context(_daemon("notify", kept, environment))
-        _say("Asking for the export: a row, and an event on Kafka")
+        with _prepare(settings) as (client, engine):
+            _say("Starting waybill consumer and waybill notify")
+            consumer, notifier = running.enter_context(_daemons(kept, environment))
+            _say(f"Creating {rows:,} traces, with their scores and comments")
+            fill(client, engine, rows=rows)
+        for daemon in (consumer, notifier):
+            _eventually(daemon.url, f"{daemon.name} to listen")
+        _say("Requesting the export: a row, and an event on Kafka")
         job = _export(settings, format_.upper(), compression)
         if job.status != Status.COMPLETED:
             fail(f"The export ended {job.status}: {job.log}; the logs are in {kept}")
-        mail = _eventually(lambda: next(stack.mails.glob("*.eml"), None), "a mail")
+        message = _eventually(lambda: next(stack.mails.glob("*.eml"), None), "an email")
         _show_file(job, stack.exports, settings)
-        _show_mail(mail)
+        _show_email(message)
         _show_counters(consumer, notifier)
-    _say(f"All of it is kept in {kept}")
+    _say(f"All data and logs are in {kept}")
 
 
-def _prepare(settings: Settings, make: Callable[..., None]) -> None:
+@contextmanager
+def _prepare(settings: Settings) -> Iterator[tuple[Any, Engine]]:
+    """Create all tables; give the clients of both databases."""
     from embedded.schema import create_application_schema
 
     engine = build.engine(settings)
     with build.clickhouse_client(settings) as client:
         create_application_schema(client, engine)
         migrate(engine)
-        make(client, engine)
+        yield client, engine
 
 
 def _export(settings: Settings, format_: str, compression: str) -> Job:
@@ -129,10 +136,6 @@ def _export(settings: Settings, format_: str, compression: str) -> Job:
 
 
 def _first_user(settings: Settings) -> str:
-    from sqlalchemy import select
-
-    from config.tables import users
-
     with build.engine(settings).connect() as connection:
         return str(
             connection.execute(select(users.c.id).where(users.c.email.is_not(None)).order_by(users.c.id)).scalar()
@@ -140,9 +143,22 @@ def _first_user(settings: Settings) -> str:
 
 
 @contextmanager
-def _daemon(name: str, folder: Path, environment: Mapping[str, str]) -> Iterator[Daemon]:
+def _daemons(folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[Daemon, Daemon]]:
+    """Run consumer and notifier while the block runs; they are starting when it is entered."""
+    consumer = _start("consumer", folder, environment)
+    notifier = _start("notify", folder, {**environment, "WAYBILL_HTTP_PORT": "0"})
+    try:
+        yield consumer, notifier
+    finally:
+        for daemon in (consumer, notifier):
+            daemon.process.terminate()
+        for daemon in (consumer, notifier):
+            daemon.process.wait()
+
+
+def _start(name: str, folder: Path, environment: Mapping[str, str]) -> Daemon:
     log = folder / f"{name}.log"
-    private = {"WAYBILL_HTTP_PORT": "0", "WAYBILL_HTTP_HOST": "127.0.0.1", "WAYBILL_LOG_FORMAT": "json"}
+    private = {"WAYBILL_HTTP_HOST": "127.0.0.1", "WAYBILL_LOG_FORMAT": "json"}
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "cli.main", name],
@@ -151,17 +167,11 @@ def _daemon(name: str, folder: Path, environment: Mapping[str, str]) -> Iterator
             stdout=stream,
             stderr=stream,
         )
-    daemon = Daemon(name, process, log)
-    try:
-        _eventually(daemon.url, f"{name} to listen")
-        yield daemon
-    finally:
-        process.terminate()
-        process.wait()
+    return Daemon(name, process, log)
 
 
 def _free_port() -> int:
-    """Find a port for the consumer: the links must know it before it serves."""
+    """Find a port for the consumer: the links contain it, so it must be known before the consumer serves."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
         return port
@@ -173,7 +183,7 @@ def _eventually(look: Callable[[], T | None], what: str) -> T:
         if (found := look()) is not None:
             return found
         time.sleep(0.1)
-    fail(f"waited {PATIENCE:.0f} s for {what} in vain")
+    fail(f"timed out after {PATIENCE:.0f} s waiting for {what}")
 
 
 def _show_file(job: Job, exports: Path, settings: Settings) -> None:
@@ -183,9 +193,9 @@ def _show_file(job: Job, exports: Path, settings: Settings) -> None:
     path, link = exports / job.run.object_key, links.write(job.project_id, job.id)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    with urllib.request.urlopen(link) as stream:  # noqa: S310 (our own daemon)
+    with urllib.request.urlopen(link) as stream:  # noqa: S310 (a daemon on this machine)
         fetched = hashlib.file_digest(stream, "sha256").hexdigest()
-    agrees = "the manifest says the same" if digest == job.run.sha256 else f"BUT the manifest says {job.run.sha256}"
+    agrees = "the same in the manifest" if digest == job.run.sha256 else f"BUT {job.run.sha256} in the manifest"
     _heading("The file")
     print_fields(
         {
@@ -195,16 +205,16 @@ def _show_file(job: Job, exports: Path, settings: Settings) -> None:
             "sha256": f"{digest} ({agrees})",
             "manifest": f"{path}.manifest.json",
             "link": link,
-            "fetched": f"through the link, {'with the same' if fetched == digest else 'BUT WITH ANOTHER'} sha256",
+            "fetched": f"through the link, with {'the same' if fetched == digest else 'A DIFFERENT'} sha256",
         }
     )
 
 
-def _show_mail(path: Path) -> None:
-    mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
-    text = mail.get_body(("plain",))
-    _heading("The mail")
-    print_fields({name: mail[name] for name in ("From", "To", "Subject", "Message-ID")})
+def _show_email(path: Path) -> None:
+    message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+    text = message.get_body(("plain",))
+    _heading("The email")
+    print_fields({name: message[name] for name in ("From", "To", "Subject", "Message-ID")})
     console().print()
     console().print(escape(text.get_content().strip() if text else "(no text)"))
 
