@@ -3,30 +3,41 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# uv installs several times faster than pip. Without it, pip fetches the pinned version into the venv.
+UV := $(or $(shell command -v uv),$(BIN)/uv)
+DEMO_READY := $(VENV)/.demo-$(shell cat requirements-demo.lock requirements-build.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
 READY := $(VENV)/.ready-$(shell cat requirements.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
 
 .PHONY: help
 help: ## List what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(READY): requirements.lock pyproject.toml
-	@if command -v uv >/dev/null; then \
-	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-	  uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock && \
-	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
-	else \
-	  $(PYTHON) -m venv $(VENV) && \
-	  $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
-	  $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
-	fi
+$(BIN)/uv:
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+
+$(BIN)/python: | $(UV)
+	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+
+INSTALL = $(UV) pip install --quiet --python $(BIN)/python --no-deps
+
+# The pins of the demo are a part of those for development, so that one venv serves both.
+$(READY): requirements.lock pyproject.toml | $(BIN)/python $(UV)
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-build-isolation -e .
 	@rm -f $(VENV)/.ready-* && touch $@
 
+$(DEMO_READY): requirements-demo.lock requirements-build.lock pyproject.toml | $(BIN)/python $(UV)
+	@$(INSTALL) --require-hashes -r requirements-demo.lock -r requirements-build.lock
+	@$(INSTALL) --no-build-isolation -e .
+	@rm -f $(VENV)/.demo-* && touch $@
+
 .PHONY: install
-install: $(READY) ## Make .venv with everything in it
+install: $(READY) ## Install everything for development into .venv
 
 .PHONY: demo
-demo: install ## Show the main job working, with nothing installed but Python
-	@$(BIN)/waybill demo
+demo: $(DEMO_READY) ## Run an export on embedded services; needs Python, its venv module and make
+	@mkdir -p .waybill && $(BIN)/waybill demo --folder "$$(mktemp -d .waybill/demo-XXXXXX)"
 
 .PHONY: test
 test: install ## Run the tests, on real services where this machine has them
@@ -92,14 +103,17 @@ resources: install ## Measure memory and CPU by slots, part size and format
 ci: install check ## What CI runs: every check, every real service required
 	@tests/ci.sh
 
-PIN := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
+PIN = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
 .PHONY: lock
-lock: ## Pin every dependency anew, with hashes (needs uv)
+lock: | $(UV) ## Pin every dependency with hashes
 	$(PIN) pyproject.toml --extra embedded --extra otel --group dev -o requirements.lock
+	$(PIN) pyproject.toml --extra embedded -c requirements.lock -o requirements-demo.lock
 	$(PIN) pyproject.toml --extra otel -c requirements.lock -o requirements-image.lock
 	echo hatchling | $(PIN) - -c requirements.lock -o requirements-build.lock
+	echo uv | $(PIN) - -o requirements-uv.lock
 
 .PHONY: clean
-clean: ## Remove what make made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+clean: ## Remove everything that make created here
+	rm -rf $(VENV) .waybill .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 SCRIPT = """
 import sys
@@ -13,5 +15,8 @@ import pandas
 """
 
 
-def test_a_process_that_exports_has_one_allocator_and_no_pandas() -> None:
-    subprocess.run([sys.executable, "-c", SCRIPT], check=True)
+def test_a_process_that_exports_has_one_allocator_and_no_pandas(tmp_path: Path) -> None:
+    (tmp_path / "pandas.py").touch()  # what is tested is that pyarrow does not import it
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+
+    subprocess.run([sys.executable, "-c", SCRIPT], env={**os.environ, "PYTHONPATH": path}, check=True)
