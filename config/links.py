@@ -5,66 +5,92 @@ import hmac
 from collections.abc import Iterator, Sequence
 from itertools import count
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
 from config.settings import Settings
 
 PATH = "/d/"
 LONGEST_TOKEN = 6000
-"""More characters than the longest ids need."""
+"""In characters; more than the longest ids need."""
 
-_TAG_BYTES = 16
-_STEP_BYTES = 16
+_KEY_BYTES = 64
+_PURPOSE = b"waybill download links"
+_BLOCK_BYTES = 16
 
 
 class Links:
-    """Writes links below a public URL with the first of its keys, and reads those of all.
+    """Writes links below a public URL with the first of its keys, and reads links written with any of them.
 
-    A token is the ids, encrypted and authenticated by the key alone (a synthetic IV made with HMAC-SHA256, which also
-    makes the stream), so every process that has the key can read it, and nobody else learns or changes anything. The
-    same export always has the same link.
+    A token is the ids, encrypted and authenticated with AES-SIV (RFC 5297) under a key derived from the secret, so
+    every process that has the secret can read it, and nobody else can read or change it. AES-SIV is deterministic:
+    an export always has the same link.
     """
 
     def __init__(self, public_url: str, keys: Sequence[bytes]) -> None:
         self._public_url = public_url
         self._keys = tuple(keys)
+        self._ciphers = tuple(map(_derive_cipher, keys))
 
     def write(self, project_id: str, export_id: str) -> str:
-        """Give the link of an export."""
+        """Return the link of an export."""
         ids = f"{project_id}\0{export_id}".encode()
-        # Padded, so that the length of a link tells little of its ids.
-        return f"{self._public_url}{PATH}{_seal(self._keys[0], ids + bytes(-len(ids) % _STEP_BYTES))}"
+        # Padding hides the exact length of the ids.
+        sealed = self._ciphers[0].encrypt(ids + bytes(-len(ids) % _BLOCK_BYTES), None)
+        return f"{self._public_url}{PATH}{_to_text(sealed)}"
 
     def read(self, token: str) -> tuple[str, str] | None:
-        """Give the project and the export of a token, or None if none of our keys has written it."""
+        """Return the project and the export of a token, or None if it was written with none of the keys."""
         if len(token) > LONGEST_TOKEN:
             return None
         try:
             sealed = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         except ValueError:
             return None
-        for key in self._keys:
-            ids = _crypt(key, sealed[:_TAG_BYTES], sealed[_TAG_BYTES:])
-            # To seal them again checks all at once: the tag, and that there is no other way to write the token.
-            if hmac.compare_digest(_seal(key, ids), token):
-                project_id, _, export_id = ids.rstrip(b"\0").decode().partition("\0")
-                return project_id, export_id
-        return None
+        # The decoder skips characters that it does not know: only one text is the token of these bytes.
+        if _to_text(sealed) != token:
+            return None
+        ids = self._open(sealed)
+        if ids is None:
+            return None
+        project_id, _, export_id = ids.rstrip(b"\0").decode().partition("\0")
+        return project_id, export_id
+
+    def _open(self, sealed: bytes) -> bytes | None:
+        for cipher in self._ciphers:
+            try:
+                return cipher.decrypt(sealed, None)
+            except InvalidTag:
+                continue
+        return next((ids for key in self._keys if (ids := _open_old(key, sealed)) is not None), None)
 
 
 def read_links(settings: Settings) -> Links | None:
-    """Give the links that the settings ask for, None without WAYBILL_PUBLIC_URL."""
+    """Return the links that the settings ask for, or None without WAYBILL_PUBLIC_URL."""
     return None if settings.public_url is None else Links(settings.public_url, settings.secret_keys)
 
 
-def _seal(key: bytes, ids: bytes) -> str:
-    tag = hmac.digest(key, b"tag\0" + ids, "sha256")[:_TAG_BYTES]
-    return base64.urlsafe_b64encode(tag + _crypt(key, tag, ids)).rstrip(b"=").decode()
+def _derive_cipher(secret: bytes) -> AESSIV:
+    return AESSIV(HKDF(SHA256(), length=_KEY_BYTES, salt=None, info=_PURPOSE).derive(secret))
 
 
-def _crypt(key: bytes, tag: bytes, text: bytes) -> bytes:
-    """Encrypt or decrypt: both are the same."""
-    return bytes(one ^ other for one, other in zip(text, _stream(key, tag), strict=False))
+def _to_text(sealed: bytes) -> str:
+    return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
 
-def _stream(key: bytes, tag: bytes) -> Iterator[int]:
+# The rest of this module reads links that were emailed before AES-SIV, so that they work until they expire. A link
+# lives for 168 hours at most: delete this, and its tests, in the release after the first that writes AES-SIV.
+
+
+def _open_old(key: bytes, sealed: bytes) -> bytes | None:
+    tag, encrypted = sealed[:_BLOCK_BYTES], sealed[_BLOCK_BYTES:]
+    ids = bytes(one ^ other for one, other in zip(encrypted, _old_stream(key, tag), strict=False))
+    expected = hmac.digest(key, b"tag\0" + ids, "sha256")[:_BLOCK_BYTES]
+    return ids if hmac.compare_digest(expected, tag) else None
+
+
+def _old_stream(key: bytes, tag: bytes) -> Iterator[int]:
     for block in count():
         yield from hmac.digest(key, b"stream\0" + tag + block.to_bytes(4, "big"), "sha256")

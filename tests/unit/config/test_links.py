@@ -1,5 +1,6 @@
 import base64
 import string
+from itertools import product
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +13,21 @@ SETTINGS = settings(deadline=None, database=None, derandomize=True, suppress_hea
 KEY, OTHER = b"k" * 32, b"o" * 32
 LINKS = Links("https://exports.example.com/base", [KEY])
 IDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=80)
+NEW = "zPtU4x62x8eFJ1yrG9FtukgLLXEndPgqusP4jM6tH_Fb3ZvoKkT42gqdO_5Ua_Ri"
+OLD = {
+    "q8SqagpNzlECQytFXXGq_5jJqGLFxHary27FPJ7dbJkMWkxBgYGer_Hwga3WF1qk": ("project-1", "export-1"),
+    "xt9kkDlj7VLG3SdXulZAj71mPX-lMlJrt3l7v7Jrqll-P-TbK3KaJnFUzj-ggHU7lNZ8_Y4oBe3SyDgUldZ9VA": (
+        "acme-corporation",
+        "export-of-salaries",
+    ),
+    "K7d4lRJrupjjMESOa4G6ZPibsCrka3v28dld1PvR4jYEIPb6zPuRmJU5F92sAQnCxUSB-keOSJjmJ6sQuvZBsg": (
+        "prøject",
+        "cmf7xqk2n0001ad07h8s9z3yb",
+    ),
+}
+"""Tokens that were written with KEY before AES-SIV."""
+
+OLD_OF_OTHER = "Y2WrK-eKURsL0qwfJMwThFnGVriiEQFnYhxhTCyFAr4I-i45krCt0YpXhHaWZqhz"
 URL_SAFE = string.ascii_letters + string.digits + "-_"
 
 
@@ -125,3 +141,43 @@ def test_links_are_written_where_the_settings_say() -> None:
 @pytest.mark.parametrize("token", ["", "A", "é", "\0", "AA==", "\ud800"])
 def test_odd_tokens_are_refused(token: str) -> None:
     assert LINKS.read(token) is None
+
+
+def test_the_same_export_always_has_the_same_link() -> None:
+    assert Links("https://exports.example.com/base", [KEY]).write("project-1", "export-1") == (
+        f"https://exports.example.com/base/d/{NEW}"
+    )
+
+
+@pytest.mark.parametrize(("old", "ids"), OLD.items())
+def test_a_link_that_was_sent_before_aes_siv_opens(old: str, ids: tuple[str, str]) -> None:
+    assert LINKS.read(old) == ids
+    assert token(*ids) != old
+
+
+def test_a_link_that_was_sent_before_aes_siv_opens_with_any_of_the_keys() -> None:
+    assert Links("https://x", [KEY, OTHER]).read(OLD_OF_OTHER) == ("project-1", "export-1")
+    assert LINKS.read(OLD_OF_OTHER) is None
+
+
+@pytest.mark.parametrize("whole", OLD)
+def test_an_old_link_that_was_changed_is_refused(whole: str) -> None:
+    raw = base64.urlsafe_b64decode(whole + "==")
+    flipped = (raw[:at] + bytes([raw[at] ^ 1 << bit]) + raw[at + 1 :] for at, bit in product(range(len(raw)), range(8)))
+
+    assert [each for each in flipped if LINKS.read(base64.urlsafe_b64encode(each).rstrip(b"=").decode())] == []
+    assert [whole[:length] for length in range(len(whole)) if LINKS.read(whole[:length])] == []
+    assert [more for more in ("=", "A", " ", "\n") if LINKS.read(whole + more)] == []
+
+
+def test_parts_of_two_old_links_make_none() -> None:
+    mixed = [one[:at] + two[at:] for one, two in product(OLD, repeat=2) for at in range(len(one))]
+
+    assert {each for each in mixed if LINKS.read(each)} == set(OLD)
+
+
+def test_parts_of_an_old_and_a_new_link_make_none() -> None:
+    old = next(iter(OLD))
+    mixed = [one[:at] + two[at:] for one, two in ((old, NEW), (NEW, old)) for at in range(len(old))]
+
+    assert {each for each in mixed if LINKS.read(each)} == {old, NEW}
