@@ -1,61 +1,53 @@
-"""Carries a request's trace from step to step, and records spans where OpenTelemetry is installed and asked for."""
+"""Hands a request's trace from step to step, and records spans when an OpenTelemetry endpoint is set."""
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from config.settings import Misconfigured
 
 HEADER = "traceparent"
-_W3C = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_W3C = TraceContextTextMapPropagator()
 
 
 class Span:
-    """A step of a trace: `traceparent` is what is handed on to the next one, None where there is no trace."""
+    """A step of a trace; `traceparent` names it to the next step, and is None where there is no trace."""
 
-    def __init__(self, traceparent: str | None, recorded: Any = None) -> None:
+    def __init__(self, recorded: trace.Span, traceparent: str | None) -> None:
         self.traceparent = traceparent
         self._recorded = recorded
 
     def note(self, **attributes: str | float) -> None:
-        """Add what is known of the step."""
-        if self._recorded is not None:
-            self._recorded.set_attributes({f"waybill.{name}": value for name, value in attributes.items()})
+        """Add attributes to the step."""
+        self._recorded.set_attributes({f"waybill.{name}": value for name, value in attributes.items()})
 
     def event(self, name: str, **attributes: str | float) -> None:
-        """Add what happened in the step."""
-        if self._recorded is not None:
-            self._recorded.add_event(name, {f"waybill.{key}": value for key, value in attributes.items()})
+        """Add an event to the step."""
+        self._recorded.add_event(name, {f"waybill.{key}": value for key, value in attributes.items()})
 
 
 class Tracer:
-    """Makes spans: recorded by `recorder`, a tracer of OpenTelemetry's, or only handing the trace on without one."""
+    """Makes spans with a tracer of OpenTelemetry; the default one records nothing and hands the trace on."""
 
-    def __init__(self, recorder: Any = None) -> None:
-        self._recorder = recorder
+    def __init__(self, tracer: trace.Tracer | None = None) -> None:
+        self._tracer = tracer or trace.NoOpTracer()
 
     @contextmanager
     def span(self, name: str, traceparent: str | None) -> Iterator[Span]:
-        """Make the block a step of the trace; an error that leaves it is recorded."""
-        if self._recorder is None:
-            yield Span(traceparent)
-            return
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-        w3c, carrier = TraceContextTextMapPropagator(), dict[str, str]()
-        parent = w3c.extract({} if traceparent is None else {HEADER: traceparent})
-        with self._recorder.start_as_current_span(name, context=parent) as recorded:
-            w3c.inject(carrier)
-            yield Span(carrier[HEADER], recorded)
+        """Make the block a step of the trace; an error that leaves the block is recorded."""
+        with self._tracer.start_as_current_span(name, context=_extract(traceparent)) as recorded:
+            yield Span(recorded, _inject())
 
 
 def open_tracer(endpoint: str | None, service: str) -> Tracer:
-    """Make a tracer that sends spans to `endpoint` (OTLP over HTTP) from a thread of its own; None records nothing.
+    """Return a tracer that sends spans to `endpoint` (OTLP over HTTP) from its own thread; without one, a no-op tracer.
 
-    Whatever else OpenTelemetry's own variables say (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_TRACES_SAMPLER`, …), it reads
-    itself. Raises Misconfigured when the extra `otel` is not installed.
+    OpenTelemetry reads its other variables itself (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_TRACES_SAMPLER`, …). Raises
+    Misconfigured when the extra `otel` is not installed.
     """
     if endpoint is None:
         return Tracer()
@@ -72,17 +64,27 @@ def open_tracer(endpoint: str | None, service: str) -> Tracer:
 
 
 def read_traceparent(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
-    """Find a message's `traceparent`; what is not as the W3C has it is none."""
+    """Return a message's `traceparent` as W3C Trace Context writes it; None if it is missing or malformed."""
     found = next((value for name, value in headers if name == HEADER and value is not None), b"")
-    text = found.decode("ascii", "replace")
-    return text if _W3C.fullmatch(text) else None
+    return _inject(_extract(found.decode("ascii", "replace")))
 
 
 def headers_of(traceparent: str | None) -> tuple[tuple[str, bytes], ...]:
-    """Give the headers of a message that hands a trace on."""
+    """Return the headers of a message that hands a trace on."""
     return () if traceparent is None else ((HEADER, traceparent.encode()),)
 
 
 def trace_id(traceparent: str | None) -> str | None:
-    """Give the trace's id, as log lines carry it."""
+    """Return the trace's id, as log lines carry it."""
     return None if traceparent is None else traceparent.split("-")[1]
+
+
+def _extract(traceparent: str | None) -> Context:
+    return _W3C.extract({HEADER: traceparent or ""})
+
+
+def _inject(context: Context | None = None) -> str | None:
+    """Return the traceparent of a context, or of the current one."""
+    carrier = dict[str, str]()
+    _W3C.inject(carrier, context)
+    return carrier.get(HEADER)

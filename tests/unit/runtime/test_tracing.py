@@ -29,7 +29,9 @@ def test_a_traceparent_is_read_from_the_headers_and_handed_on() -> None:
         b"\xff\xfe",
         b"00-abc-def-01",
         GIVEN.upper().encode(),
-        GIVEN.encode() + b"\n",
+        GIVEN.encode() + b"\nother: x",
+        GIVEN.encode() + b"-extra",
+        GIVEN.encode() + b"\0",
         f"ff-{TRACE}-{PARENT}-01".encode(),
         f"00-{'0' * 32}-{PARENT}-01".encode(),
         f"00-{TRACE}-{'0' * 16}-01".encode(),
@@ -37,6 +39,27 @@ def test_a_traceparent_is_read_from_the_headers_and_handed_on() -> None:
 )
 def test_a_header_that_is_no_traceparent_is_none(value: bytes | None) -> None:
     assert read_traceparent([("traceparent", value)]) is None
+
+
+@pytest.mark.parametrize(
+    "value", [f" {GIVEN}\t", f"{GIVEN}\n", GIVEN.replace("00-", "01-", 1), f"01-{GIVEN[3:]}-extra"]
+)
+def test_a_traceparent_is_handed_on_in_its_canonical_form(value: str) -> None:
+    assert read_traceparent([("traceparent", value.encode())]) == GIVEN
+
+
+@pytest.mark.parametrize("flags", ["00", "01", "02", "03"])
+def test_flags_are_handed_on_as_they_came(flags: str) -> None:
+    given = f"{GIVEN[:-2]}{flags}"
+
+    assert read_traceparent(headers_of(given)) == given
+    with Tracer().span("export", given) as span:
+        assert span.traceparent == given
+
+
+def test_without_a_trace_there_is_none_to_hand_on() -> None:
+    with Tracer().span("outer", GIVEN), Tracer().span("inner", None) as span:
+        assert span.traceparent is None
 
 
 def test_without_an_endpoint_the_trace_is_handed_on_as_it_came() -> None:
@@ -78,11 +101,22 @@ def test_an_endpoint_without_the_extra_is_said_to_need_it(monkeypatch: pytest.Mo
         open_tracer("http://localhost:4318", "waybill")
 
 
-def test_daemons_that_do_not_trace_do_not_load_opentelemetry() -> None:
+def test_an_error_leaves_the_span_and_is_recorded() -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    for tracer in (Tracer(), Tracer(provider.get_tracer("test"))):
+        with pytest.raises(LookupError, match="odd"), tracer.span("export", GIVEN):
+            raise LookupError("odd")
+
+    (recorded,) = exporter.get_finished_spans()
+    assert [event.name for event in recorded.events] == ["exception"]
+
+
+def test_daemons_that_do_not_trace_load_only_the_api_of_opentelemetry() -> None:
     script = (
         "import sys, cli.run_consumer, cli.run_notify; from runtime.tracing import open_tracer\n"
         "with open_tracer(None, 'waybill').span('export', None): pass\n"
-        "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
+        "assert not [name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))]"
     )
 
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
