@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests of the chart and of the docs run: Helm and its helpers, Prometheus, the schemas of Kubernetes
-# and of the custom resources, and Kafka clients of other languages. Needs Go, npm and pip. The first run compiles for
-# some minutes, a second finds everything in place.
+# Installs what the tests of the chart, the documents and the workflows run: Helm and its helpers, Prometheus, the schemas
+# of Kubernetes and of the custom resources, Kafka clients of other languages, and actionlint. Needs Go, npm and pip. The
+# first run compiles for some minutes; a second run finds everything in place.
 set -euo pipefail
 # shellcheck source=installing.sh
 source "$(dirname "${BASH_SOURCE[0]}")/installing.sh"
@@ -93,3 +93,4 @@ install_crds
 install_kubernetes_schemas
 install_node_client
 install_go_client
+install_go actionlint "$ACTIONLINT" github.com/rhysd/actionlint/cmd/actionlint
