@@ -1,13 +1,11 @@
-"""Builds and joins the parts from the settings."""
+"""Builds and wires every object from the settings; imports come late, so that each command loads only what it uses."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import clickhouse_connect
-from aiohttp import web
 from sqlalchemy import Engine, inspect
 
 from config.labels import PartOutcome
@@ -15,31 +13,80 @@ from config.links import read_links
 from config.metrics import Metrics
 from config.settings import Misconfigured, Settings
 from config.tables import application, waybill
-from consumer.downloads.app import Downloads
-from consumer.jobs import Jobs, Terms
-from notify import smtp
-from notify.deliver import read_transport
-from pipeline.read.connections import ClickHouse, Sources
-from pipeline.storage import S3Options, Storage, open_storage
 from runtime.database import open_database
 from runtime.kafka import build_producer, check_topics
 from runtime.publisher import Publisher
+from runtime.tracing import open_tracer
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from consumer.app import Parts
+    from consumer.jobs import Jobs
+    from notify.deliver import NotifierContext
+    from pipeline.read.connections import ClickHouse, Sources
+    from pipeline.storage import Storage
 
 CHECK_SECONDS = 10
 Check = Callable[[], None]
 
 
 class Unused(Exception):
-    """A dependency is not set up, and need not be; the text says what there is not without it."""
+    """An optional dependency is not configured; the text says what is missing without it."""
+
+
+def consumer_parts(settings: Settings, metrics: Metrics) -> "Parts":
+    """Build all that the consumer daemon runs on."""
+    from consumer.app import Parts
+    from pipeline.export import export
+
+    store = storage(settings, lambda outcome: metrics.upload_parts.labels(outcome).inc())
+    job_store = jobs(settings)
+    tried = checks(settings, job_store.engine) | {"storage": store.check}
+    return Parts(
+        jobs=job_store,
+        sources=sources(settings, job_store.engine),
+        storage=store,
+        publisher=publisher(settings),
+        metrics=metrics,
+        export=export,
+        checks={name: tried[name] for name in ("database", "clickhouse", "storage", "kafka")},
+        tracer=open_tracer(settings.otel_endpoint, "waybill-consumer"),
+        routes=download_routes(settings, job_store, store, metrics),
+    )
+
+
+def notifier_context(settings: Settings) -> "NotifierContext":
+    """Build all that the notifier daemon runs on."""
+    from notify.deliver import NotifierContext, read_transport
+    from notify.notices import Notices
+
+    database = engine(settings)
+    notices = Notices(
+        database,
+        retry_for=timedelta(hours=settings.notice_hours),
+        first_delay=timedelta(seconds=settings.retry_base_seconds),
+        lease=timedelta(seconds=settings.lease_seconds),
+    )
+    return NotifierContext(
+        engine=database,
+        notices=notices,
+        transport=read_transport(settings),
+        nextauth_url=settings.nextauth_url,
+        links=read_links(settings),
+        tracer=open_tracer(settings.otel_endpoint, "waybill-notify"),
+    )
 
 
 def engine(settings: Settings) -> Engine:
-    """Open the application's database; needs DATABASE_URL."""
+    """Open the Langfuse database; needs DATABASE_URL."""
     return open_database(settings.database)
 
 
-def clickhouse(settings: Settings) -> ClickHouse:
-    """Say where ClickHouse is read: the read-only URL where there is one; needs CLICKHOUSE_URL."""
+def clickhouse(settings: Settings) -> "ClickHouse":
+    """Describe the connection to ClickHouse, by the read-only URL if it is set; needs CLICKHOUSE_URL."""
+    from pipeline.read.connections import ClickHouse
+
     url = settings.clickhouse_read_only_url or settings.clickhouse_url
     if url is None:
         raise Misconfigured(["CLICKHOUSE_URL is missing"])
@@ -51,13 +98,17 @@ def clickhouse(settings: Settings) -> ClickHouse:
     )
 
 
-def sources(settings: Settings, database: Engine) -> Sources:
-    """Join the two databases that exports read."""
+def sources(settings: Settings, database: Engine) -> "Sources":
+    """Build the two sources that exports read from."""
+    from pipeline.read.connections import Sources
+
     return Sources(clickhouse=clickhouse(settings), database=database)
 
 
-def storage(settings: Settings, on_part: Callable[[PartOutcome], None] = lambda _outcome: None) -> Storage:
-    """Open the store of the finished files; needs a bucket or WAYBILL_STORAGE_URL."""
+def storage(settings: Settings, on_part: Callable[[PartOutcome], None] = lambda _outcome: None) -> "Storage":
+    """Open the storage of the finished files; needs a bucket or WAYBILL_STORAGE_URL."""
+    from pipeline.storage import S3Options, open_storage
+
     secret = settings.secret_access_key
     options = S3Options(
         endpoint=settings.endpoint,
@@ -73,8 +124,10 @@ def storage(settings: Settings, on_part: Callable[[PartOutcome], None] = lambda 
     return open_storage(settings.destination, options, on_part)
 
 
-def jobs(settings: Settings) -> Jobs:
+def jobs(settings: Settings) -> "Jobs":
     """Open the job store; needs DATABASE_URL."""
+    from consumer.jobs import Jobs, Terms
+
     terms = Terms(
         lease=timedelta(seconds=settings.lease_seconds),
         project_slots=settings.project_slots,
@@ -83,8 +136,12 @@ def jobs(settings: Settings) -> Jobs:
     return Jobs(engine(settings), terms)
 
 
-def downloads(settings: Settings, jobs: Jobs, storage: Storage, metrics: Metrics) -> tuple[web.RouteDef, ...]:
-    """Make the routes of the download links; there are none without WAYBILL_PUBLIC_URL."""
+def download_routes(
+    settings: Settings, jobs: "Jobs", storage: "Storage", metrics: Metrics
+) -> "tuple[web.RouteDef, ...]":
+    """Build the routes of the download links; without WAYBILL_PUBLIC_URL there are none."""
+    from consumer.downloads.app import Downloads
+
     links = read_links(settings)
     if links is None:
         return ()
@@ -93,64 +150,72 @@ def downloads(settings: Settings, jobs: Jobs, storage: Storage, metrics: Metrics
 
 
 def publisher(settings: Settings) -> Publisher:
-    """Make a producer for events; connects when first used."""
+    """Build the publisher of events; it connects when it is first used."""
     return Publisher(lambda: build_producer(settings))
 
 
 def checks(settings: Settings, database: Engine) -> dict[str, Check]:
-    """Name every dependency with a call that raises, in words, when it can't be used."""
+    """Return a check for every dependency, which raises with the reason when the dependency can't be used."""
+    topics = (settings.requests_topic, settings.completions_topic, settings.dead_letter_topic)
     return {
         "database": lambda: _check_database(database),
         "clickhouse": lambda: _check_clickhouse(settings),
         "storage": lambda: storage(settings).check(),
-        "kafka": lambda: check_topics(
-            settings, settings.requests_topic, settings.completions_topic, settings.dead_letter_topic
-        ),
+        "kafka": lambda: check_topics(settings, *topics),
         "mail": lambda: _check_mail(settings),
     }
 
 
 @contextmanager
 def clickhouse_client(settings: Settings) -> Iterator[Any]:
-    """Give a plain client for commands, on the writable URL, its database created if need be."""
-    where = clickhouse(settings.model_copy(update={"clickhouse_read_only_url": None}))
-    with clickhouse_connect.get_client(dsn=where.url, username=where.user, password=where.password) as client:
-        client.command("CREATE DATABASE IF NOT EXISTS {name:Identifier}", parameters={"name": where.database})
-        client.database = where.database
+    """Give a client on the writable URL, for commands; create its database if it is missing."""
+    import clickhouse_connect
+
+    connection = clickhouse(settings.model_copy(update={"clickhouse_read_only_url": None}))
+    with clickhouse_connect.get_client(
+        dsn=connection.url, username=connection.user, password=connection.password
+    ) as client:
+        client.command("CREATE DATABASE IF NOT EXISTS {name:Identifier}", parameters={"name": connection.database})
+        client.database = connection.database
         yield client
 
 
 def _check_database(database: Engine) -> None:
-    there = set(inspect(database).get_table_names())
+    existing = set(inspect(database).get_table_names())
     for table in (*application.tables.values(), *waybill.tables.values()):
-        if table.name in {"batch_exports", "users"} and table.name not in there:
+        if table.name in {"batch_exports", "users"} and table.name not in existing:
             raise LookupError(
-                f"the application's table {table.name} is missing: is DATABASE_URL the application's database?"
+                f"Langfuse's table {table.name} is missing: is DATABASE_URL the URL of the Langfuse database?"
             )
-        if table.metadata is waybill and table.name not in there:
-            raise LookupError(f"our table {table.name} is missing: run `waybill migrate`")
+        if table.metadata is waybill and table.name not in existing:
+            raise LookupError(f"Waybill's table {table.name} is missing: run `waybill migrate`")
 
 
 def _check_clickhouse(settings: Settings) -> None:
-    where = clickhouse(settings)
+    import clickhouse_connect
+
+    connection = clickhouse(settings)
     client = clickhouse_connect.get_client(
-        dsn=where.url,
-        username=where.user,
-        password=where.password,
-        database=where.database,
+        dsn=connection.url,
+        username=connection.user,
+        password=connection.password,
+        database=connection.database,
         connect_timeout=CHECK_SECONDS,
         send_receive_timeout=CHECK_SECONDS,
     )
     with client:
-        there = {row[0] for row in client.query("SHOW TABLES").result_rows}
-    if "traces" not in there and "events_full" not in there:
-        raise LookupError(f"database {where.database} has neither traces nor events_full: is CLICKHOUSE_DB right?")
+        existing = {row[0] for row in client.query("SHOW TABLES").result_rows}
+    if "traces" not in existing and "events_full" not in existing:
+        raise LookupError(f"database {connection.database} has neither traces nor events_full: is CLICKHOUSE_DB right?")
 
 
 def _check_mail(settings: Settings) -> None:
+    from notify import smtp
+    from notify.deliver import read_transport
+
     if settings.email_from_address is None and settings.smtp_connection_url is None:
-        raise Unused("EMAIL_FROM_ADDRESS and SMTP_CONNECTION_URL are not set: nobody will be mailed")
+        raise Unused("EMAIL_FROM_ADDRESS and SMTP_CONNECTION_URL are not set: no emails are sent")
     transport = read_transport(settings)
     if transport is None:
-        raise LookupError("EMAIL_FROM_ADDRESS or SMTP_CONNECTION_URL is not set: nobody will be mailed")
+        raise LookupError("EMAIL_FROM_ADDRESS or SMTP_CONNECTION_URL is not set: no emails are sent")
     smtp.check(transport.server)

@@ -32,8 +32,8 @@ class Command:
 
 
 _COMMANDS = {
-    "consumer": Command("cli.run_consumer:run_consumer", "Run the export worker until SIGTERM."),
-    "notify": Command("cli.run_notify:run_notify", "Run the notifier until SIGTERM."),
+    "consumer": Command("cli.daemons:run_consumer", "Run the export worker until SIGTERM."),
+    "notify": Command("cli.daemons:run_notify", "Run the notifier until SIGTERM."),
     "demo": Command("cli.demo:demo", "Export sample data on embedded services and show the result."),
     "migrate": Command("cli.admin:migrate", "Create or upgrade Waybill's own tables.", _INSTALLATION),
     "topics": Command("cli.admin:topics", "Create missing Kafka topics.", _INSTALLATION),

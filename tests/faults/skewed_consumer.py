@@ -4,7 +4,7 @@ import sys
 from datetime import datetime, timedelta, tzinfo
 
 import consumer.clock
-from cli.run_consumer import run_consumer
+from cli.daemons import run_consumer
 
 
 def main(seconds: float) -> None:

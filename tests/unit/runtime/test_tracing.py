@@ -114,7 +114,7 @@ def test_an_error_leaves_the_span_and_is_recorded() -> None:
 
 def test_daemons_that_do_not_trace_load_only_the_api_of_opentelemetry() -> None:
     script = (
-        "import sys, cli.run_consumer, cli.run_notify; from runtime.tracing import open_tracer\n"
+        "import sys, consumer.app, notify.app; from runtime.tracing import open_tracer\n"
         "with open_tracer(None, 'waybill').span('export', None): pass\n"
         "assert not [name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))]"
     )
