@@ -1,4 +1,4 @@
-"""Declares every metric, once: names, labels (closed sets only) and buckets."""
+"""Declares every metric once: name, labels (closed sets only) and buckets."""
 
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,18 +29,18 @@ Labels = TypeVarTuple("Labels")
 class Labelled(Generic[Metric, *Labels]):
     """A metric whose type names the values of its labels, in order, so that mypy finds a wrong one.
 
-    The labels `table` and `format` are texts: their values are those of pipeline's registries, and "other".
+    `table` and `format` are plain texts, because their values come from pipeline's registries (or are "other").
     """
 
     metric: Metric
 
     def labels(self, *values: *Labels) -> Metric:
-        """Return the series with these labels; it is shown from then on."""
+        """Return the series with these labels; `/metrics` shows it from then on."""
         return self.metric.labels(*values)
 
 
 class Metrics:
-    """The metrics of one process, registered in the registry given; `/metrics` of both daemons shows them.
+    """The metrics of one process, registered in `registry`; both daemons serve all of them on `/metrics`.
 
     Labels come from closed sets (config/labels.py, tables, formats, topics), never from an id or an error text.
     """
@@ -48,18 +48,28 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         self.requests: Labelled[Counter, Verdict] = Labelled(
-            Counter("waybill_requests", "Export requests looked at, by verdict.", ["verdict"], registry=registry)
+            Counter("waybill_requests", "Export requests processed, by verdict.", ["verdict"], registry=registry)
         )
         self.exports: Labelled[Counter, Outcome, str, str] = Labelled(
-            Counter("waybill_exports", "Attempts ended, by outcome.", ["outcome", "table", "format"], registry=registry)
+            Counter(
+                "waybill_exports",
+                "Finished attempts, by outcome, table and format.",
+                ["outcome", "table", "format"],
+                registry=registry,
+            )
         )
         self.exports_started: Labelled[Counter, str, str] = Labelled(
-            Counter("waybill_exports_started", "Attempts begun: claims made.", ["table", "format"], registry=registry)
+            Counter(
+                "waybill_exports_started",
+                "Started attempts, by table and format.",
+                ["table", "format"],
+                registry=registry,
+            )
         )
         self.attempts_failed: Labelled[Counter, Failure] = Labelled(
             Counter(
                 "waybill_attempts_failed",
-                "Attempts that failed, and exports refused as failed, by reason.",
+                "Failed attempts, and exports that the guards failed, by reason.",
                 ["reason"],
                 registry=registry,
             )
@@ -67,25 +77,30 @@ class Metrics:
         self.dead_letters: Labelled[Counter, Verdict] = Labelled(
             Counter(
                 "waybill_dead_letters",
-                "Messages put aside as dead letters, by verdict.",
+                "Requests moved to the dead-letter topic, by verdict.",
                 ["verdict"],
                 registry=registry,
             )
         )
         self.rows: Labelled[Counter, str, str] = Labelled(
-            Counter("waybill_rows", "Rows in files delivered.", ["table", "format"], registry=registry)
+            Counter(
+                "waybill_rows", "Rows in completed files, by table and format.", ["table", "format"], registry=registry
+            )
         )
         self.bytes: Labelled[Counter, SizeKind, str] = Labelled(
             Counter(
-                "waybill_bytes", "Bytes of files delivered: raw, and stored.", ["kind", "format"], registry=registry
+                "waybill_bytes",
+                "Size of completed files in bytes, before compression (raw) and as stored.",
+                ["kind", "format"],
+                registry=registry,
             )
         )
-        self.running = Gauge("waybill_exports_running", "Exports running in this process.", registry=registry)
-        self.slots = Gauge("waybill_slots", "Exports that this process may run at once.", registry=registry)
+        self.running = Gauge("waybill_exports_running", "Exports that run in this process now.", registry=registry)
+        self.slots = Gauge("waybill_slots", "Exports that this process can run at the same time.", registry=registry)
         self.duration: Labelled[Histogram, Outcome] = Labelled(
             Histogram(
                 "waybill_export_duration_seconds",
-                "From claim to settled.",
+                "Time from the claim of an attempt to its end, in seconds.",
                 ["outcome"],
                 buckets=HOURS,
                 registry=registry,
@@ -93,62 +108,77 @@ class Metrics:
         )
         self.queue_wait = Histogram(
             "waybill_queue_wait_seconds",
-            "From the row's creation to the first claim.",
+            "Time from the creation of an export to its first claim, in seconds.",
             buckets=HOURS,
             registry=registry,
         )
         self.stage_seconds: Labelled[Counter, Stage] = Labelled(
             Counter(
-                "waybill_stage_seconds", "Seconds spent in each stage of the pipeline.", ["stage"], registry=registry
+                "waybill_stage_seconds",
+                "Time spent in each stage of the pipeline, in seconds.",
+                ["stage"],
+                registry=registry,
             )
         )
         self.upload_parts: Labelled[Counter, PartOutcome] = Labelled(
-            Counter("waybill_upload_parts", "Parts of uploads, by outcome.", ["outcome"], registry=registry)
+            Counter("waybill_upload_parts", "Parts of S3 uploads, by outcome.", ["outcome"], registry=registry)
         )
         self.uploads: Labelled[Counter, UploadOutcome] = Labelled(
-            Counter("waybill_uploads", "Uploads ended, by outcome.", ["outcome"], registry=registry)
+            Counter("waybill_uploads", "Finished uploads, by outcome.", ["outcome"], registry=registry)
         )
         self.notices: Labelled[Counter, NoticeOutcome] = Labelled(
-            Counter("waybill_notices", "Notices, by outcome.", ["outcome"], registry=registry)
+            Counter(
+                "waybill_notices",
+                "Completion events and attempts to send their notices, by outcome.",
+                ["outcome"],
+                registry=registry,
+            )
         )
         self.downloads: Labelled[Counter, DownloadOutcome] = Labelled(
-            Counter(
-                "waybill_downloads", "Download links followed, by what they led to.", ["outcome"], registry=registry
-            )
+            Counter("waybill_downloads", "Requests for download links, by outcome.", ["outcome"], registry=registry)
         )
         self.last_success = Gauge(
             "waybill_last_success_timestamp_seconds",
-            "When an export was last completed by this process.",
+            "Time of the last export that this process completed, as a Unix timestamp in seconds.",
             registry=registry,
         )
-        self.queued = Gauge("waybill_exports_queued", "Exports that wait in the database.", registry=registry)
+        self.queued = Gauge("waybill_exports_queued", "Exports that are queued in the database.", registry=registry)
         self.oldest_queued = Gauge(
-            "waybill_oldest_queued_seconds", "Since when the export waits that waits the longest.", registry=registry
+            "waybill_oldest_queued_seconds", "Age of the oldest queued export, in seconds.", registry=registry
         )
         self.oldest_heartbeat = Gauge(
             "waybill_oldest_heartbeat_seconds",
-            "Age of the oldest last heartbeat among exports that are being run anywhere.",
+            "Time since the last heartbeat of a running export, the longest of all workers, in seconds.",
             registry=registry,
         )
         self.outbox_waiting = Gauge(
-            "waybill_outbox_waiting", "Completion events that Kafka has not confirmed.", registry=registry
+            "waybill_outbox_waiting", "Events in the outbox that are not yet published.", registry=registry
         )
-        self.outbox_oldest = Gauge("waybill_outbox_oldest_seconds", "Age of the oldest of them.", registry=registry)
-        self.notices_waiting = Gauge("waybill_notices_waiting", "Notices that wait to be sent.", registry=registry)
-        self.oldest_notice = Gauge("waybill_oldest_notice_seconds", "Age of the oldest of them.", registry=registry)
+        self.outbox_oldest = Gauge(
+            "waybill_outbox_oldest_seconds", "Age of the oldest unpublished event, in seconds.", registry=registry
+        )
+        self.notices_waiting = Gauge("waybill_notices_waiting", "Notices that are not yet sent.", registry=registry)
+        self.oldest_notice = Gauge(
+            "waybill_oldest_notice_seconds", "Age of the oldest unsent notice, in seconds.", registry=registry
+        )
         self.kafka_lag = Gauge(
             "waybill_kafka_lag",
-            "Messages after the committed offsets of the partitions assigned to this process.",
+            "Messages after the committed offsets of the partitions assigned to this process, by topic.",
             ["topic"],
             registry=registry,
         )
         self.event_loop_lag = Gauge(
             "waybill_event_loop_lag_seconds",
-            "How late the event loop woke up, at worst in the last half minute.",
+            "Largest delay of the event loop in the last 30 seconds, in seconds.",
             registry=registry,
         )
         self.database_connections: Labelled[Gauge, PoolState] = Labelled(
-            Gauge("waybill_database_connections", "Connections of the pool, by state.", ["state"], registry=registry)
+            Gauge(
+                "waybill_database_connections",
+                "Database connections in the pool, by state.",
+                ["state"],
+                registry=registry,
+            )
         )
-        build = Gauge("waybill_build_info", "Always 1; the version is the label.", ["version"], registry=registry)
+        build = Gauge("waybill_build_info", "Always 1; the label has the version.", ["version"], registry=registry)
         build.labels(version=version("waybill")).set(1)

@@ -80,7 +80,7 @@ class MemoryLimit(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Give the metric as it is now."""
-        metric = GaugeMetricFamily("waybill_memory_limit_bytes", "Memory that this process may use.")
+        metric = GaugeMetricFamily("waybill_memory_limit_bytes", "Memory limit of this process, in bytes.")
         if (limit := memory_limit()) is not None:
             metric.add_metric([], limit)
         yield metric
