@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from prometheus_client import CollectorRegistry, ProcessCollector
 
-from config.metrics import Metrics
+from runtime.self_metrics import process_metrics
 from tests.chart.tools import CHART
 
 NAME = re.compile(r"\b((?:waybill|process)_[a-z_]+)\b")
@@ -16,10 +15,7 @@ NAME = re.compile(r"\b((?:waybill|process)_[a-z_]+)\b")
 
 def exposed() -> Iterator[str]:
     """Every metric as queries name it, of Waybill and of its process."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    Metrics(registry)
-    for metric in registry.collect():
+    for metric in process_metrics().registry.collect():
         yield {"counter": f"{metric.name}_total", "histogram": f"{metric.name}_bucket"}.get(metric.type, metric.name)
 
 
