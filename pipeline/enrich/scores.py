@@ -7,7 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.sql.scores import NUMBERS
+from pipeline.sql.scores import NUMBER_TYPES
 from pipeline.types import CELLS, Column, Kind
 
 SCORES = "#scores"
@@ -47,7 +47,7 @@ def score_columns(found: Iterable[tuple[str, Collection[str]]], taken: Collectio
             while name in used:
                 name = f"{PREFIX}{name}"
             used.add(name)
-        numbers, texts = bool(NUMBERS & set(types)), bool(set(types) - NUMBERS)
+        numbers, texts = bool(NUMBER_TYPES & set(types)), bool(set(types) - NUMBER_TYPES)
         kind = Kind.MIXED if numbers and texts else Kind.LIST
         columns.append(ScoreColumn(score, Column(name, kind), numbers, texts))
     return columns

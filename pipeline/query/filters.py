@@ -10,23 +10,23 @@ from pipeline import request as stored
 from pipeline.spec import ExportSpec
 from pipeline.sql import scores
 from pipeline.sql.clickhouse import (
-    COMPARED,
-    after,
-    before,
-    ends,
-    exactly,
-    holds,
-    map_value,
-    matches,
-    maybe_after,
-    maybe_before,
-    number,
-    one_of,
-    starts,
-    texts,
-    truth,
+    COMPARISONS,
+    bind_bool,
+    bind_number,
+    bind_texts,
+    compare_decimal,
+    contains,
+    contains_words,
+    ends_with,
+    get_map_value,
+    is_after,
+    is_before,
+    is_one_of,
+    may_be_after,
+    may_be_before,
+    starts_with,
 )
-from pipeline.sql.clickhouse import text as bound
+from pipeline.sql.clickhouse import bind_text as bound
 from pipeline.tables import comments as commented
 from pipeline.tables.clickhouse_table import (
     A_co,
@@ -113,7 +113,7 @@ def _condition(declaration: Declaration, spec: ExportSpec, place: int) -> Condit
             | stored.BooleanObjectFilter()
             | stored.StringOptionsFilter() as asked
         ):
-            found = scores.holds(own.scored, asked, spec.project_id, spec.created_at)
+            found = scores.has_score(own.scored, asked, spec.project_id, spec.created_at)
         case OfComments() as own, _:
             found = commented.holds(own, place)
         case OfPlace() as own, stored.PositionFilter() as asked:
@@ -122,7 +122,7 @@ def _condition(declaration: Declaration, spec: ExportSpec, place: int) -> Condit
             found = own.key.in_(own.with_member(spec.project_id, partial(_of_key, asked)))
         case _:
             raise Rejected(f"A filter of type {each.type!r} can't be honoured.")
-    return not_(func.coalesce(found, truth(value=False))) if each.operator in NEGATIVE else found
+    return not_(func.coalesce(found, bind_bool(value=False))) if each.operator in NEGATIVE else found
 
 
 def _of_value(column: Filterable, each: stored.Filter) -> Condition:  # noqa: PLR0911 (one return a type)
@@ -134,19 +134,19 @@ def _of_value(column: Filterable, each: stored.Filter) -> Condition:  # noqa: PL
         case stored.StringFilter():
             return _text(value, each.operator, each.value)
         case stored.NumberFilter() if column.places is not None:
-            return exactly(value, each.operator, each.value, column.places)
+            return compare_decimal(value, each.operator, each.value, column.places)
         case stored.NumberFilter():
-            return COMPARED[each.operator](value, number(each.value))
+            return COMPARISONS[each.operator](value, bind_number(each.value))
         case stored.StringOptionsFilter() if column.type != "arrayOptions":
-            return one_of(value, each.value)
+            return is_one_of(value, each.value)
         case stored.ArrayOptionsFilter() if each.operator == "all of":
-            return func.hasAll(value, texts(each.value))
+            return func.hasAll(value, bind_texts(each.value))
         case stored.StringOptionsFilter() | stored.ArrayOptionsFilter():
-            return func.hasAny(value, texts(each.value))
+            return func.hasAny(value, bind_texts(each.value))
         case stored.StringObjectFilter():
             return _of_key(each, value)
         case stored.BooleanFilter():
-            return value == truth(each.value)
+            return value == bind_bool(each.value)
         case stored.NullFilter() if column.type == "arrayOptions":
             return func.notEmpty(value)
         case stored.NullFilter():
@@ -158,9 +158,9 @@ def _of_value(column: Filterable, each: stored.Filter) -> Condition:  # noqa: PL
 def _instant(column: Filterable, each: stored.DatetimeFilter) -> Condition:
     inclusive = each.operator in {">=", "<="}
     if each.operator in {">", ">="}:
-        exact, roughly = after(column.value, each.value, inclusive=inclusive), maybe_after
+        exact, roughly = is_after(column.value, each.value, inclusive=inclusive), may_be_after
     else:
-        exact, roughly = before(column.value, each.value, inclusive=inclusive), maybe_before
+        exact, roughly = is_before(column.value, each.value, inclusive=inclusive), may_be_before
     return exact if column.day is None else and_(exact, roughly(column.day, each.value))
 
 
@@ -169,17 +169,17 @@ def _text(value: ColumnElement[Any], asked: stored.TextOperator, wanted: str) ->
         case "=":
             return value == bound(wanted)
         case "contains" | "does not contain":
-            return holds(value, wanted)
+            return contains(value, wanted)
         case "starts with":
-            return starts(value, wanted)
+            return starts_with(value, wanted)
         case "ends with":
-            return ends(value, wanted)
+            return ends_with(value, wanted)
         case "matches":
-            return matches(value, wanted)
+            return contains_words(value, wanted)
 
 
 def _of_key(each: stored.StringObjectFilter, metadata: ColumnElement[Any]) -> Condition:
-    return _text(map_value(metadata, each.key), each.operator, each.value)
+    return _text(get_map_value(metadata, each.key), each.operator, each.value)
 
 
 def _of_place(column: OfPlace, each: stored.PositionFilter, spec: ExportSpec) -> Condition:

@@ -13,18 +13,18 @@ from pipeline.query.filters import filtered
 from pipeline.query.order import sorted_by
 from pipeline.query.search import matches
 from pipeline.spec import ExportSpec
-from pipeline.sql.clickhouse import COMPARED
+from pipeline.sql.clickhouse import COMPARISONS
 from pipeline.sql.postgres import (
     Direction,
-    directed,
-    ends,
+    contains,
+    contains_ignoring_case,
+    ends_with,
     equals,
-    holds,
-    holds_folded,
-    member,
-    opposite,
-    sorted_key,
-    starts,
+    get_member,
+    negate,
+    sort_by,
+    starts_with,
+    to_sort_key,
 )
 from pipeline.tables.clickhouse_table import Filterable
 from pipeline.tables.database_table import Relational
@@ -42,7 +42,7 @@ def rows(table: Relational, spec: ExportSpec, database: Engine) -> Select[Any]:
     anything off. Raises Rejected for what the table can't honour.
     """
     order = _order(table, spec.query.order_by)
-    keys = [sorted_key(value) for value, _ in order]
+    keys = [to_sort_key(value) for value, _ in order]
     inside = (
         select(
             *(field.value.label(f"c{place}") for place, field in enumerate(table.fields)),
@@ -70,7 +70,7 @@ def _wanted(table: Relational, spec: ExportSpec, database: Engine) -> Condition:
     return and_(
         table.moment < literal(spec.created_at, Instant()),
         *(_condition(filtered(table, each), each, database) for each in spec.query.filter or ()),
-        matches(table, spec.query, holds_folded),
+        matches(table, spec.query, contains_ignoring_case),
     )
 
 
@@ -78,14 +78,14 @@ def _condition(column: Filterable, each: stored.Filter, database: Engine) -> Con
     value = column.value
     match each:
         case stored.DatetimeFilter():
-            return COMPARED[each.operator](value, literal(each.value, Instant()))
+            return COMPARISONS[each.operator](value, literal(each.value, Instant()))
         case stored.StringFilter():
             return _text(value, each.operator, each.value)
         case stored.StringOptionsFilter():
             found = among(value, each.value, database)
-            return found if each.operator == "any of" else opposite(found)
+            return found if each.operator == "any of" else negate(found)
         case stored.StringObjectFilter():
-            return _text(member(value, each.key), each.operator, each.value)
+            return _text(get_member(value, each.key), each.operator, each.value)
         case stored.NullFilter():
             return value.is_(None) if each.operator == "is null" else value.is_not(None)
         case _:
@@ -97,13 +97,13 @@ def _text(value: ColumnElement[Any], asked: str, wanted: str) -> Condition:
         case "=":
             return equals(value, wanted)
         case "contains":
-            return holds(value, wanted)
+            return contains(value, wanted)
         case "does not contain":
-            return opposite(holds(value, wanted))
+            return negate(contains(value, wanted))
         case "starts with":
-            return starts(value, wanted)
+            return starts_with(value, wanted)
         case _:
-            return ends(value, wanted)
+            return ends_with(value, wanted)
 
 
 def _order(table: Relational, order_by: stored.OrderBy | None) -> list[tuple[ColumnElement[Any], Direction]]:
@@ -117,7 +117,7 @@ def _order(table: Relational, order_by: stored.OrderBy | None) -> list[tuple[Col
 def _directed(
     keys: list[ColumnElement[Any]], order: list[tuple[ColumnElement[Any], Direction]]
 ) -> list[UnaryExpression[Any]]:
-    return [directed(key, direction) for key, (_, direction) in zip(keys, order, strict=True)]
+    return [sort_by(key, direction) for key, (_, direction) in zip(keys, order, strict=True)]
 
 
 def _read(kind: Kind, value: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -7,13 +7,13 @@ from sqlalchemy import ColumnElement, or_, true
 
 from config.errors import Rejected
 from pipeline.request import ExportQuery
-from pipeline.sql.clickhouse import holds_folded
+from pipeline.sql.clickhouse import contains_ignoring_case
 from pipeline.tables.clickhouse_table import Askable, Listed
 
 Held = Callable[[ColumnElement[str], str], ColumnElement[bool]]
 
 
-def matches(table: Listed[Askable], query: ExportQuery, held: Held = holds_folded) -> ColumnElement[bool]:
+def matches(table: Listed[Askable], query: ExportQuery, held: Held = contains_ignoring_case) -> ColumnElement[bool]:
     """Give the condition that a row meets when the search finds it; without a search, every row does.
 
     `held` asks, in the words of the table's database, whether a text holds another in any case. Raises Rejected for

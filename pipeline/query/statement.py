@@ -11,9 +11,9 @@ from pipeline.query.related import joined, related
 from pipeline.query.search import matches
 from pipeline.spec import ExportSpec
 from pipeline.sql import scores
-from pipeline.sql.clickhouse import before, holds, is_json, truth
-from pipeline.sql.sources import View, latest
-from pipeline.sql.survey import survey
+from pipeline.sql.clickhouse import bind_bool, contains, is_before, is_json
+from pipeline.sql.sources import View, is_latest
+from pipeline.sql.survey import select_survey
 from pipeline.tables.clickhouse_table import Declaration
 from pipeline.types import Kind
 
@@ -28,13 +28,13 @@ def rows(declaration: Declaration, spec: ExportSpec, score_names: list[str], *, 
     columns = [value.label(f"c{place}") for place, value in enumerate(selected(declaration, spec))]
     table: Any = joined(declaration.rows, related(declaration, spec.query), spec)
     if score_names and declaration.scores:
-        table, listed = scores.joined(table, spec.project_id, spec.created_at, declaration.scores, score_names)
+        table, listed = scores.join_scores(table, spec.project_id, spec.created_at, declaration.scores, score_names)
         columns.append(listed.label(f"c{len(columns)}"))
     limit = None if spec.row_limit is None else spec.row_limit + 1
     statement: Select[Any] = (
         _latest(declaration, spec, select(*columns).select_from(table))
         .where(
-            before(declaration.moment, spec.created_at),
+            is_before(declaration.moment, spec.created_at),
             declaration.only,
             conditions(declaration, spec),
             matches(declaration, spec.query),
@@ -62,7 +62,7 @@ def surveyed(declaration: Declaration, spec: ExportSpec) -> Select[Any] | None:
     source = declaration.source
     if isinstance(source, View):
         return None if source.survey is None else source.survey(spec.project_id)
-    return survey(declaration.rows, declaration.wide, declaration.moment, spec.project_id)
+    return select_survey(declaration.rows, declaration.wide, declaration.moment, spec.project_id)
 
 
 def _latest(declaration: Declaration, spec: ExportSpec, rows: Any) -> Any:
@@ -70,7 +70,7 @@ def _latest(declaration: Declaration, spec: ExportSpec, rows: Any) -> Any:
     source = declaration.source
     if isinstance(source, View):
         return rows.add_cte(source.select(spec.project_id, spec.created_at).cte(_name(declaration.rows)))
-    return rows.final(declaration.rows).prewhere(latest(source, declaration.rows, spec.project_id))
+    return rows.final(declaration.rows).prewhere(is_latest(source, declaration.rows, spec.project_id))
 
 
 def _name(rows: FromClause) -> str:
@@ -82,4 +82,4 @@ def _flag(value: ColumnElement[Any], spec: ExportSpec) -> ColumnElement[bool]:
     """Tell whether a cell holds JSON; formats that write it as text only need to know where it has escapes."""
     if spec.nested:
         return is_json(value)
-    return cast(func.coalesce(holds(value, "\\u"), truth(value=False)), Boolean()) & is_json(value)
+    return cast(func.coalesce(contains(value, "\\u"), bind_bool(value=False)), Boolean()) & is_json(value)

@@ -21,7 +21,7 @@ from pipeline.read import arrow_stream as wire
 from pipeline.read.client_pool import connected
 from pipeline.read.connections import ClickHouse
 from pipeline.read.faults import FAULTS, translated
-from pipeline.sql.clickhouse import Compiled, compiled
+from pipeline.sql.clickhouse import CompiledStatement, compile_statement
 from pipeline.types import Progress
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Server:
 
         The first batch may come late, for sorts come first.
         """
-        query = compiled(statement)
+        query = compile_statement(statement)
         query_id = str(uuid.uuid4())
         logger.debug("query sent", extra={"query_id": query_id})
         self._seen(query.sql, query.parameters)
@@ -125,7 +125,9 @@ class Server:
         else:
             self._client.close()
 
-    def _open(self, query: Compiled, sent: ExternalData | None, query_id: str, settings: dict[str, object]) -> Any:
+    def _open(
+        self, query: CompiledStatement, sent: ExternalData | None, query_id: str, settings: dict[str, object]
+    ) -> Any:
         return self._client.raw_stream(
             query.sql,
             parameters=query.parameters,

@@ -118,7 +118,7 @@ def _scored(declaration: Declaration, spec: ExportSpec, server: Server) -> list[
     if not declaration.scores:
         return []
     taken = {column.name for column in _columns(declaration, spec, [])}
-    found = server.rows(scores.names(spec.project_id, spec.created_at))
+    found = server.rows(scores.select_names(spec.project_id, spec.created_at))
     return score_columns([(row["name"], row["types"]) for row in found], taken)
 
 

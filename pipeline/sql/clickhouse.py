@@ -39,14 +39,14 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # years 1900 to 1969.
 FAR_FUTURE = datetime(2036, 2, 6, tzinfo=UTC)
 # The server's days are those of its own time zone.
-ANY_ZONE = timedelta(days=1)
+LARGEST_ZONE_OFFSET = timedelta(days=1)
 BYTE_ORDER_MARK = "\ufeff"
 INSTANT = DateTime64(6, "UTC")
 
-DIGITS = 38
-MOST = 10**DIGITS - 1
+DECIMAL_DIGITS = 38
+LARGEST_UNSCALED = 10**DECIMAL_DIGITS - 1
 
-COMPARED: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
+COMPARISONS: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
     "=": operator.eq,
     ">": operator.gt,
     "<": operator.lt,
@@ -60,35 +60,37 @@ _CLICKHOUSE = ClickHouseDialect(server_side_params=True)
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledStatement:
     """A statement for ClickHouse: SQL with `{name:Type}` places, and the values that the server puts there."""
 
     sql: str
     parameters: dict[str, Any]
 
 
-def compiled(statement: Select[Any]) -> Compiled:
+def compile_statement(statement: Select[Any]) -> CompiledStatement:
     """Compile a statement; no value becomes part of the text."""
     result = statement.compile(dialect=_CLICKHOUSE)
-    return Compiled(str(result), dict(result.params))
+    return CompiledStatement(str(result), dict(result.params))
 
 
-def text(value: str) -> ColumnElement[str]:
+def bind_text(value: str) -> ColumnElement[str]:
     """Bind a text."""
     return literal(value, String())
 
 
-def number(value: float) -> ColumnElement[float]:
+def bind_number(value: float) -> ColumnElement[float]:
     """Bind a number."""
     return literal(float(value), Float())
 
 
-def exactly(value: ColumnElement[Any], asked: str, wanted: float, places: int) -> ColumnElement[bool]:
+def compare_decimal(value: ColumnElement[Any], asked: str, wanted: float, places: int) -> ColumnElement[bool]:
     """Compare a decimal of so many places (0: an integer) with a number, digit by digit; null meets nothing."""
     scaled = Decimal(repr(wanted)).scaleb(places, _EXACT)
     # Cut towards minus infinity, and to what the type holds: more than any value has.
-    whole = max(-MOST, min(MOST, int(scaled.to_integral_value(ROUND_FLOOR))))
-    limit = bindparam(None, f"{Decimal(whole).scaleb(-places, _EXACT):f}", type_=ChDecimal(DIGITS, places), unique=True)
+    whole = max(-LARGEST_UNSCALED, min(LARGEST_UNSCALED, int(scaled.to_integral_value(ROUND_FLOOR))))
+    limit = bindparam(
+        None, f"{Decimal(whole).scaleb(-places, _EXACT):f}", type_=ChDecimal(DECIMAL_DIGITS, places), unique=True
+    )
     hit = whole == scaled
     match asked:
         case "=":
@@ -101,18 +103,18 @@ def exactly(value: ColumnElement[Any], asked: str, wanted: float, places: int) -
             return value <= limit
 
 
-def truth(value: bool) -> ColumnElement[bool]:  # noqa: FBT001 (the value is all there is)
+def bind_bool(value: bool) -> ColumnElement[bool]:  # noqa: FBT001 (the value is all there is)
     """Bind a truth value."""
     return bindparam(None, value, type_=Boolean(), unique=True)
 
 
-def instant(value: datetime) -> ColumnElement[datetime]:
+def bind_instant(value: datetime) -> ColumnElement[datetime]:
     """Bind an aware UTC instant, to the microsecond."""
     written = value.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
     return bindparam(None, written, type_=INSTANT, unique=True)
 
 
-def before(value: ColumnElement[Any], limit: datetime, *, inclusive: bool = False) -> ColumnElement[bool]:
+def is_before(value: ColumnElement[Any], limit: datetime, *, inclusive: bool = False) -> ColumnElement[bool]:
     """Ask whether an instant is before another, or also at it.
 
     Written so that no index knows it: by its indexes the server would skip newer versions before FINAL has seen them,
@@ -123,23 +125,23 @@ def before(value: ColumnElement[Any], limit: datetime, *, inclusive: bool = Fals
     return moment <= microseconds if inclusive else moment < microseconds
 
 
-def after(value: ColumnElement[Any], limit: datetime, *, inclusive: bool = False) -> ColumnElement[bool]:
+def is_after(value: ColumnElement[Any], limit: datetime, *, inclusive: bool = False) -> ColumnElement[bool]:
     """Ask whether an instant is after another, or also at it; written as in `before`."""
-    return not_(before(value, limit, inclusive=not inclusive))
+    return not_(is_before(value, limit, inclusive=not inclusive))
 
 
-def maybe_before(day: ColumnElement[Any], limit: datetime) -> ColumnElement[bool]:
+def may_be_before(day: ColumnElement[Any], limit: datetime) -> ColumnElement[bool]:
     """Tell days that a table is sorted by apart: those that surely lie after an instant need not be read."""
     if not EPOCH <= limit < FAR_FUTURE:
         return true()
-    return or_(day <= _date(limit + ANY_ZONE), day >= _date(FAR_FUTURE))
+    return or_(day <= _date(limit + LARGEST_ZONE_OFFSET), day >= _date(FAR_FUTURE))
 
 
-def maybe_after(day: ColumnElement[Any], limit: datetime) -> ColumnElement[bool]:
+def may_be_after(day: ColumnElement[Any], limit: datetime) -> ColumnElement[bool]:
     """Tell days that a table is sorted by apart: those that surely lie before an instant need not be read."""
-    if not EPOCH + ANY_ZONE <= limit < FAR_FUTURE:
+    if not EPOCH + LARGEST_ZONE_OFFSET <= limit < FAR_FUTURE:
         return true()
-    return day >= _date(limit - ANY_ZONE)
+    return day >= _date(limit - LARGEST_ZONE_OFFSET)
 
 
 def _microseconds(value: datetime) -> ColumnElement[int]:
@@ -150,87 +152,87 @@ def _date(value: datetime) -> ColumnElement[Any]:
     return bindparam(None, value.date().isoformat(), type_=Date(), unique=True)
 
 
-def holds(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
+def contains(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
     """Ask whether a text holds another, case-sensitive."""
-    return func.position(value, text(part)) > 0
+    return func.position(value, bind_text(part)) > 0
 
 
-def holds_folded(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
+def contains_ignoring_case(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
     r"""Ask whether a text holds another in any case; `%`, `_` and `\` stand for themselves."""
     escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return value.ilike(text(f"%{escaped}%"))
+    return value.ilike(bind_text(f"%{escaped}%"))
 
 
-def starts(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
+def starts_with(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
     """Ask whether a text starts with another."""
-    return func.startsWith(value, text(part))
+    return func.startsWith(value, bind_text(part))
 
 
-def ends(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
+def ends_with(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
     """Ask whether a text ends with another."""
-    return func.endsWith(value, text(part))
+    return func.endsWith(value, bind_text(part))
 
 
-def matches(value: ColumnElement[str], wanted: str) -> ColumnElement[bool]:
+def contains_words(value: ColumnElement[str], wanted: str) -> ColumnElement[bool]:
     """Ask whether all words of a text occur among those of another, ASCII letters in any case.
 
     A word is a run of ASCII letters, digits and characters beyond ASCII.
     """
-    return func.hasAll(func.tokens(func.lower(value)), texts(sorted(set(_WORD.findall(_lowered(wanted))))))
+    return func.hasAll(func.tokens(func.lower(value)), bind_texts(sorted(set(_WORD.findall(_lowered(wanted))))))
 
 
 def _lowered(value: str) -> str:
     return "".join(character.lower() if character.isascii() else character for character in value)
 
 
-def one_of(value: ColumnElement[str], values: Iterable[str]) -> ColumnElement[bool]:
+def is_one_of(value: ColumnElement[str], values: Iterable[str]) -> ColumnElement[bool]:
     """Ask whether a text is one of some, however many."""
     return or_(*(value.in_(chunk) for chunk in _chunks(values)))
 
 
-def texts(values: Iterable[str]) -> ColumnElement[Any]:
+def bind_texts(values: Iterable[str]) -> ColumnElement[Any]:
     """Bind an array of texts, however long: as many parameters as the server's limit asks for."""
     parts = [bindparam(None, chunk, type_=Array(ChString()), unique=True) for chunk in _chunks(values)]
     return parts[0] if len(parts) == 1 else func.arrayConcat(*parts)
 
 
-def positions(value: ColumnElement[str], values: list[str]) -> ColumnElement[int]:
+def find_position(value: ColumnElement[str], values: list[str]) -> ColumnElement[int]:
     """Give the place of a text among some, from 1; 0 where it is none of them."""
     places = func.range(literal(1, UInt16()), literal(len(values) + 1, UInt16()))
-    return func.transform(value, texts(values), places, literal(0, UInt16()))
+    return func.transform(value, bind_texts(values), places, literal(0, UInt16()))
 
 
-def map_value(pairs: ColumnElement[Any], key: str) -> ColumnElement[str | None]:
+def get_map_value(pairs: ColumnElement[Any], key: str) -> ColumnElement[str | None]:
     """Give the value under a key of a map, null where the key is not there."""
-    return case((func.mapContains(pairs, text(key)), func.arrayElement(pairs, text(key), type_=String())))
+    return case((func.mapContains(pairs, bind_text(key)), func.arrayElement(pairs, bind_text(key), type_=String())))
 
 
-def utc(value: ColumnElement[Any]) -> ColumnElement[Any]:
+def to_utc(value: ColumnElement[Any]) -> ColumnElement[Any]:
     """Give an instant as one of UTC, whatever the server's own zone."""
-    return func.toTimeZone(value, text("UTC"))
+    return func.toTimeZone(value, bind_text("UTC"))
 
 
 def is_json(value: ColumnElement[Any]) -> ColumnElement[bool]:
     """Ask whether a text is JSON; null is not. The engine's own check lets a byte order mark pass: no reader does."""
-    valid = func.isValidJSON(value) & not_(func.startsWith(value, text(BYTE_ORDER_MARK)))
-    return cast(func.coalesce(valid, truth(value=False)), Boolean())
+    valid = func.isValidJSON(value) & not_(func.startsWith(value, bind_text(BYTE_ORDER_MARK)))
+    return cast(func.coalesce(valid, bind_bool(value=False)), Boolean())
 
 
-def string_object(pairs: ColumnElement[Any]) -> ColumnElement[str]:
+def to_string_object(pairs: ColumnElement[Any]) -> ColumnElement[str]:
     """Write a map of texts as a JSON object of strings."""
     return func.toJSONString(pairs)
 
 
-def json_object(pairs: ColumnElement[Any]) -> ColumnElement[str]:
+def to_json_object(pairs: ColumnElement[Any]) -> ColumnElement[str]:
     """Write a map of texts as a JSON object whose values are JSON where the texts are, else strings."""
     key, value = column("k", String()), column("v", String())
     # A line break in JSON stands between tokens only, and would end the line of a JSONL file.
-    one_line = func.translate(value, text("\r\n"), text("  "))
+    one_line = func.translate(value, bind_text("\r\n"), bind_text("  "))
     written = case((is_json(value), one_line), else_=func.toJSONString(value))
-    member = func.concat(func.toJSONString(key), text(":"), written)
+    member = func.concat(func.toJSONString(key), bind_text(":"), written)
     each = Lambda(("k", "v"), member)  # type: ignore[no-untyped-call] # untyped there
     members = func.arrayMap(each, func.mapKeys(pairs), func.mapValues(pairs))
-    return func.concat(text("{"), func.arrayStringConcat(members, text(",")), text("}"))
+    return func.concat(bind_text("{"), func.arrayStringConcat(members, bind_text(",")), bind_text("}"))
 
 
 def _chunks(values: Iterable[str]) -> list[list[str]]:

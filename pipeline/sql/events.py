@@ -5,7 +5,7 @@ from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChStri
 from clickhouse_connect.cc_sqlalchemy.sql.clauses import Lambda
 from sqlalchemy import Boolean, ColumnElement, Integer, String, case, column, func, or_, table
 
-from pipeline.sql.clickhouse import text
+from pipeline.sql.clickhouse import bind_text
 from pipeline.sql.sources import Columns, Source
 
 _TEXTS = (
@@ -40,17 +40,17 @@ events = Source(
 )
 
 
-def plain(value: ColumnElement[str]) -> ColumnElement[str]:
+def to_plain_text(value: ColumnElement[str]) -> ColumnElement[str]:
     """Give a text as a plain one, should the table keep it in a dictionary."""
     return func.toString(value, type_=String())
 
 
-def given(value: ColumnElement[str]) -> ColumnElement[str]:
+def null_if_empty(value: ColumnElement[str]) -> ColumnElement[str]:
     """Give a text, null where it is empty."""
-    return func.nullIf(plain(value), text(""), type_=String())
+    return func.nullIf(to_plain_text(value), bind_text(""), type_=String())
 
 
-def metadata(e: Columns) -> ColumnElement[dict[str, str]]:
+def get_metadata(e: Columns) -> ColumnElement[dict[str, str]]:
     """Give an event's metadata as a map; of a name that is there twice, the first counts."""
     names = func.arrayDistinct(e.metadata_names)
     value = func.arrayElement(e.metadata_values, func.indexOf(e.metadata_names, column("n", String())))
@@ -58,15 +58,15 @@ def metadata(e: Columns) -> ColumnElement[dict[str, str]]:
     return func.mapFromArrays(names, values)
 
 
-def trace_name(e: Columns) -> ColumnElement[str]:
+def get_trace_name(e: Columns) -> ColumnElement[str]:
     """Give the name of an event's trace: as the event has it, else the event's own if it has no parent, else null."""
-    own = case((e.parent_span_id == text(""), given(e.name)))
-    return func.coalesce(given(e.trace_name), own, type_=String())
+    own = case((e.parent_span_id == bind_text(""), null_if_empty(e.name)))
+    return func.coalesce(null_if_empty(e.trace_name), own, type_=String())
 
 
 def is_root(e: Columns) -> ColumnElement[bool]:
     """Tell whether an event is the root of its trace, or of an application in it."""
-    return or_(e.parent_span_id == text(""), e.is_app_root)
+    return or_(e.parent_span_id == bind_text(""), e.is_app_root)
 
 
 def is_experiment_root(e: Columns) -> ColumnElement[bool]:

@@ -6,11 +6,11 @@ from typing import Any
 from clickhouse_connect.cc_sqlalchemy import select
 from sqlalchemy import Select
 
-from pipeline.sql.clickhouse import before
-from pipeline.sql.sources import Source, latest
+from pipeline.sql.clickhouse import is_before
+from pipeline.sql.sources import Source, is_latest
 
 
-def at(source: Source, project_id: str, cutoff: datetime, place: int, *, from_end: bool) -> Select[Any]:
+def select_at_position(source: Source, project_id: str, cutoff: datetime, place: int, *, from_end: bool) -> Select[Any]:
     """Select the identities of the rows at a place, from 1, of their traces: by start, then by identity.
 
     All of a trace's rows that were there at the cutoff count, whatever else the export filters by.
@@ -21,8 +21,8 @@ def at(source: Source, project_id: str, cutoff: datetime, place: int, *, from_en
     return (
         select(identity)
         .final(rows)
-        .prewhere(latest(source, rows, project_id))
-        .where(before(rows.c.start_time, cutoff))
+        .prewhere(is_latest(source, rows, project_id))
+        .where(is_before(rows.c.start_time, cutoff))
         .order_by(rows.c.trace_id, *(key.desc() if from_end else key.asc() for key in keys))
         .limit_by([rows.c.trace_id], 1, offset=place - 1)
     )

@@ -10,51 +10,51 @@ from pipeline.database import NUL
 Direction = Literal["ASC", "DESC"]
 
 
-def holds(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
+def contains(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
     """Ask whether a text holds another, case-sensitive."""
-    return false() if NUL in part else func.strpos(value, text(part)) > 0
+    return false() if NUL in part else func.strpos(value, bind_text(part)) > 0
 
 
-def holds_folded(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
+def contains_ignoring_case(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
     """Ask whether a text holds another in any case."""
-    return false() if NUL in part else func.strpos(func.lower(value), func.lower(text(part))) > 0
+    return false() if NUL in part else func.strpos(func.lower(value), func.lower(bind_text(part))) > 0
 
 
-def starts(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
+def starts_with(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
     """Ask whether a text starts with another."""
-    return false() if NUL in part else func.starts_with(value, text(part))
+    return false() if NUL in part else func.starts_with(value, bind_text(part))
 
 
-def ends(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
+def ends_with(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
     """Ask whether a text ends with another."""
-    return false() if NUL in part else func.starts_with(func.reverse(value), text(part[::-1]))
+    return false() if NUL in part else func.starts_with(func.reverse(value), bind_text(part[::-1]))
 
 
 def equals(value: ColumnElement[str], wanted: str) -> ColumnElement[bool]:
     """Ask whether a text is another."""
-    return false() if NUL in wanted else value == text(wanted)
+    return false() if NUL in wanted else value == bind_text(wanted)
 
 
-def opposite(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+def negate(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     """Ask for the exact opposite, which what is missing meets."""
     return ~func.coalesce(condition, false())
 
 
-def member(document: ColumnElement[Any], key: str) -> ColumnElement[str | None]:
+def get_member(document: ColumnElement[Any], key: str) -> ColumnElement[str | None]:
     """Give the value under a key of a JSON object as text; null where there is none, or JSON's null."""
-    return func.jsonb_object_field_text(document, text(key.replace(NUL, "")), type_=Text())
+    return func.jsonb_object_field_text(document, bind_text(key.replace(NUL, "")), type_=Text())
 
 
-def text(value: str) -> ColumnElement[str]:
+def bind_text(value: str) -> ColumnElement[str]:
     """Bind a text."""
     return literal(value, Text())
 
 
-def sorted_key(value: ColumnElement[Any]) -> ColumnElement[Any]:
+def to_sort_key(value: ColumnElement[Any]) -> ColumnElement[Any]:
     """Give what a value is sorted by: texts by their code points, whatever the database's language."""
     return collate(value, "C") if isinstance(value.type, Text) else value
 
 
-def directed(key: ColumnElement[Any], direction: Direction) -> UnaryExpression[Any]:
+def sort_by(key: ColumnElement[Any], direction: Direction) -> UnaryExpression[Any]:
     """Sort by a key; rows without a value come last."""
     return (key.asc() if direction == "ASC" else key.desc()).nulls_last()

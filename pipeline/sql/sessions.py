@@ -7,12 +7,12 @@ from typing import Any
 from clickhouse_connect.cc_sqlalchemy import select
 from sqlalchemy import ColumnElement, Select, Subquery, and_, func
 
-from pipeline.sql.clickhouse import text, utc
-from pipeline.sql.sources import latest, observations, traces
-from pipeline.sql.usage import containing, cost, total
+from pipeline.sql.clickhouse import bind_text, to_utc
+from pipeline.sql.sources import is_latest, observations, traces
+from pipeline.sql.usage import get_total, sum_containing, to_cost
 
 
-def sessions(project_id: str, _cutoff: datetime) -> Select[Any]:
+def select_sessions(project_id: str, _cutoff: datetime) -> Select[Any]:
     """Select a project's sessions as they are now, by the latest versions of their traces and observations."""
     members, spans = _members(project_id), _spans(project_id)
     return select(*members.c, *(each for each in spans.c if each is not spans.c.owner)).select_from(
@@ -20,13 +20,13 @@ def sessions(project_id: str, _cutoff: datetime) -> Select[Any]:
     )
 
 
-def with_member(project_id: str, met: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> Select[Any]:
+def select_with_member(project_id: str, met: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> Select[Any]:
     """Select the ids of sessions that have a trace whose metadata meets a condition."""
     rows = traces.table.alias("m")
     return (
         select(rows.c.session_id)
         .final(rows)
-        .prewhere(latest(traces, rows, project_id))
+        .prewhere(is_latest(traces, rows, project_id))
         .where(_in_session(rows.c.session_id), met(rows.c.metadata))
     )
 
@@ -40,11 +40,11 @@ def _members(project_id: str) -> Subquery:
             _distinct(func.groupUniqArray(rows.c.user_id)).label("user_ids"),
             _distinct(func.groupUniqArrayArray(rows.c.tags)).label("tags"),
             func.count().label("traces"),
-            utc(func.min(rows.c.timestamp)).label("created_at"),
-            func.nullIf(func.toString(func.argMax(rows.c.environment, newest)), text("")).label("environment"),
+            to_utc(func.min(rows.c.timestamp)).label("created_at"),
+            func.nullIf(func.toString(func.argMax(rows.c.environment, newest)), bind_text("")).label("environment"),
         )
         .final(rows)
-        .prewhere(latest(traces, rows, project_id))
+        .prewhere(is_latest(traces, rows, project_id))
         .where(_in_session(rows.c.session_id))
         .group_by(rows.c.session_id)
         .subquery("members")
@@ -60,16 +60,16 @@ def _spans(project_id: str) -> Subquery:
         select(
             owners.c.session_id.label("owner"),
             func.toNullable(func.intDiv(passed, 1000)).label("duration"),
-            cost(func.sum(containing(o.cost_details, "input"))).label("input_cost"),
-            cost(func.sum(containing(o.cost_details, "output"))).label("output_cost"),
-            cost(func.sum(total(o.cost_details))).label("total_cost"),
-            func.sum(containing(o.usage_details, "input")).label("input_tokens"),
-            func.sum(containing(o.usage_details, "output")).label("output_tokens"),
-            func.sum(total(o.usage_details)).label("total_tokens"),
+            to_cost(func.sum(sum_containing(o.cost_details, "input"))).label("input_cost"),
+            to_cost(func.sum(sum_containing(o.cost_details, "output"))).label("output_cost"),
+            to_cost(func.sum(get_total(o.cost_details))).label("total_cost"),
+            func.sum(sum_containing(o.usage_details, "input")).label("input_tokens"),
+            func.sum(sum_containing(o.usage_details, "output")).label("output_tokens"),
+            func.sum(get_total(o.usage_details)).label("total_tokens"),
         )
         .select_from(rows.join(owners, owners.c.id == o.trace_id))
         .final(rows)
-        .prewhere(latest(observations, rows, project_id))
+        .prewhere(is_latest(observations, rows, project_id))
         .group_by(owners.c.session_id)
         .subquery("spans")
     )
@@ -81,14 +81,14 @@ def _owners(project_id: str) -> Select[Any]:
     return (
         select(rows.c.id, func.assumeNotNull(rows.c.session_id).label("session_id"))
         .final(rows)
-        .prewhere(latest(traces, rows, project_id))
+        .prewhere(is_latest(traces, rows, project_id))
         .where(_in_session(rows.c.session_id))
     )
 
 
 def _in_session(session_id: ColumnElement[str]) -> ColumnElement[bool]:
-    return and_(session_id.is_not(None), session_id != text(""))
+    return and_(session_id.is_not(None), session_id != bind_text(""))
 
 
 def _distinct(values: ColumnElement[Any]) -> ColumnElement[Any]:
-    return func.arraySort(func.arrayRemove(values, text("")))
+    return func.arraySort(func.arrayRemove(values, bind_text("")))

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
-from pipeline.sql.clickhouse import text
+from pipeline.sql.clickhouse import bind_text
 
 Columns = ReadOnlyColumnCollection[str, Any]
 
@@ -158,7 +158,7 @@ dataset_run_items = Source(
 )
 
 
-def latest(source: Source, rows: FromClause, project_id: str) -> ColumnElement[bool]:
+def is_latest(source: Source, rows: FromClause, project_id: str) -> ColumnElement[bool]:
     """Keep a project's latest versions among `rows`, an alias of the source's table that is read FINAL: a PREWHERE.
 
     Of versions in different slots the one with the highest event_ts counts, the later slot where two are equal. Should
@@ -166,7 +166,7 @@ def latest(source: Source, rows: FromClause, project_id: str) -> ColumnElement[b
     for speed should, be applied before FINAL; conditions on other columns must not.
     """
     place = tuple_(rows.c[source.identity], *source.slot(rows.c))
-    return and_(rows.c.project_id == text(project_id), place.not_in(_superseded(source, project_id)))
+    return and_(rows.c.project_id == bind_text(project_id), place.not_in(_superseded(source, project_id)))
 
 
 def _superseded(source: Source, project_id: str) -> Any:
@@ -177,7 +177,7 @@ def _superseded(source: Source, project_id: str) -> Any:
     newest = func.max(rows.c.event_ts)
     return (
         select(identity, *slot)
-        .where(rows.c.project_id == text(project_id), func.cityHash64(identity).in_(_moved(source, project_id)))
+        .where(rows.c.project_id == bind_text(project_id), func.cityHash64(identity).in_(_moved(source, project_id)))
         .group_by(identity, *slot)
         .order_by(newest.desc(), *(part.desc() for part in slot))
         .limit_by([identity], ALL_BUT_THE_FIRST, offset=1)
@@ -191,7 +191,7 @@ def _moved(source: Source, project_id: str) -> Any:
     hashed = func.cityHash64(rows.c[source.identity])
     return (
         select(hashed)
-        .where(rows.c.project_id == text(project_id))
+        .where(rows.c.project_id == bind_text(project_id))
         .group_by(hashed)
         # Part by part: comparing tuples takes several times as long.
         .having(or_(*(func.min(part) < func.max(part) for part in slot)))

@@ -6,10 +6,10 @@ from typing import Any
 from clickhouse_connect.cc_sqlalchemy import select
 from sqlalchemy import ColumnElement, FromClause, Select, func, literal
 
-from pipeline.sql.clickhouse import EPOCH, after, text
+from pipeline.sql.clickhouse import EPOCH, bind_text, is_after
 
 
-def survey(
+def select_survey(
     rows: FromClause, wide: Sequence[ColumnElement[Any]], moment: ColumnElement[Any], project_id: str
 ) -> Select[Any]:
     """Select what is known of a project's rows in all their versions.
@@ -19,9 +19,9 @@ def survey(
     size: ColumnElement[int] = literal(0)
     for value in wide:
         size += func.coalesce(func.length(value), func.toUInt64(0))
-    by_day = after(func.min(moment), EPOCH, inclusive=True)
+    by_day = is_after(func.min(moment), EPOCH, inclusive=True)
     return (
         select(func.max(size).label("bytes"), by_day.label("by_day"), func.count().label("rows"))
         .select_from(rows)
-        .where(rows.c.project_id == text(project_id))
+        .where(rows.c.project_id == bind_text(project_id))
     )

@@ -8,11 +8,11 @@ from clickhouse_connect.cc_sqlalchemy import select
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import DateTime64, Nullable
 from sqlalchemy import ColumnElement, Select, String, case, cast, func, null, true
 
-from pipeline.sql.clickhouse import text, truth, utc
-from pipeline.sql.events import events, given, metadata, plain, trace_name
-from pipeline.sql.sources import Columns, latest, scores
-from pipeline.sql.survey import survey as survey_of
-from pipeline.sql.usage import containing, milliseconds, total
+from pipeline.sql.clickhouse import bind_bool, bind_text, to_utc
+from pipeline.sql.events import events, get_metadata, get_trace_name, null_if_empty, to_plain_text
+from pipeline.sql.sources import Columns, is_latest, scores
+from pipeline.sql.survey import select_survey as survey_of
+from pipeline.sql.usage import get_total, milliseconds_between, sum_containing
 
 SAME = (
     *("trace_id", "project_id", "start_time", "end_time", "name", "provided_usage_details", "usage_details"),
@@ -28,7 +28,7 @@ GIVEN = (
 RENAMED = {"parent_observation_id": "parent_span_id", "internal_model_id": "model_id"}
 
 
-def observations(project_id: str, _cutoff: datetime) -> Select[Any]:
+def select_observations(project_id: str, _cutoff: datetime) -> Select[Any]:
     """Select a project's events as observations; missing text is null where an observation's may be.
 
     Besides an observation's columns there are `trace_…`, those of its trace that events repeat; `is_app_root`; and
@@ -40,24 +40,24 @@ def observations(project_id: str, _cutoff: datetime) -> Select[Any]:
         select(
             e.span_id.label("id"),
             *(e[name] for name in SAME),
-            *(plain(e[name]).label(name) for name in PLAIN),
-            *(given(e[name]).label(name) for name in GIVEN),
-            *(given(e[source]).label(name) for name, source in RENAMED.items()),
-            trace_name(e).label("trace_name"),
-            given(e.user_id).label("trace_user"),
-            given(e.session_id).label("trace_session"),
-            given(e.environment).label("trace_environment"),
+            *(to_plain_text(e[name]).label(name) for name in PLAIN),
+            *(null_if_empty(e[name]).label(name) for name in GIVEN),
+            *(null_if_empty(e[source]).label(name) for name, source in RENAMED.items()),
+            get_trace_name(e).label("trace_name"),
+            null_if_empty(e.user_id).label("trace_user"),
+            null_if_empty(e.session_id).label("trace_session"),
+            null_if_empty(e.environment).label("trace_environment"),
             e.tags.label("trace_tags"),
             cast(null(), Nullable(DateTime64(3))).label("trace_timestamp"),
-            metadata(e).label("metadata"),
+            get_metadata(e).label("metadata"),
             func.toStartOfMinute(e.start_time).label("minute"),
         )
         .final(rows)
-        .prewhere(latest(events, rows, project_id))
+        .prewhere(is_latest(events, rows, project_id))
     )
 
 
-def traces(project_id: str, _cutoff: datetime) -> Select[Any]:
+def select_traces(project_id: str, _cutoff: datetime) -> Select[Any]:
     """Select the traces that a project's events make up.
 
     Input, output, metadata and bookmarked are those of the root, the earliest event without a parent. What every event
@@ -66,28 +66,28 @@ def traces(project_id: str, _cutoff: datetime) -> Select[Any]:
     """
     rows, narrow = events.table.alias("e"), _summaries(project_id).subquery("summaries")
     e = rows.c
-    root = e.parent_span_id == text("")
+    root = e.parent_span_id == bind_text("")
     return (
         select(
             *(each.label(each.name) for each in narrow.c if each.name not in {"carrier", "there"}),
-            case((root, given(e.input))).label("input"),
-            case((root, given(e.output))).label("output"),
-            func.IF(root, metadata(e), func.map()).label("metadata"),
+            case((root, null_if_empty(e.input))).label("input"),
+            case((root, null_if_empty(e.output))).label("output"),
+            func.IF(root, get_metadata(e), func.map()).label("metadata"),
             func.toStartOfMinute(e.start_time).label("carrier_minute"),
             func.xxHash32(e.trace_id).label("carrier_hash"),
         )
         # An inner join would lose the order that the table is read in.
         .select_from(rows.outerjoin(narrow, narrow.c.carrier == e.span_id))
         .final(rows)
-        .prewhere(latest(events, rows, project_id))
+        .prewhere(is_latest(events, rows, project_id))
         .where(narrow.c.there)
     )
 
 
-def of_scores(project_id: str, _cutoff: datetime) -> Select[Any]:
+def select_traces_of_scores(project_id: str, _cutoff: datetime) -> Select[Any]:
     """Select what a score shows of its trace, for the traces that have scores, keyed by `traced_key`."""
     scored = scores.table.alias("scored")
-    having_scores = select(scored.c.trace_id).where(scored.c.project_id == text(project_id))
+    having_scores = select(scored.c.trace_id).where(scored.c.project_id == bind_text(project_id))
     narrow = _summaries(project_id, having_scores).subquery("summaries").c
     return select(
         narrow.id.label("traced_key"),
@@ -97,7 +97,7 @@ def of_scores(project_id: str, _cutoff: datetime) -> Select[Any]:
     )
 
 
-def survey(project_id: str) -> Select[Any]:
+def select_survey(project_id: str) -> Select[Any]:
     """Give the survey of a project's events."""
     rows = events.table.alias("e")
     return survey_of(rows, (rows.c.input, rows.c.output), rows.c.start_time, project_id)
@@ -107,32 +107,34 @@ def _summaries(project_id: str, trace_ids: Select[Any] | None = None) -> Select[
     """Select what a trace's events say of it, and its `carrier`: the root, or without one the earliest event."""
     rows = events.table.alias("of_trace")
     e = rows.c
-    root_name = func.argMinIf(e.name, func.tuple(e.start_time, e.span_id), e.parent_span_id == text(""))
-    first = func.tuple(e.parent_span_id != text(""), e.start_time, e.span_id)
+    root_name = func.argMinIf(e.name, func.tuple(e.start_time, e.span_id), e.parent_span_id == bind_text(""))
+    first = func.tuple(e.parent_span_id != bind_text(""), e.start_time, e.span_id)
     return (
         select(
             e.trace_id.label("id"),
             func.argMin(e.span_id, first).label("carrier"),
             func.min(e.start_time).label("timestamp"),
-            func.coalesce(func.nullIf(_repeated(e, "trace_name"), text("")), root_name, type_=String()).label("name"),
-            func.nullIf(_repeated(e, "user_id"), text("")).label("user_id"),
-            func.nullIf(_repeated(e, "session_id"), text("")).label("session_id"),
-            func.nullIf(_repeated(e, "release"), text("")).label("release"),
-            func.nullIf(_repeated(e, "version"), text("")).label("version"),
-            plain(_repeated(e, "environment")).label("environment"),
+            func.coalesce(func.nullIf(_repeated(e, "trace_name"), bind_text("")), root_name, type_=String()).label(
+                "name"
+            ),
+            func.nullIf(_repeated(e, "user_id"), bind_text("")).label("user_id"),
+            func.nullIf(_repeated(e, "session_id"), bind_text("")).label("session_id"),
+            func.nullIf(_repeated(e, "release"), bind_text("")).label("release"),
+            func.nullIf(_repeated(e, "version"), bind_text("")).label("version"),
+            to_plain_text(_repeated(e, "environment")).label("environment"),
             func.arraySort(func.groupUniqArrayArray(e.tags)).label("tags"),
-            func.argMin(e.bookmarked & (e.parent_span_id == text("")), first).label("bookmarked"),
+            func.argMin(e.bookmarked & (e.parent_span_id == bind_text("")), first).label("bookmarked"),
             func.max(e.public).label("public"),
-            truth(value=True).label("there"),
+            bind_bool(value=True).label("there"),
         )
         .final(rows)
-        .prewhere(latest(events, rows, project_id))
+        .prewhere(is_latest(events, rows, project_id))
         .where(true() if trace_ids is None else e.trace_id.in_(trace_ids))
         .group_by(e.trace_id)
     )
 
 
-def sessions(project_id: str, _cutoff: datetime) -> Select[Any]:
+def select_sessions(project_id: str, _cutoff: datetime) -> Select[Any]:
     """Select a project's sessions as they are now: its events that share a session id."""
     rows = events.table.alias("e")
     e = rows.c
@@ -140,42 +142,42 @@ def sessions(project_id: str, _cutoff: datetime) -> Select[Any]:
     return (
         select(
             e.session_id.label("id"),
-            func.arraySort(func.groupUniqArrayIf(e.user_id, e.user_id != text(""))).label("user_ids"),
-            func.arraySort(func.arrayRemove(func.groupUniqArrayArray(e.tags), text(""))).label("tags"),
+            func.arraySort(func.groupUniqArrayIf(e.user_id, e.user_id != bind_text(""))).label("user_ids"),
+            func.arraySort(func.arrayRemove(func.groupUniqArrayArray(e.tags), bind_text(""))).label("tags"),
             func.uniqExact(e.trace_id).label("traces"),
-            utc(func.min(e.start_time)).label("created_at"),
-            given(func.argMax(e.environment, func.tuple(e.start_time, e.span_id))).label("environment"),
-            func.intDiv(milliseconds(func.min(e.start_time), last), 1000).label("duration"),
+            to_utc(func.min(e.start_time)).label("created_at"),
+            null_if_empty(func.argMax(e.environment, func.tuple(e.start_time, e.span_id))).label("environment"),
+            func.intDiv(milliseconds_between(func.min(e.start_time), last), 1000).label("duration"),
             *(_summed(e.cost_details, "cost")),
             *(_summed(e.usage_details, "tokens")),
         )
         .final(rows)
-        .prewhere(latest(events, rows, project_id))
-        .where(e.session_id != text(""))
+        .prewhere(is_latest(events, rows, project_id))
+        .where(e.session_id != bind_text(""))
         .group_by(e.session_id)
     )
 
 
-def with_member(project_id: str, met: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> Select[Any]:
+def select_with_member(project_id: str, met: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> Select[Any]:
     """Select the ids of sessions that have an event whose metadata meets a condition."""
     rows = events.table.alias("m")
     return (
         select(rows.c.session_id)
         .final(rows)
-        .prewhere(latest(events, rows, project_id))
-        .where(rows.c.session_id != text(""), met(metadata(rows.c)))
+        .prewhere(is_latest(events, rows, project_id))
+        .where(rows.c.session_id != bind_text(""), met(get_metadata(rows.c)))
     )
 
 
 def _summed(details: ColumnElement[Any], of: str) -> tuple[ColumnElement[Any], ...]:
     """Add up what events used or cost."""
     return (
-        func.sum(containing(details, "input")).label(f"input_{of}"),
-        func.sum(containing(details, "output")).label(f"output_{of}"),
-        func.sum(total(details)).label(f"total_{of}"),
+        func.sum(sum_containing(details, "input")).label(f"input_{of}"),
+        func.sum(sum_containing(details, "output")).label(f"output_{of}"),
+        func.sum(get_total(details)).label(f"total_{of}"),
     )
 
 
 def _repeated(e: Columns, name: str) -> ColumnElement[str]:
     """Take a text from the event with the highest event_ts that has it; empty where none has."""
-    return func.argMaxIf(e[name], func.tuple(e.event_ts, e.span_id), e[name] != text(""))
+    return func.argMaxIf(e[name], func.tuple(e.event_ts, e.span_id), e[name] != bind_text(""))

@@ -9,7 +9,7 @@ import pyarrow as pa
 from sqlalchemy import ColumnElement, Engine, FromClause, Select, true
 
 from pipeline.request import OrderBy, SearchType
-from pipeline.sql.scores import Scored
+from pipeline.sql.scores import ScoreLevel
 from pipeline.sql.sources import Source, View
 from pipeline.types import Column, Kind
 
@@ -97,7 +97,7 @@ class OfScores:
     id: str
     names: tuple[str, ...]
     type: AskedOfScores
-    scored: tuple[Scored, ...]
+    scored: tuple[ScoreLevel, ...]
     sortable: Literal[False] = False
 
 
@@ -194,7 +194,7 @@ class Declaration:
     wide: tuple[ColumnElement[Any], ...]
     enrichers: tuple[Callable[[Engine, str], Enricher], ...] = ()
     comments_on: str | None = None
-    scores: tuple[Scored, ...] = ()
+    scores: tuple[ScoreLevel, ...] = ()
     otherwise: "Declaration | None" = None
     from_events: "Declaration | None" = None
 

@@ -8,8 +8,8 @@ from sqlalchemy import Engine, Select, String, column, func, table
 from sqlalchemy import select as select_there
 
 from config.tables import datasets
-from pipeline.sql.clickhouse import text, utc
-from pipeline.sql.scores import Scored
+from pipeline.sql.clickhouse import bind_text, to_utc
+from pipeline.sql.scores import ScoreLevel
 from pipeline.sql.sources import dataset_run_items as source
 from pipeline.tables.clickhouse_table import Declaration, Filterable, OfScores, Output, Related, Sent
 from pipeline.types import Kind
@@ -34,8 +34,8 @@ named = Related(
     rows=_named,
     sent=Sent("datasets", "id String, name Nullable(String)", _datasets),
 )
-dataset_name = func.coalesce(column("dataset_name", String()), text("Unknown"), type_=String())
-scored = (Scored(("trace_id",), (i.trace_id,)),)
+dataset_name = func.coalesce(column("dataset_name", String()), bind_text("Unknown"), type_=String())
+scored = (ScoreLevel(("trace_id",), (i.trace_id,)),)
 
 DATASET_RUN_ITEMS = Declaration(
     name="dataset_run_items",
@@ -47,8 +47,8 @@ DATASET_RUN_ITEMS = Declaration(
         Output("datasetItemId", Kind.TEXT, i.dataset_item_id),
         Output("traceId", Kind.TEXT, i.trace_id),
         Output("observationId", Kind.TEXT, i.observation_id),
-        Output("createdAt", Kind.INSTANT, utc(i.created_at)),
-        Output("updatedAt", Kind.INSTANT, utc(i.updated_at)),
+        Output("createdAt", Kind.INSTANT, to_utc(i.created_at)),
+        Output("updatedAt", Kind.INSTANT, to_utc(i.updated_at)),
         Output("datasetName", Kind.TEXT, dataset_name, of=named),
     ),
     filterables=(

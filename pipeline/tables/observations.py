@@ -10,21 +10,21 @@ from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChStri
 from sqlalchemy import ColumnElement, Select, String, column, func
 
 from pipeline.enrich.prices import Prices
-from pipeline.sql.clickhouse import json_object, string_object, text, utc
-from pipeline.sql.position import at
-from pipeline.sql.scores import Scored
-from pipeline.sql.sources import latest, traces
+from pipeline.sql.clickhouse import bind_text, to_json_object, to_string_object, to_utc
+from pipeline.sql.position import select_at_position
+from pipeline.sql.scores import ScoreLevel
+from pipeline.sql.sources import is_latest, traces
 from pipeline.sql.sources import observations as source
 from pipeline.sql.usage import (
     COST_DIGITS,
     MILLISECONDS_DIGITS,
-    containing,
-    containing_or_null,
-    cost,
+    get_total,
+    get_total_or_null,
     per_second,
-    seconds,
-    total,
-    total_or_null,
+    seconds_between,
+    sum_containing,
+    sum_containing_or_null,
+    to_cost,
 )
 from pipeline.tables.clickhouse_table import Declaration, Filterable, OfPlace, OfScores, Output, Related
 from pipeline.tables.comments import filterables as commented
@@ -34,7 +34,7 @@ rows = source.table.alias("o")
 o = rows.c
 day = func.toDate(o.start_time)
 
-SCORED = (Scored(("trace_id", "observation_id"), (o.trace_id, o.id), apart=("comment",)),)
+SCORED = (ScoreLevel(("trace_id", "observation_id"), (o.trace_id, o.id), apart=("comment",)),)
 
 
 def plain(value: ColumnElement[str]) -> ColumnElement[str]:
@@ -56,16 +56,16 @@ def _traces(project_id: str, cutoff: datetime) -> Select[Any]:  # noqa: ARG001 (
             func.toNullable(t.timestamp).label("trace_timestamp"),
         )
         .final(trace)
-        .prewhere(latest(traces, trace, project_id))
+        .prewhere(is_latest(traces, trace, project_id))
     )
 
 
 TRACE = Related("trace", o.trace_id, _traces)
 trace_name, trace_user = column("trace_name", String()), column("trace_user", String())
 trace_tags = column("trace_tags", Array(ChString()))
-took = seconds(o.start_time, o.end_time)
-waited = seconds(o.start_time, o.completion_start_time)
-generated = containing(o.usage_details, "output")
+took = seconds_between(o.start_time, o.end_time)
+waited = seconds_between(o.start_time, o.completion_start_time)
+generated = sum_containing(o.usage_details, "output")
 
 OBSERVATIONS = Declaration(
     name="observations",
@@ -74,8 +74,8 @@ OBSERVATIONS = Declaration(
     outputs=(
         Output("id", Kind.TEXT, o.id),
         Output("traceId", Kind.TEXT, o.trace_id),
-        Output("startTime", Kind.INSTANT, utc(o.start_time)),
-        Output("endTime", Kind.INSTANT, utc(o.end_time)),
+        Output("startTime", Kind.INSTANT, to_utc(o.start_time)),
+        Output("endTime", Kind.INSTANT, to_utc(o.end_time)),
         Output("projectId", Kind.TEXT, o.project_id),
         Output("parentObservationId", Kind.TEXT, o.parent_observation_id),
         Output("type", Kind.TEXT, plain(o.type)),
@@ -84,15 +84,15 @@ OBSERVATIONS = Declaration(
         Output("level", Kind.TEXT, plain(o.level)),
         Output("statusMessage", Kind.TEXT, o.status_message),
         Output("version", Kind.TEXT, o.version),
-        Output("createdAt", Kind.INSTANT, utc(o.created_at)),
-        Output("updatedAt", Kind.INSTANT, utc(o.updated_at)),
+        Output("createdAt", Kind.INSTANT, to_utc(o.created_at)),
+        Output("updatedAt", Kind.INSTANT, to_utc(o.updated_at)),
         Output("input", Kind.MAYBE_JSON, o.input),
         Output("output", Kind.MAYBE_JSON, o.output),
-        Output("metadata", Kind.JSON, json_object(o.metadata)),
+        Output("metadata", Kind.JSON, to_json_object(o.metadata)),
         Output("model", Kind.TEXT, o.provided_model_name),
         Output("internalModelId", Kind.TEXT, o.internal_model_id),
         Output("modelParameters", Kind.MAYBE_JSON, o.model_parameters),
-        Output("completionStartTime", Kind.INSTANT, utc(o.completion_start_time)),
+        Output("completionStartTime", Kind.INSTANT, to_utc(o.completion_start_time)),
         Output("promptId", Kind.TEXT, o.prompt_id),
         Output("promptName", Kind.TEXT, o.prompt_name),
         Output("promptVersion", Kind.INTEGER, o.prompt_version),
@@ -102,20 +102,20 @@ OBSERVATIONS = Declaration(
         Output("usageDetails", Kind.JSON, func.toJSONString(o.usage_details)),
         Output("costDetails", Kind.JSON, func.toJSONString(o.cost_details)),
         Output("providedCostDetails", Kind.JSON, func.toJSONString(o.provided_cost_details)),
-        Output("inputCost", Kind.DECIMAL, cost(containing_or_null(o.cost_details, "input"))),
-        Output("outputCost", Kind.DECIMAL, cost(containing_or_null(o.cost_details, "output"))),
-        Output("totalCost", Kind.DECIMAL, cost(total(o.cost_details))),
-        Output("inputUsage", Kind.INTEGER, containing(o.usage_details, "input")),
-        Output("outputUsage", Kind.INTEGER, containing(o.usage_details, "output")),
-        Output("totalUsage", Kind.INTEGER, total(o.usage_details)),
+        Output("inputCost", Kind.DECIMAL, to_cost(sum_containing_or_null(o.cost_details, "input"))),
+        Output("outputCost", Kind.DECIMAL, to_cost(sum_containing_or_null(o.cost_details, "output"))),
+        Output("totalCost", Kind.DECIMAL, to_cost(get_total(o.cost_details))),
+        Output("inputUsage", Kind.INTEGER, sum_containing(o.usage_details, "input")),
+        Output("outputUsage", Kind.INTEGER, sum_containing(o.usage_details, "output")),
+        Output("totalUsage", Kind.INTEGER, get_total(o.usage_details)),
         Output("usagePricingTierId", Kind.TEXT, o.usage_pricing_tier_id),
         Output("usagePricingTierName", Kind.TEXT, o.usage_pricing_tier_name),
-        Output("toolDefinitions", Kind.JSON, string_object(o.tool_definitions)),
+        Output("toolDefinitions", Kind.JSON, to_string_object(o.tool_definitions)),
         Output("toolCalls", Kind.LIST, o.tool_calls),
         Output("toolCallNames", Kind.LIST, o.tool_call_names),
         Output("traceName", Kind.TEXT, trace_name, of=TRACE),
         Output("traceTags", Kind.LIST, trace_tags, of=TRACE),
-        Output("traceTimestamp", Kind.INSTANT, utc(column("trace_timestamp", DateTime64(3))), of=TRACE),
+        Output("traceTimestamp", Kind.INSTANT, to_utc(column("trace_timestamp", DateTime64(3))), of=TRACE),
         Output("userId", Kind.TEXT, trace_user, of=TRACE),
         Output("toolDefinitionsCount", Kind.INTEGER, func.length(o.tool_definitions)),
         Output("toolCallsCount", Kind.INTEGER, func.length(o.tool_calls)),
@@ -146,20 +146,28 @@ OBSERVATIONS = Declaration(
             "tokensPerSecond", ("Tokens per second",), "number", per_second(generated, o.start_time, o.end_time)
         ),
         Filterable(
-            "inputCost", ("Input Cost ($)",), "number", cost(containing(o.cost_details, "input")), places=COST_DIGITS
+            "inputCost",
+            ("Input Cost ($)",),
+            "number",
+            to_cost(sum_containing(o.cost_details, "input")),
+            places=COST_DIGITS,
         ),
         Filterable(
-            "outputCost", ("Output Cost ($)",), "number", cost(containing(o.cost_details, "output")), places=COST_DIGITS
+            "outputCost",
+            ("Output Cost ($)",),
+            "number",
+            to_cost(sum_containing(o.cost_details, "output")),
+            places=COST_DIGITS,
         ),
-        Filterable("totalCost", ("Total Cost ($)",), "number", total_or_null(o.cost_details), places=COST_DIGITS),
+        Filterable("totalCost", ("Total Cost ($)",), "number", get_total_or_null(o.cost_details), places=COST_DIGITS),
         Filterable("level", ("Level",), "stringOptions", plain(o.level)),
         Filterable("statusMessage", ("Status Message",), "string", o.status_message),
         Filterable("model", ("Model",), "stringOptions", o.provided_model_name),
         Filterable("modelId", ("Model ID",), "stringOptions", o.internal_model_id),
-        Filterable("inputTokens", ("Input Tokens",), "number", containing(o.usage_details, "input"), places=0),
+        Filterable("inputTokens", ("Input Tokens",), "number", sum_containing(o.usage_details, "input"), places=0),
         Filterable("outputTokens", ("Output Tokens",), "number", generated, places=0),
-        Filterable("totalTokens", ("Total Tokens",), "number", total_or_null(o.usage_details), places=0),
-        Filterable("tokens", ("Tokens",), "number", total_or_null(o.usage_details), places=0),
+        Filterable("totalTokens", ("Total Tokens",), "number", get_total_or_null(o.usage_details), places=0),
+        Filterable("tokens", ("Tokens",), "number", get_total_or_null(o.usage_details), places=0),
         Filterable("metadata", ("Metadata",), "stringObject", o.metadata),
         OfScores("scores", ("Scores",), "scores", SCORED),
         OfScores("scores_avg", ("Scores (numeric)",), "numberObject", SCORED),
@@ -177,8 +185,8 @@ OBSERVATIONS = Declaration(
             "positionInTrace",
             ("Position in Trace",),
             o.id,
-            func.empty(func.coalesce(o.parent_observation_id, text(""))),
-            partial(at, source),
+            func.empty(func.coalesce(o.parent_observation_id, bind_text(""))),
+            partial(select_at_position, source),
         ),
     ),
     searched={

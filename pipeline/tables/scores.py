@@ -9,9 +9,9 @@ from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChStri
 from sqlalchemy import Select, String, case, column, func, null
 
 from pipeline.enrich.authors import AUTHOR, AUTHOR_ID, authors
-from pipeline.sql.clickhouse import json_object, map_value, one_of, text, utc
-from pipeline.sql.scores import EXPORTED
-from pipeline.sql.sources import latest, traces
+from pipeline.sql.clickhouse import bind_text, get_map_value, is_one_of, to_json_object, to_utc
+from pipeline.sql.scores import EXPORTED_TYPES
+from pipeline.sql.sources import is_latest, traces
 from pipeline.sql.sources import scores as source
 from pipeline.tables.clickhouse_table import Declaration, Filterable, Output, Related
 from pipeline.types import Kind
@@ -23,7 +23,7 @@ s = rows.c
 def _traces(project_id: str, _cutoff: datetime) -> Select[Any]:
     """Select what a score shows of its trace, for the traces that have scores."""
     t, any_version = traces.table.alias("t"), source.table.alias("scored")
-    having_scores = select(any_version.c.trace_id).where(any_version.c.project_id == text(project_id))
+    having_scores = select(any_version.c.trace_id).where(any_version.c.project_id == bind_text(project_id))
     return (
         select(
             t.c.id.label("traced_key"),
@@ -32,7 +32,7 @@ def _traces(project_id: str, _cutoff: datetime) -> Select[Any]:
             t.c.tags.label("trace_tags"),
         )
         .final(t)
-        .prewhere(latest(traces, t, project_id))
+        .prewhere(is_latest(traces, t, project_id))
         .where(t.c.id.in_(having_scores))
     )
 
@@ -42,28 +42,28 @@ trace_name, trace_user = column("trace_name", String()), column("trace_user", St
 trace_tags = column("trace_tags", Array(ChString()))
 day = func.toDate(s.timestamp)
 environment = func.toString(s.environment, type_=String())
-string_value = case((s.data_type == text("NUMERIC"), null()), else_=s.string_value)
-boolean_value = case((s.data_type == text("BOOLEAN"), s.value != 0))
-evaluator = func.coalesce(map_value(s.metadata, "evaluator_id"), map_value(s.metadata, "job_configuration_id"))
+string_value = case((s.data_type == bind_text("NUMERIC"), null()), else_=s.string_value)
+boolean_value = case((s.data_type == bind_text("BOOLEAN"), s.value != 0))
+evaluator = func.coalesce(get_map_value(s.metadata, "evaluator_id"), get_map_value(s.metadata, "job_configuration_id"))
 
 SCORES = Declaration(
     name="scores",
     source=source,
     rows=rows,
-    only=one_of(s.data_type, EXPORTED),
+    only=is_one_of(s.data_type, EXPORTED_TYPES),
     outputs=(
         Output("id", Kind.TEXT, s.id),
         Output("traceId", Kind.TEXT, s.trace_id),
         Output("sessionId", Kind.TEXT, s.session_id),
         Output("datasetRunId", Kind.TEXT, s.dataset_run_id),
-        Output("timestamp", Kind.INSTANT, utc(s.timestamp)),
+        Output("timestamp", Kind.INSTANT, to_utc(s.timestamp)),
         Output("source", Kind.TEXT, s.source),
         Output("name", Kind.TEXT, s.name),
         Output("dataType", Kind.TEXT, s.data_type),
         Output("value", Kind.NUMBER, s.value),
         Output("stringValue", Kind.TEXT, string_value),
         Output("comment", Kind.TEXT, s.comment),
-        Output("metadata", Kind.JSON, json_object(s.metadata)),
+        Output("metadata", Kind.JSON, to_json_object(s.metadata)),
         Output("observationId", Kind.TEXT, s.observation_id),
         Output("traceName", Kind.TEXT, trace_name, of=traced),
         Output("userId", Kind.TEXT, trace_user, of=traced),

@@ -10,9 +10,9 @@ from sqlalchemy import Boolean, Engine, Integer, Numeric, Select, String, column
 from sqlalchemy import select as select_there
 
 from config.tables import trace_sessions
-from pipeline.sql.clickhouse import text
-from pipeline.sql.scores import Scored
-from pipeline.sql.sessions import sessions, with_member
+from pipeline.sql.clickhouse import bind_text
+from pipeline.sql.scores import ScoreLevel
+from pipeline.sql.sessions import select_sessions, select_with_member
 from pipeline.sql.sources import View
 from pipeline.sql.usage import COST_DIGITS
 from pipeline.tables.clickhouse_table import Declaration, Filterable, OfMembers, OfScores, Output, Related, Sent
@@ -53,12 +53,12 @@ def _marked(project_id: str, _database: Engine) -> Select[Any]:
 
 marked = Related("marked", on=s.id, rows=_marks, sent=Sent("marks", "id String, bookmarked Bool, public Bool", _marked))
 bookmarked, public = column("is_bookmarked", Boolean()), column("is_public", Boolean())
-scored = (Scored(("session_id",), (s.id,)),)
+scored = (ScoreLevel(("session_id",), (s.id,)),)
 NUL = "\x00"
 
 SESSIONS = Declaration(
     name="sessions",
-    source=View(sessions),
+    source=View(select_sessions),
     rows=rows,
     outputs=(
         Output("id", Kind.TEXT, s.id),
@@ -97,11 +97,11 @@ SESSIONS = Declaration(
         OfScores("scores_avg", ("Scores (numeric)",), "numberObject", scored),
         OfScores("score_categories", ("Scores (categorical)",), "categoryOptions", scored),
         OfScores("score_booleans", ("Scores (boolean)",), "booleanObject", scored),
-        OfMembers("metadata", ("Metadata",), s.id, with_member),
+        OfMembers("metadata", ("Metadata",), s.id, select_with_member),
         *commented("SESSION", s.id),
     ),
     # No text from a stored query holds the separator.
-    searched={"id": (s.id, func.arrayStringConcat(s.user_ids, text(NUL), type_=String()))},
+    searched={"id": (s.id, func.arrayStringConcat(s.user_ids, bind_text(NUL), type_=String()))},
     moment=s.created_at,
     order=(s.created_at, s.id),
     wide=(),

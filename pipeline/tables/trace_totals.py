@@ -7,9 +7,9 @@ from typing import Any
 from clickhouse_connect.cc_sqlalchemy import select
 from sqlalchemy import ColumnElement, Integer, Numeric, Select, String, column, func, null
 
-from pipeline.sql.clickhouse import text
-from pipeline.sql.sources import Columns, Source, latest, observations
-from pipeline.sql.usage import COST_DIGITS, MILLISECONDS_DIGITS, containing, seconds, total
+from pipeline.sql.clickhouse import bind_text
+from pipeline.sql.sources import Columns, Source, is_latest, observations
+from pipeline.sql.usage import COST_DIGITS, MILLISECONDS_DIGITS, get_total, seconds_between, sum_containing
 from pipeline.tables.clickhouse_table import Filterable, Related
 
 # The highest first.
@@ -48,29 +48,29 @@ def _observed(source: Source, project_id: str, _cutoff: datetime) -> Select[Any]
         select(
             o.trace_id.label("observed_key"),
             _highest(o).label("observed_level"),
-            *(func.countIf(o.level == text(level)).label(f"observed_{level.lower()}") for level in LEVELS),
-            func.toNullable(seconds(func.min(o.start_time), func.max(func.coalesce(o.end_time, o.start_time)))).label(
-                "observed_latency"
-            ),
+            *(func.countIf(o.level == bind_text(level)).label(f"observed_{level.lower()}") for level in LEVELS),
+            func.toNullable(
+                seconds_between(func.min(o.start_time), func.max(func.coalesce(o.end_time, o.start_time)))
+            ).label("observed_latency"),
             *_amounts(o.usage_details, "tokens"),
             *_amounts(o.cost_details, "cost"),
         )
         .final(rows)
-        .prewhere(latest(source, rows, project_id))
+        .prewhere(is_latest(source, rows, project_id))
         .group_by(o.trace_id)
     )
 
 
 def _highest(o: Columns) -> ColumnElement[str | None]:
-    cases = [part for level in LEVELS for part in (func.countIf(o.level == text(level)) > 0, text(level))]
+    cases = [part for level in LEVELS for part in (func.countIf(o.level == bind_text(level)) > 0, bind_text(level))]
     return func.multiIf(*cases, null(), type_=String())
 
 
 def _amounts(amounts: ColumnElement[Any], unit: str) -> tuple[ColumnElement[Any], ...]:
     """Add up a map of all observations; a total is null where none has one."""
-    there = func.mapContains(amounts, text("total"))
+    there = func.mapContains(amounts, bind_text("total"))
     return (
-        func.sum(containing(amounts, "input")).label(f"observed_input_{unit}"),
-        func.sum(containing(amounts, "output")).label(f"observed_output_{unit}"),
-        func.sumOrNullIf(total(amounts), there, type_=Integer()).label(f"observed_total_{unit}"),
+        func.sum(sum_containing(amounts, "input")).label(f"observed_input_{unit}"),
+        func.sum(sum_containing(amounts, "output")).label(f"observed_output_{unit}"),
+        func.sumOrNullIf(get_total(amounts), there, type_=Integer()).label(f"observed_total_{unit}"),
     )

@@ -2,8 +2,8 @@
 
 from sqlalchemy import String, func
 
-from pipeline.sql.clickhouse import json_object, map_value, string_object, utc
-from pipeline.sql.scores import Scored
+from pipeline.sql.clickhouse import get_map_value, to_json_object, to_string_object, to_utc
+from pipeline.sql.scores import ScoreLevel
 from pipeline.sql.sources import traces as source
 from pipeline.tables.clickhouse_table import Declaration, Filterable, OfScores, Output
 from pipeline.tables.comments import filterables as commented
@@ -15,7 +15,7 @@ t = rows.c
 day = func.toDate(t.timestamp)
 environment = func.toString(t.environment, type_=String())
 
-SCORES = (Scored(("trace_id",), (t.id,)),)
+SCORES = (ScoreLevel(("trace_id",), (t.id,)),)
 
 TRACES = Declaration(
     name="traces",
@@ -23,7 +23,7 @@ TRACES = Declaration(
     rows=rows,
     outputs=(
         Output("id", Kind.TEXT, t.id),
-        Output("timestamp", Kind.INSTANT, utc(t.timestamp)),
+        Output("timestamp", Kind.INSTANT, to_utc(t.timestamp)),
         Output("name", Kind.TEXT, func.coalesce(t.name, "")),
         Output("userId", Kind.TEXT, t.user_id),
         Output("sessionId", Kind.TEXT, t.session_id),
@@ -35,7 +35,7 @@ TRACES = Declaration(
         Output("public", Kind.BOOL, t.public),
         Output("input", Kind.MAYBE_JSON, t.input),
         Output("output", Kind.MAYBE_JSON, t.output),
-        Output("metadata", Kind.JSON, string_object(t.metadata), nested=json_object(t.metadata)),
+        Output("metadata", Kind.JSON, to_string_object(t.metadata), nested=to_json_object(t.metadata)),
     ),
     filterables=(
         Filterable("bookmarked", ("⭐️",), "boolean", t.bookmarked),
@@ -47,12 +47,14 @@ TRACES = Declaration(
         Filterable("userId", ("User ID",), "string", t.user_id),
         Filterable("sessionId", ("Session ID",), "string", t.session_id),
         Filterable("metadata", ("Metadata",), "stringObject", t.metadata),
-        Filterable("evaluatorId", ("Evaluator ID",), "stringOptions", map_value(t.metadata, "evaluator_id")),
+        Filterable("evaluatorId", ("Evaluator ID",), "stringOptions", get_map_value(t.metadata, "evaluator_id")),
         Filterable(
             "ruleId",
             ("Rule ID",),
             "stringOptions",
-            func.coalesce(map_value(t.metadata, "evaluation_rule_id"), map_value(t.metadata, "job_configuration_id")),
+            func.coalesce(
+                get_map_value(t.metadata, "evaluation_rule_id"), get_map_value(t.metadata, "job_configuration_id")
+            ),
         ),
         Filterable("version", ("Version",), "string", t.version),
         Filterable("release", ("Release",), "string", t.release),

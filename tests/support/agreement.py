@@ -16,7 +16,7 @@ from pipeline.encode.options import EncodeOptions
 from pipeline.read import clickhouse as server
 from pipeline.read import open_table
 from pipeline.spec import read_spec
-from pipeline.sql.clickhouse import compiled
+from pipeline.sql.clickhouse import compile_statement
 from pipeline.types import Progress
 from tests.oracle import load, raw
 from tests.oracle.compare import differences
@@ -78,7 +78,7 @@ def thrifty() -> Iterator[None]:
     asked = server.Server.rows
 
     def rows(self: server.Server, statement: Select[Any]) -> list[dict[str, Any]]:
-        key = repr(compiled(statement))
+        key = repr(compile_statement(statement))
         if key not in answers:
             answers[key] = asked(self, statement)
         return answers[key]

@@ -7,7 +7,7 @@ from pipeline.query import statement
 from pipeline.query.filters import TAKES
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.sql import scores
-from pipeline.sql.clickhouse import MAX_BOUND_BYTES, compiled
+from pipeline.sql.clickhouse import MAX_BOUND_BYTES, compile_statement
 from tests.support.tables import CLICKHOUSE_TABLES
 
 MARK = "zq'`\"\\{x:String}%(y)s;--"
@@ -56,9 +56,9 @@ def test_no_value_of_a_request_is_part_of_the_text(table: str, form: str) -> Non
     sent = (
         statement.rows(CLICKHOUSE_TABLES[table], asked, [MARK]),
         statement.surveyed(CLICKHOUSE_TABLES[table], asked),
-        scores.names(asked.project_id, asked.created_at),
+        scores.select_names(asked.project_id, asked.created_at),
     )
-    for made in (compiled(each) for each in sent if each is not None):
+    for made in (compile_statement(each) for each in sent if each is not None):
         assert "zq" not in made.sql
         assert "2026" not in made.sql
         assert "424242" not in made.sql
@@ -66,7 +66,7 @@ def test_no_value_of_a_request_is_part_of_the_text(table: str, form: str) -> Non
 
 @pytest.mark.parametrize("table", CLICKHOUSE_TABLES)
 def test_every_read_of_a_table_is_bound_to_the_project(table: str) -> None:
-    made = compiled(statement.rows(CLICKHOUSE_TABLES[table], spec(table), ["a"]))
+    made = compile_statement(statement.rows(CLICKHOUSE_TABLES[table], spec(table), ["a"]))
     reads = len(re.findall(READ, made.sql))
     places = re.findall(r"`project_id` = \{(\w+):String\}", made.sql)
     assert reads == len(places) >= 3
@@ -74,8 +74,8 @@ def test_every_read_of_a_table_is_bound_to_the_project(table: str) -> None:
 
 
 def test_the_text_is_as_long_for_a_thousand_score_names_as_for_one() -> None:
-    one = compiled(statement.rows(CLICKHOUSE_TABLES["traces"], spec("traces"), ["a"]))
-    many = compiled(
+    one = compile_statement(statement.rows(CLICKHOUSE_TABLES["traces"], spec("traces"), ["a"]))
+    many = compile_statement(
         statement.rows(CLICKHOUSE_TABLES["traces"], spec("traces"), [f"score {number}" for number in range(1000)])
     )
     assert len(one.sql) == len(many.sql)
@@ -84,7 +84,7 @@ def test_the_text_is_as_long_for_a_thousand_score_names_as_for_one() -> None:
 def test_a_long_list_is_bound_in_pieces_that_a_server_takes() -> None:
     values = ["é" * 1000 for _ in range(500)]
     asked = spec("traces", filter=[{"column": "id", "type": "stringOptions", "operator": "any of", "value": values}])
-    made = compiled(statement.rows(CLICKHOUSE_TABLES["traces"], asked, values))
+    made = compile_statement(statement.rows(CLICKHOUSE_TABLES["traces"], asked, values))
     lists = [value for value in made.parameters.values() if isinstance(value, list)]
     assert sum(len(each) for each in lists if each[0] == values[0]) == 1000
     assert all(sum(len(text.encode()) for text in each) <= MAX_BOUND_BYTES for each in lists)
