@@ -21,7 +21,7 @@ from runtime.tracing import open_tracer
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from consumer.app import Parts
+    from consumer.app import Dependencies
     from consumer.jobs import Jobs
     from notify.deliver import NotifierContext
     from pipeline.read.connections import ClickHouse, Sources
@@ -35,15 +35,15 @@ class Unused(Exception):
     """An optional dependency is not configured; the text says what is missing without it."""
 
 
-def consumer_parts(settings: Settings, metrics: Metrics) -> "Parts":
+def consumer_parts(settings: Settings, metrics: Metrics) -> "Dependencies":
     """Build all that the consumer daemon runs on."""
-    from consumer.app import Parts
+    from consumer.app import Dependencies
     from pipeline.export import export
 
     store = storage(settings, lambda outcome: metrics.upload_parts.labels(outcome).inc())
     job_store = jobs(settings)
     tried = checks(settings, job_store.engine) | {"storage": store.check}
-    return Parts(
+    return Dependencies(
         jobs=job_store,
         sources=sources(settings, job_store.engine),
         storage=store,
@@ -126,14 +126,14 @@ def storage(settings: Settings, on_part: Callable[[PartOutcome], None] = lambda 
 
 def jobs(settings: Settings) -> "Jobs":
     """Open the job store; needs DATABASE_URL."""
-    from consumer.jobs import Jobs, Terms
+    from consumer.jobs import ClaimPolicy, Jobs
 
-    terms = Terms(
+    policy = ClaimPolicy(
         lease=timedelta(seconds=settings.lease_seconds),
         project_slots=settings.project_slots,
         completions_topic=settings.completions_topic,
     )
-    return Jobs(engine(settings), terms)
+    return Jobs(engine(settings), policy)
 
 
 def download_routes(

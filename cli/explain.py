@@ -12,7 +12,7 @@ from cli import build
 from cli.exports import Export, JsonFlag, Project, find
 from cli.output import console, print_json, print_table
 from config.settings import load
-from consumer.specs import spec_of
+from consumer.attempt import read_job_spec
 from pipeline.read import open_table
 from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec
@@ -37,7 +37,7 @@ def explain(project: Project, export: Export, as_json: JsonFlag = False) -> None
     settings = load(needs=["DATABASE_URL", "CLICKHOUSE_URL"])
     jobs = build.jobs(settings)
     job = find(jobs, project, export)
-    spec = spec_of(job, job.attempt, row_limit=settings.row_limit)
+    spec = read_job_spec(job, job.attempt, row_limit=settings.row_limit)
     statements = sent(spec, build.sources(settings, build.engine(settings)))
     if as_json:
         print_json([_fields(each) for each in statements])

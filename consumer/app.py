@@ -1,11 +1,11 @@
-"""Listens for export requests on Kafka and runs them in slots, until it is told to stop."""
+"""The consumer daemon: listens for request events on Kafka and runs exports in slots until SIGTERM or SIGINT."""
 
 import asyncio
 import logging
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,31 +18,29 @@ import faust
 from aiohttp import web
 
 from config.errors import Unavailable
-from config.events import ExportRequested
 from config.metrics import Metrics
 from config.settings import Settings
 from consumer import outbox
-from consumer.attempt import Bench, Export, Rules, run_claim
-from consumer.claim import Admission
-from consumer.cleanup import Upkeep
+from consumer.attempt import Export, ExportPolicy, WorkerContext, run_attempt
+from consumer.claim import Claimer
+from consumer.cleanup import Cleanup
 from consumer.clock import DatabaseClock
-from consumer.dead_letters import received
-from consumer.gauges import measure
-from consumer.guards import Policy
-from consumer.intake import Closed, Reception
+from consumer.dead_letters import read_message
+from consumer.drain import GRACE_SECONDS, Drain
+from consumer.guards import GuardPolicy
+from consumer.heartbeat import Timing
+from consumer.intake import Closed, Intake
 from consumer.jobs import Jobs
-from consumer.labels import start_at_zero
-from consumer.models import Claim, Hold
-from consumer.relay import relay
-from consumer.slots import Rhythm, Slots
+from consumer.metrics import measure_queue, start_at_zero
+from consumer.slots import Slots
 from consumer.sweeper import Sweeper
 from pipeline.read.connections import Sources
 from pipeline.storage import Storage
-from pipeline.types import Progress
-from runtime.daemon import every, stop_on_signals, supervise, until, wait_for_dependencies
+from runtime.daemon import every, stop_on_signals, supervise, wait_for_dependencies
 from runtime.http import Check, Health, serve
 from runtime.kafka import build_app, raw_topic
-from runtime.publisher import Outgoing, Publisher
+from runtime.publisher import Publisher
+from runtime.retry import Backoff
 from runtime.self_metrics import follow_loop, follow_pool
 from runtime.threads import in_thread
 from runtime.tracing import Tracer
@@ -50,19 +48,15 @@ from runtime.tracing import Tracer
 logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 6066
-GRACE_SECONDS = 10.0
-"""How long an export that is stopped may take to be put back in the queue."""
-
-UPKEEP_SECONDS = 300.0
-CLOCK_SECONDS = 1.0
+CLEANUP_SECONDS = 300.0
 
 UNSEEN_SWEEPS = 2
-"""After so many sweeps a QUEUED row is taken up without its event."""
+"""After this many sweeps, a QUEUED row is started without its event."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What the consumer is joined from; `checks` are its dependencies by name."""
+class Dependencies:
+    """What the consumer is built from; `checks` try what it depends on, by name."""
 
     jobs: Jobs
     sources: Sources
@@ -75,161 +69,119 @@ class Parts:
     tracer: Tracer = field(default_factory=Tracer)
 
 
-async def run(settings: Settings, parts: Parts) -> None:
-    """Consume until SIGTERM or SIGINT, then end within `WAYBILL_DRAIN_SECONDS` and a little.
+async def run(settings: Settings, needs: Dependencies) -> None:
+    """Consume until SIGTERM or SIGINT, then shut down within `WAYBILL_DRAIN_SECONDS` and a few steps of grace.
 
-    On the signal nothing more is claimed and the group is left; running exports may finish, and what is left of them
-    goes back to the queue, with an event for whoever is free.
+    After the signal nothing is claimed and the consumer group is left. Running exports may finish; the rest goes back
+    to the queue with a new request event.
     """
     stop = stop_on_signals()
-    health = Health(parts.checks)
-    worker = _Worker(settings, parts, stop)
+    health = Health(needs.checks)
+    worker = _Worker(settings, needs, stop)
     port = DEFAULT_PORT if settings.http_port is None else settings.http_port
     with TemporaryDirectory(prefix="waybill-consumer-", ignore_cleanup_errors=True) as folder:
-        async with serve(settings.http_host, port, registry=parts.metrics.registry, health=health, routes=parts.routes):
+        async with serve(settings.http_host, port, registry=needs.metrics.registry, health=health, routes=needs.routes):
             if not await wait_for_dependencies(health, stop):
                 return
-            if not await worker.set_clock():
+            if not await worker.clock.start(stop):
                 return
-            ending = asyncio.create_task(worker.end())
-            timers = asyncio.gather(
-                worker.sweep(health),
-                worker.relay(health),
-                worker.tidy(health),
-                worker.measure(health),
-                follow_loop(parts.metrics, stop),
-            )
-            build = partial(_listen, settings, worker.reception, Path(folder))
-            await supervise(build, health=health, metrics=parts.metrics, stop=stop)
+            draining = asyncio.create_task(_drain_on(stop, worker.drain))
+            timers = asyncio.gather(*worker.timers(health), follow_loop(needs.metrics, stop))
+            build = partial(_listen, settings, worker.intake, Path(folder))
+            await supervise(build, health=health, metrics=needs.metrics, stop=stop)
             health.rest()
-            await ending
+            await draining
             with suppress(TimeoutError):
                 await asyncio.wait_for(timers, GRACE_SECONDS)
 
 
 class _Worker:
-    """The loops of one consumer process, joined: slots that run, a reception that fills them, a sweeper, a relay."""
+    """Connects the parts of one consumer process: slots, the intake that fills them, and the periodic tasks."""
 
-    def __init__(self, settings: Settings, parts: Parts, stop: asyncio.Event) -> None:
-        clock = DatabaseClock(parts.jobs.engine)
-        policy = Policy(
+    def __init__(self, settings: Settings, needs: Dependencies, stop: asyncio.Event) -> None:
+        self.clock = DatabaseClock(needs.jobs.engine)
+        now = self.clock.now
+        guards = GuardPolicy(
             enabled=settings.enabled == "true",
             stale_after=timedelta(days=settings.stale_days),
             max_attempts=settings.max_attempts,
         )
-        bench = Bench(
-            jobs=parts.jobs,
-            sources=parts.sources,
-            storage=parts.storage,
-            metrics=parts.metrics,
-            rules=_rules(settings),
-            export=parts.export,
-            now=clock.now,
-            tracer=parts.tracer,
+        context = WorkerContext(
+            jobs=needs.jobs,
+            sources=needs.sources,
+            storage=needs.storage,
+            metrics=needs.metrics,
+            policy=_export_policy(settings),
+            export=needs.export,
+            now=now,
+            tracer=needs.tracer,
         )
-        admission = Admission(
-            jobs=parts.jobs, policy=policy, worker=_worker_name(), metrics=parts.metrics, now=clock.now
-        )
-        self._slots = Slots(
+        slots = Slots(
             settings.slots,
-            work=lambda claim, progress: run_claim(claim, bench, progress),
-            beat=lambda claim, progress: _beat(bench, claim, progress),
+            work=lambda claim, progress: run_attempt(claim, context, progress),
+            extend_lease=context.extend_lease,
             on_end=self._on_end,
-            rhythm=Rhythm(
+            timing=Timing(
                 heartbeat=settings.heartbeat_seconds, lease=settings.lease_seconds, stall=settings.stall_seconds
             ),
-            metrics=parts.metrics,
+            metrics=needs.metrics,
         )
-        self.reception = Reception(
-            admission=admission,
-            slots=self._slots,
-            publisher=parts.publisher,
+        self.intake = Intake(
+            claimer=Claimer(jobs=needs.jobs, policy=guards, worker=_worker_name(), metrics=needs.metrics, now=now),
+            slots=slots,
+            publisher=needs.publisher,
             dead_letter_topic=settings.dead_letter_topic,
-            metrics=parts.metrics,
+            metrics=needs.metrics,
             closed=stop,
         )
+        self.drain = Drain(
+            intake=self.intake,
+            slots=slots,
+            jobs=needs.jobs,
+            publisher=needs.publisher,
+            relay=self._relay,
+            requests_topic=settings.requests_topic,
+            seconds=settings.drain_seconds,
+            now=now,
+        )
         self._sweeper = Sweeper(
-            bench=bench,
-            reception=self.reception,
-            clock=clock,
-            policy=policy,
+            context=context,
+            intake=self.intake,
+            clock=self.clock,
+            policy=guards,
             project_slots=settings.project_slots,
             unseen_for=timedelta(seconds=UNSEEN_SWEEPS * settings.sweep_seconds),
         )
-        self._upkeep = Upkeep(bench=bench, prefix=settings.prefix, delete_expired=settings.delete_expired)
-        start_at_zero(parts.metrics)
-        follow_pool(parts.metrics, parts.jobs.engine)
+        self._cleanup = Cleanup(
+            jobs=needs.jobs,
+            storage=needs.storage,
+            now=now,
+            lease=timedelta(seconds=settings.lease_seconds),
+            prefix=settings.prefix,
+            delete_expired=settings.delete_expired,
+        )
+        start_at_zero(needs.metrics)
+        follow_pool(needs.metrics, needs.jobs.engine)
         self._settings = settings
-        self._parts = parts
-        self._now = clock.now
-        self._clock = clock
+        self._needs = needs
         self._stop = stop
         self._sweep_now = asyncio.Event()
         self._relay_now = asyncio.Event()
 
-    async def sweep(self, health: Health) -> None:
-        """Sweep every `WAYBILL_SWEEP_SECONDS`, and when a slot is free and the last sweep left work behind."""
-        seconds, work = self._settings.sweep_seconds, self._sweeper.sweep
-        await every(seconds, work, name="sweeper", health=health, stop=self._stop, wake=self._sweep_now)
+    def timers(self, health: Health) -> list[Coroutine[Any, Any, None]]:
+        """Return the periodic tasks; sweep and relay also run when an export has ended."""
+        seconds, task = self._settings.sweep_seconds, partial(every, health=health, stop=self._stop)
+        return [
+            task(seconds, self._sweeper.sweep, name="sweeper", wake=self._sweep_now),
+            task(seconds, self._relay, name="relay", wake=self._relay_now),
+            task(seconds, self._measure, name="gauges"),
+            task(CLEANUP_SECONDS, self._cleanup.run, name="cleanup"),
+        ]
 
-    async def relay(self, health: Health) -> None:
-        """Publish endings as soon as they are written, and every `WAYBILL_SWEEP_SECONDS` what is left."""
-        seconds, work = self._settings.sweep_seconds, self._publish
-        await every(seconds, work, name="relay", health=health, stop=self._stop, wake=self._relay_now)
-
-    async def measure(self, health: Health) -> None:
-        """Set the gauges of what waits in the database, every `WAYBILL_SWEEP_SECONDS`."""
-        seconds = self._settings.sweep_seconds
-        await every(seconds, self._measure, name="gauges", health=health, stop=self._stop)
-
-    async def set_clock(self) -> bool:
-        """Learn the database's time before anything is claimed by it; False when stopped first."""
-        while not self._stop.is_set():
-            try:
-                await in_thread(self._clock.compare)
-            except Unavailable as error:
-                logger.warning("the database's time is not known yet: %s", error)
-            else:
-                return True
-            await until(self._stop, CLOCK_SECONDS)
-        return False
-
-    async def end(self) -> None:
-        """On the signal, bring what runs to an end; what does not come to one goes back to the queue.
-
-        The group is left in the meantime.
-        """
-        await self._stop.wait()
-        await self.reception.settle(GRACE_SECONDS)
-        stopped = await self._slots.drain(self._settings.drain_seconds, GRACE_SECONDS)
+    async def _relay(self) -> None:
+        engine, full = self._needs.jobs.engine, self.intake.outbox_full
         try:
-            await asyncio.wait_for(self._hand_over(stopped), GRACE_SECONDS)
-        except TimeoutError:
-            logger.warning("what is left is left to the sweepers")
-
-    async def _hand_over(self, stopped: list[Claim]) -> None:
-        for claim in stopped:
-            await self._give_back(claim)
-        await self._publish()
-
-    async def _give_back(self, claim: Claim) -> None:
-        event = ExportRequested(project_id=claim.job.project_id, batch_export_id=claim.job.id)
-        bell = Outgoing(self._settings.requests_topic, claim.job.id.encode(), event.encode())
-        try:
-            # The run has done this itself, unless its thread hangs.
-            await in_thread(self._parts.jobs.release, claim, self._now())
-            await in_thread(self._parts.publisher.publish, [bell])
-        except Unavailable as error:
-            logger.warning("a stopped export is left to the sweepers: %s", error, extra=claim.log_context())
-
-    async def tidy(self, health: Health) -> None:
-        """Tidy up every few minutes."""
-        await every(UPKEEP_SECONDS, self._upkeep.tidy, name="upkeep", health=health, stop=self._stop)
-
-    async def _publish(self) -> None:
-        engine, full = self._parts.jobs.engine, self.reception.outbox_full
-        try:
-            await in_thread(relay, engine, self._parts.publisher, self._now)
+            await in_thread(outbox.relay, engine, self._needs.publisher, self.clock.now)
             full.clear()
         except Unavailable as error:
             logger.warning("events wait in the outbox: %s", error)
@@ -237,12 +189,12 @@ class _Worker:
                 full.set()
 
     async def _measure(self) -> None:
-        now = self._now()
+        engine, metrics, now = self._needs.jobs.engine, self._needs.metrics, self.clock.now()
         not_before = now - timedelta(days=self._settings.stale_days)
         try:
-            await in_thread(measure, self._parts.jobs.engine, self._parts.metrics, now=now, not_before=not_before)
+            await in_thread(measure_queue, engine, metrics, now=now, not_before=not_before)
         except Unavailable as error:
-            logger.warning("what waits can't be counted: %s", error)
+            logger.warning("the queue can't be measured: %s", error)
 
     def _on_end(self) -> None:
         self._relay_now.set()
@@ -250,15 +202,20 @@ class _Worker:
             self._sweep_now.set()
 
 
-def _listen(settings: Settings, reception: Reception, datadir: Path) -> faust.App:
+async def _drain_on(stop: asyncio.Event, drain: Drain) -> None:
+    await stop.wait()
+    await drain.run()
+
+
+def _listen(settings: Settings, intake: Intake, datadir: Path) -> faust.App:
     app = build_app(settings, group=settings.consumer_group, datadir=datadir)
 
     @app.agent(raw_topic(app, settings.requests_topic), name="requests")
     async def requests(stream: Any) -> None:
-        # Left to itself, Faust acknowledges what an agent has in hand when it is cancelled or raises.
+        # By default Faust also acknowledges the event in progress when its agent is cancelled or raises.
         async for event in stream.noack().events():
             try:
-                await reception.answer(received(event))
+                await intake.handle(read_message(event))
             except Closed:
                 return
             event.ack()
@@ -266,18 +223,14 @@ def _listen(settings: Settings, reception: Reception, datadir: Path) -> faust.Ap
     return app
 
 
-def _beat(bench: Bench, claim: Claim, progress: Progress) -> Hold:
-    return bench.jobs.beat(claim, rows=progress.rows, bytes_=progress.bytes, now=bench.now())
-
-
-def _rules(settings: Settings) -> Rules:
-    return Rules(
+def _export_policy(settings: Settings) -> ExportPolicy:
+    return ExportPolicy(
         prefix=settings.prefix,
         row_limit=settings.row_limit,
         csv_neutralise=settings.csv_neutralise,
         link_lifetime=timedelta(hours=settings.link_hours),
         max_attempts=settings.max_attempts,
-        retry_base=timedelta(seconds=settings.retry_base_seconds),
+        backoff=Backoff(first=settings.retry_base_seconds),
         lease=timedelta(seconds=settings.lease_seconds),
     )
 

@@ -1,4 +1,4 @@
-"""Runs one claimed export from its row to its ending, in the thread of its slot."""
+"""Runs one claimed export from its row to its outcome, in the thread of its slot."""
 
 import logging
 import time
@@ -11,29 +11,29 @@ from typing import Protocol
 from config.errors import Cancelled, Rejected, Unavailable
 from config.labels import Failure, Outcome
 from config.metrics import Metrics
+from consumer.cleanup import delete_orphans
 from consumer.guards import INTERNAL_TEXT
 from consumer.jobs import Jobs
-from consumer.labels import labels_of
-from consumer.leftovers import clear_leftovers
-from consumer.models import Claim, Hold, Job
-from consumer.specs import spec_of
+from consumer.metrics import export_labels
+from consumer.models import Claim, Job, LeaseState
 from pipeline.export import content_type_of
 from pipeline.read.connections import Sources
-from pipeline.spec import ExportSpec
+from pipeline.spec import ExportSpec, read_spec
 from pipeline.storage import Storage
 from pipeline.types import ExportResult, Progress
 from runtime.logs import about
+from runtime.retry import Backoff
 from runtime.tracing import Tracer
 
 logger = logging.getLogger(__name__)
 
-UNAVAILABLE_TEXT = "A service that exports need was not available for too long. Please try again later."
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 5.0
+UNAVAILABLE_TEXT = "A required service was unavailable. Please try again later."
+BACKOFF = Backoff(first=0.5, longest=5.0)
+"""Between tries to write an outcome."""
 
 
 class Export(Protocol):
-    """The pipeline, as `pipeline.export.export`: makes one object, or raises and leaves nothing behind."""
+    """The pipeline, as `pipeline.export.export`: writes one object, or raises and leaves nothing behind."""
 
     def __call__(  # noqa: D102 (the protocol's docstring says it; these are the pipeline's parts)
         self,
@@ -48,52 +48,73 @@ class Export(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
-    """How exports are written and tried again: settings of the consumer, in its own terms."""
+class ExportPolicy:
+    """How exports are written and retried; `backoff` gives the delays between attempts."""
 
     prefix: str
     row_limit: int | None
     csv_neutralise: bool
     link_lifetime: timedelta
     max_attempts: int
-    retry_base: timedelta
+    backoff: Backoff
     lease: timedelta
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
-    """What running an export takes; shared by all slots."""
+class WorkerContext:
+    """What all slots of a worker share to run exports; `now` gives the time (aware, UTC)."""
 
     jobs: Jobs
     sources: Sources
     storage: Storage
     metrics: Metrics
-    rules: Rules
+    policy: ExportPolicy
     export: Export
     now: Callable[[], datetime]
     tracer: Tracer = field(default_factory=Tracer)
 
-    def spec_of(self, job: Job, attempt: int) -> ExportSpec:
-        """Read what is to be exported; raises Rejected."""
-        return spec_of(
+    def read_spec(self, job: Job, attempt: int) -> ExportSpec:
+        """Read what to export, by the worker's policy; raises Rejected."""
+        return read_job_spec(
             job,
             attempt,
-            row_limit=self.rules.row_limit,
-            prefix=self.rules.prefix,
-            csv_neutralise=self.rules.csv_neutralise,
+            row_limit=self.policy.row_limit,
+            prefix=self.policy.prefix,
+            csv_neutralise=self.policy.csv_neutralise,
         )
 
+    def extend_lease(self, claim: Claim, progress: Progress) -> LeaseState:
+        """Extend the lease of a claim and record its progress; raises Unavailable."""
+        return self.jobs.extend_lease(claim, rows=progress.rows, bytes_=progress.bytes, now=self.now())
 
-Ending = Callable[[datetime], Outcome | None]
-"""Writes how it ended, at the time given; None when the claim was lost and nothing of ours counts any more."""
+
+def read_job_spec(
+    job: Job, attempt: int, *, row_limit: int | None = None, prefix: str = "", csv_neutralise: bool = True
+) -> ExportSpec:
+    """Read what to export from the stored row of a job; the settings are for the file. Raises Rejected."""
+    return read_spec(
+        project_id=job.project_id,
+        export_id=job.id,
+        attempt=attempt,
+        created_at=job.created_at,
+        query=job.query,
+        format=job.format,
+        row_limit=row_limit,
+        prefix=prefix,
+        csv_neutralise=csv_neutralise,
+    )
 
 
-def run_claim(claim: Claim, bench: Bench, progress: Progress) -> Outcome | None:
-    """Run the export and write its ending; never raises. None when the claim was lost or nothing could be written."""
-    with bench.tracer.span("export", claim.traceparent) as span:
+Settle = Callable[[datetime], Outcome | None]
+"""Writes the outcome of an attempt at the given time; None when the claim was lost, so that nothing is written."""
+
+
+def run_attempt(claim: Claim, context: WorkerContext, progress: Progress) -> Outcome | None:
+    """Run the export and write its outcome; never raises. None when the claim was lost or nothing could be written."""
+    with context.tracer.span("export", claim.traceparent) as span:
         claim = replace(claim, traceparent=span.traceparent)
         with about(claim.log_context()):
-            outcome = _run(claim, bench, progress)
+            outcome = _run(claim, context, progress)
         span.note(**claim.job.log_context(), attempt=claim.attempt, outcome=outcome or Outcome.LOST)
         span.note(rows=progress.rows, bytes=progress.bytes)
         for stage, seconds in progress.stages.items():
@@ -101,141 +122,142 @@ def run_claim(claim: Claim, bench: Bench, progress: Progress) -> Outcome | None:
     return outcome
 
 
-def _run(claim: Claim, bench: Bench, progress: Progress) -> Outcome | None:
+def _run(claim: Claim, context: WorkerContext, progress: Progress) -> Outcome | None:
     try:
-        outcome = _persist(_work(claim, bench, progress), claim, bench)
+        outcome = _write_outcome(_export(claim, context, progress), claim, context)
     except Exception:
-        # The lease runs out, and the sweepers see to the row.
-        logger.exception("the ending could not be written", extra=claim.log_context())
+        # The lease expires, and the sweeper starts the next attempt.
+        logger.exception("the outcome could not be written", extra=claim.log_context())
         return None
     if outcome is not None:
-        labels = labels_of(claim.job)
-        bench.metrics.exports.labels(outcome, *labels).inc()
-        seconds = (bench.now() - claim.claimed_at).total_seconds()
-        bench.metrics.duration.labels(outcome).observe(max(seconds, 0))
+        context.metrics.exports.labels(outcome, *export_labels(claim.job)).inc()
+        seconds = (context.now() - claim.claimed_at).total_seconds()
+        context.metrics.duration.labels(outcome).observe(max(seconds, 0))
         logger.info("ended: %s", outcome, extra=claim.log_context() | {"outcome": str(outcome), "seconds": seconds})
     return outcome
 
 
-def _work(claim: Claim, bench: Bench, progress: Progress) -> Ending:
+def _export(claim: Claim, context: WorkerContext, progress: Progress) -> Settle:
     try:
-        spec = bench.spec_of(claim.job, claim.attempt)
+        spec = context.read_spec(claim.job, claim.attempt)
         if claim.attempt > 1:
-            # A worker that stalls could complete its upload later, where the store knows no conditions.
-            bench.storage.abort_uploads(spec.key, claim.claimed_at)
-        fence = partial(_fence, claim, bench, progress)
-        result = bench.export(spec, bench.sources, bench.storage, progress, bench.metrics, fence=fence)
-        url = bench.storage.sign(result.key, bench.rules.link_lifetime, _filename(result.key), content_type_of(spec))
+            # In stores without conditional writes, a stalled worker could still complete its upload later.
+            context.storage.abort_uploads(spec.key, claim.claimed_at)
+        fence = partial(_check_lease, claim, context, progress)
+        result = context.export(spec, context.sources, context.storage, progress, context.metrics, fence=fence)
+        name, lifetime = result.key.rpartition("/")[2], context.policy.link_lifetime
+        url = context.storage.sign(result.key, lifetime, name, content_type_of(spec))
     except Rejected as error:
-        return partial(_reject, claim, bench, str(error))
+        return partial(_reject, claim, context, str(error))
     except Cancelled:
         if progress.stalled:
-            words = f"stalled: for too long no row was read and no byte written, after {progress.rows} rows"
-            return partial(_retry, claim, bench, Failure.STALLED, UNAVAILABLE_TEXT, words)
-        return partial(_stop, claim, bench, progress)
+            error_text = f"stalled: for too long no row was read and no byte was written, after {progress.rows} rows"
+            return partial(_retry, claim, context, Failure.STALLED, UNAVAILABLE_TEXT, error_text)
+        return partial(_stop, claim, context, progress)
     except Unavailable as error:
         logger.warning("failed: %s", error, extra=claim.log_context())
-        return partial(_retry, claim, bench, Failure.UNAVAILABLE, UNAVAILABLE_TEXT, str(error))
+        return partial(_retry, claim, context, Failure.UNAVAILABLE, UNAVAILABLE_TEXT, str(error))
     except Exception as error:
-        logger.exception("failed by a bug", extra=claim.log_context())
-        return partial(_retry, claim, bench, Failure.BUG, INTERNAL_TEXT, f"{type(error).__name__}: {error}")
-    return partial(_complete, claim, bench, result, url)
+        logger.exception("failed with an unexpected error", extra=claim.log_context())
+        return partial(_retry, claim, context, Failure.BUG, INTERNAL_TEXT, f"{type(error).__name__}: {error}")
+    return partial(_complete, claim, context, result, url)
 
 
-def _fence(claim: Claim, bench: Bench, progress: Progress) -> None:
-    hold = bench.jobs.beat(claim, rows=progress.rows, bytes_=progress.bytes, now=bench.now())
-    if hold is not Hold.KEPT:
-        raise Cancelled(f"the claim is {hold}")
+def _check_lease(claim: Claim, context: WorkerContext, progress: Progress) -> None:
+    state = context.extend_lease(claim, progress)
+    if state is not LeaseState.KEPT:
+        raise Cancelled(f"the lease is {state}")
 
 
-def _persist(ending: Ending, claim: Claim, bench: Bench) -> Outcome | None:
-    deadline = time.monotonic() + bench.rules.lease.total_seconds()
-    pause = FIRST_PAUSE
+def _write_outcome(settle: Settle, claim: Claim, context: WorkerContext) -> Outcome | None:
+    """Write the outcome; retry for the time of a lease while the database or the store is unavailable."""
+    deadline, delays = time.monotonic() + context.policy.lease.total_seconds(), BACKOFF.delays()
     while True:
         try:
-            return ending(bench.now())
+            return settle(context.now())
         except Unavailable as error:
             if time.monotonic() >= deadline:
                 raise
-            logger.warning("the ending can't be written yet: %s", error, extra=claim.log_context())
-        time.sleep(pause)
-        pause = min(pause * 2, LONGEST_PAUSE)
+            logger.warning("the outcome can't be written yet: %s", error, extra=claim.log_context())
+        time.sleep(next(delays))
 
 
-def _complete(claim: Claim, bench: Bench, result: ExportResult, url: str, now: datetime) -> Outcome | None:
-    hold = bench.jobs.complete(claim, result, url=url, expires_at=now + bench.rules.link_lifetime, now=now)
-    if hold is Hold.KEPT:
-        table, format_ = labels_of(claim.job)
-        bench.metrics.rows.labels(table, format_).inc(result.rows)
-        bench.metrics.bytes.labels("raw", format_).inc(result.raw_bytes)
-        bench.metrics.bytes.labels("stored", format_).inc(result.bytes)
-        bench.metrics.last_success.set(now.timestamp())
-    return _conclude(claim, bench, hold, Outcome.COMPLETED, now)
+def _complete(claim: Claim, context: WorkerContext, result: ExportResult, url: str, now: datetime) -> Outcome | None:
+    expires_at = now + context.policy.link_lifetime
+    state = context.jobs.complete(claim, result, url=url, expires_at=expires_at, now=now)
+    if state is LeaseState.KEPT:
+        table, format_ = export_labels(claim.job)
+        context.metrics.rows.labels(table, format_).inc(result.rows)
+        context.metrics.bytes.labels("raw", format_).inc(result.raw_bytes)
+        context.metrics.bytes.labels("stored", format_).inc(result.bytes)
+        context.metrics.last_success.set(now.timestamp())
+    return _conclude(claim, context, state, Outcome.COMPLETED, now)
 
 
-def _reject(claim: Claim, bench: Bench, words: str, now: datetime) -> Outcome | None:
-    _try_to_clear(claim, bench)
-    outcome = _conclude(claim, bench, bench.jobs.reject(claim, words, now), Outcome.REJECTED, now)
-    return _counted(outcome, Failure.REJECTED, bench)
+def _reject(claim: Claim, context: WorkerContext, text: str, now: datetime) -> Outcome | None:
+    _try_to_clear(claim, context)
+    state = context.jobs.reject(claim, text, now)
+    return _count_failure(_conclude(claim, context, state, Outcome.REJECTED, now), Failure.REJECTED, context)
 
 
-def _retry(claim: Claim, bench: Bench, failure: Failure, words: str, error: str, now: datetime) -> Outcome | None:
-    if claim.failures + 1 >= bench.rules.max_attempts:
-        _try_to_clear(claim, bench)
-        hold = bench.jobs.give_up(claim, failure, words=words, error=error, now=now)
-        return _counted(_conclude(claim, bench, hold, Outcome.FAILED, now), failure, bench)
-    until = now + bench.rules.retry_base * 2**claim.failures
-    hold = bench.jobs.postpone(claim, failure, error=error, until=until, now=now)
-    return _counted(_conclude(claim, bench, hold, Outcome.RETRY, now), failure, bench)
+def _retry(
+    claim: Claim, context: WorkerContext, failure: Failure, text: str, error: str, now: datetime
+) -> Outcome | None:
+    failures = claim.failures + 1
+    if failures >= context.policy.max_attempts:
+        _try_to_clear(claim, context)
+        state, wanted = context.jobs.give_up(claim, failure, text=text, error=error, now=now), Outcome.FAILED
+    else:
+        until = now + timedelta(seconds=context.policy.backoff.delay(failures))
+        state, wanted = context.jobs.postpone(claim, failure, error=error, until=until, now=now), Outcome.RETRY
+    return _count_failure(_conclude(claim, context, state, wanted, now), failure, context)
 
 
-def _counted(outcome: Outcome | None, failure: Failure, bench: Bench) -> Outcome | None:
+def _count_failure(outcome: Outcome | None, failure: Failure, context: WorkerContext) -> Outcome | None:
     if outcome in {Outcome.REJECTED, Outcome.RETRY, Outcome.FAILED}:
-        bench.metrics.attempts_failed.labels(failure).inc()
+        context.metrics.attempts_failed.labels(failure).inc()
     return outcome
 
 
-def _stop(claim: Claim, bench: Bench, progress: Progress, now: datetime) -> Outcome | None:
-    """Find out why it was stopped: when the claim still holds, it is this worker that has to end."""
-    hold = bench.jobs.beat(claim, rows=progress.rows, bytes_=progress.bytes, now=now)
-    if hold is Hold.KEPT:
-        hold = bench.jobs.release(claim, now)
-    return _conclude(claim, bench, hold, Outcome.RELEASED, now)
+def _stop(claim: Claim, context: WorkerContext, progress: Progress, now: datetime) -> Outcome | None:
+    """Find out why the export was stopped: if the lease is still kept, the worker is shutting down."""
+    state = context.extend_lease(claim, progress)
+    if state is LeaseState.KEPT:
+        state = context.jobs.release(claim, now)
+    return _conclude(claim, context, state, Outcome.RELEASED, now)
 
 
-def _conclude(claim: Claim, bench: Bench, hold: Hold, wanted: Outcome, now: datetime) -> Outcome | None:
-    if hold is Hold.KEPT:
+def _conclude(
+    claim: Claim, context: WorkerContext, state: LeaseState, wanted: Outcome, now: datetime
+) -> Outcome | None:
+    if state is LeaseState.KEPT:
         return wanted
-    job = bench.jobs.find(claim.job.project_id, claim.job.id)
-    if hold is Hold.CANCELLED or job is None:  # none: the application has deleted the row
-        # First the file, then the run: while the run is open, a sweeper will finish what this worker can't.
-        _clear(claim, bench)
-        bench.jobs.close_cancelled(claim, now)
+    job = context.jobs.find(claim.job.project_id, claim.job.id)
+    if state is LeaseState.CANCELLED or job is None:  # None: the row was deleted
+        # The files first, then the run: while the run is open, a sweeper completes what this worker can't.
+        _clear(claim, context)
+        context.jobs.close_cancelled(claim, now)
         return Outcome.CANCELLED
-    logger.warning("the lease was lost, nothing is changed", extra=claim.log_context())
+    logger.warning("the lease was lost, nothing is written", extra=claim.log_context())
     if job.ended_without_file:
-        # An attempt that runs now replaces the object or clears it.
-        _clear(claim, bench)
+        # If another attempt is running, it replaces the object or deletes it.
+        _clear(claim, context)
     return None
 
 
-def _clear(claim: Claim, bench: Bench) -> None:
+def _clear(claim: Claim, context: WorkerContext) -> None:
     try:
-        spec = bench.spec_of(claim.job, claim.attempt)
+        spec = context.read_spec(claim.job, claim.attempt)
     except Rejected:
-        return  # no attempt ever had a key to write to
-    clear_leftovers(bench.storage, spec, claim.claimed_at)
+        return  # without a spec, no attempt had a key to write to
+    delete_orphans(context.storage, spec, claim.claimed_at)
 
 
-def _try_to_clear(claim: Claim, bench: Bench) -> None:
-    """Remove what an earlier attempt left whose worker died; the ending must not wait for a store that is away."""
+def _try_to_clear(claim: Claim, context: WorkerContext) -> None:
+    """Delete the orphans of an earlier attempt whose worker died, unless the store is unavailable."""
     if claim.attempt == 1:
         return
     try:
-        _clear(claim, bench)
+        _clear(claim, context)
     except Unavailable as error:
-        logger.warning("leftovers could not be removed: %s", error, extra=claim.log_context())
-
-
-def _filename(key: str) -> str:
-    return key.rpartition("/")[2]
+        logger.warning("orphans could not be deleted: %s", error, extra=claim.log_context())

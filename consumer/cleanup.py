@@ -1,82 +1,103 @@
-"""Tidies up, now and then: uploads that nobody ends, files of expired exports, events that were published long ago."""
+"""Deletes what is no longer needed: orphaned uploads and files, files of expired exports, old published events."""
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from urllib.parse import quote, unquote
 
 from config.errors import Unavailable
 from consumer import outbox
-from consumer.attempt import Bench
+from consumer.jobs import Jobs
 from consumer.models import Run
 from consumer.queries import list_expired, list_latest_runs
 from pipeline.manifest import manifest_key
+from pipeline.spec import ExportSpec
+from pipeline.storage import Storage
 from runtime.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
 BATCH = 100
-PUBLISHED_FOR = timedelta(days=7)
-"""How long events that Kafka has are kept, for people to look at."""
+KEEP_PUBLISHED = timedelta(days=7)
+"""How long published events are kept, so that operators can look at them."""
 
 _OURS = re.compile(r"(?:^|/)\d+-lf-[^/]*?-export-([^/]+?)\.(?:csv|jsonl?|parquet)(?:\.[a-z.]+)?$")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upkeep:
-    """A round of tidying up; safe in all workers at once. `delete_expired` says whether files end with their links."""
+class Cleanup:
+    """The periodic cleanup; safe in all workers at the same time.
 
-    bench: Bench
+    `lease` is how long a claim's lease lasts, `prefix` that of the object keys. With `delete_expired`, files are
+    deleted when their links expire.
+    """
+
+    jobs: Jobs
+    storage: Storage
+    now: Callable[[], datetime]
+    lease: timedelta
     prefix: str
     delete_expired: bool
 
-    async def tidy(self) -> None:
-        """Go once around; what fails is tried in the next round."""
-        for work in (self.abort_abandoned, self.delete_files, self.prune):
+    async def run(self) -> None:
+        """Run every part once; a part that fails is retried in the next run."""
+        for part in (self.abort_orphans, self.delete_files, self.prune):
             try:
-                await in_thread(work)
+                await in_thread(part)
             except Unavailable as error:
-                logger.warning("tidying up is put off: %s", error)
+                logger.warning("the cleanup is postponed: %s", error)
 
-    def abort_abandoned(self) -> None:
-        """Abort uploads of exports of ours that no live worker has, whatever became of the export.
+    def abort_orphans(self) -> None:
+        """Abort uploads of our exports that no live worker has, whatever the state of the export.
 
-        One that began within the last lease may be of a claim that was made a moment ago.
+        An upload that began within the last lease may belong to a claim that was just made, so it stays.
         """
-        now = self.bench.now()
-        before = now - self.bench.rules.lease
-        storage, engine = self.bench.storage, self.bench.jobs.engine
-        for key in sorted(storage.list_uploads(self.prefix, before)):
+        now = self.now()
+        before = now - self.lease
+        for key in sorted(self.storage.list_uploads(self.prefix, before)):
             ids = exports_of(key)
-            runs = [run for run in list_latest_runs(engine, ids) if ids[run.export_id] == run.project_id]
-            if runs and not any(run.live(now) for run in runs) and (aborted := storage.abort_uploads(key, before)):
-                logger.warning("aborted uploads that nobody would have ended", extra={"key": key, "uploads": aborted})
+            runs = [run for run in list_latest_runs(self.jobs.engine, ids) if ids[run.export_id] == run.project_id]
+            if not runs or any(run.live(now) for run in runs):
+                continue
+            if aborted := self.storage.abort_uploads(key, before):
+                logger.warning("aborted orphaned uploads", extra={"key": key, "uploads": aborted})
 
     def delete_files(self) -> None:
-        """Delete files whose links have expired, with their manifests, once."""
+        """Delete files whose links have expired, with their manifests."""
         if not self.delete_expired:
             return
-        for run in list_expired(self.bench.jobs.engine, now=self.bench.now(), limit=BATCH):
+        for run in list_expired(self.jobs.engine, now=self.now(), limit=BATCH):
             self._delete(run)
 
     def prune(self) -> None:
-        """Delete events that were published long ago, a batch at a time."""
-        before = self.bench.now() - PUBLISHED_FOR
-        while outbox.prune(self.bench.jobs.engine, before=before, limit=outbox.PRUNED_AT_ONCE):
+        """Delete events that were published long ago, in batches."""
+        before = self.now() - KEEP_PUBLISHED
+        while outbox.prune(self.jobs.engine, before=before, limit=outbox.PRUNE_BATCH):
             pass
 
     def _delete(self, run: Run) -> None:
         if run.object_key is None:
             return
-        self.bench.storage.delete(run.object_key, run.attempt)
-        self.bench.storage.delete(manifest_key(run.object_key), run.attempt)
-        self.bench.jobs.forget_object(run)
+        self.storage.delete(run.object_key, run.attempt)
+        self.storage.delete(manifest_key(run.object_key), run.attempt)
+        self.jobs.forget_object(run)
         logger.info("deleted the file of an expired export", extra={"export_id": run.export_id, "key": run.object_key})
 
 
+def delete_orphans(storage: Storage, spec: ExportSpec, before: datetime) -> None:
+    """Delete the uploads that began before `before`, the object and its manifest; objects of later attempts stay.
+
+    For exports that ended without a file; at `before`, no later attempt had been claimed.
+    """
+    storage.abort_uploads(spec.key, before)
+    storage.delete(spec.key, spec.attempt)
+    storage.delete(manifest_key(spec.key), spec.attempt)
+
+
 def exports_of(key: str) -> dict[str, str]:
-    """Tell which exports a key may be of: project ids by export id; ids have dashes, so there is more than one way."""
+    """Return the exports that a key may belong to, several as ids may contain dashes: project ids by export id."""
     found = _OURS.search(key)
     if found is None:
         return {}

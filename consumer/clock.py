@@ -1,30 +1,51 @@
-"""Tells the database's time, so that leases mean the same to every worker, whatever its own clock says."""
+"""Tells the database's time, so that leases mean the same to every worker, even if its own clock is wrong."""
 
+import asyncio
+import logging
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine, text
 
+from config.errors import Unavailable
+from runtime.daemon import until
 from runtime.database import reading
+from runtime.threads import in_thread
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
 
 
 class DatabaseClock:
-    """This machine's clock, corrected by how far it was from the database's when last compared."""
+    """This machine's clock, corrected by its difference to the database's clock when they were last compared."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._ahead = timedelta()
 
     def now(self) -> datetime:
-        """Tell the time: aware, UTC."""
+        """Return the time: aware, UTC."""
         return datetime.now(UTC) - self._ahead
 
     def compare(self) -> timedelta:
-        """Ask the database for its time, and say how far this clock is ahead of it; raises Unavailable."""
+        """Read the database's time, and return how far this machine's clock is ahead of it; raises Unavailable."""
         if self._engine.dialect.name != "postgresql":
-            return self._ahead  # SQLite has no clock but this machine's
+            return self._ahead  # SQLite uses this machine's clock
         with reading(self._engine) as connection:
             began = datetime.now(UTC)
             theirs: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
             ended = datetime.now(UTC)
         self._ahead = began + (ended - began) / 2 - theirs
         return self._ahead
+
+    async def start(self, stop: asyncio.Event) -> bool:
+        """Compare until it succeeds, as nothing may be claimed before; False when `stop` is set first."""
+        while not stop.is_set():
+            try:
+                await in_thread(self.compare)
+            except Unavailable as error:
+                logger.warning("the database's time is not known yet: %s", error)
+            else:
+                return True
+            await until(stop, RETRY_SECONDS)
+        return False

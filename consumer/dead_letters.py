@@ -1,4 +1,4 @@
-"""Keeps messages that can't be acted on: bytes untouched, with headers that say why; lists and replays them."""
+"""Publishes messages that can't be handled to the dead-letter topic, unchanged but for headers; reads them back."""
 
 import hashlib
 import logging
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 PREFIX = "waybill-"
 POLL_SECONDS = 10.0
 KEPT_BYTES = 64 * 1024
-"""How much of a message is kept when the dead-letter topic takes no more; its length and sha256 are kept too."""
+"""The part of a message that is kept when all of it is too large for the topic; headers keep its size and sha256."""
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Received:
-    """A message as it came from a topic."""
+class ReceivedMessage:
+    """A message that was received from a topic."""
 
     topic: str
     partition: int
@@ -38,7 +38,7 @@ class Received:
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetter:
-    """One message of the dead-letter topic: what came, where it lies now, and our headers by name."""
+    """One message of the dead-letter topic: its place there, the original message, and our headers by name."""
 
     partition: int
     offset: int
@@ -48,10 +48,10 @@ class DeadLetter:
     why: dict[str, str]
 
 
-def received(event: Any) -> Received:
-    """Read a message as Faust gives it."""
+def read_message(event: Any) -> ReceivedMessage:
+    """Convert Faust's event."""
     message = event.message
-    return Received(
+    return ReceivedMessage(
         topic=message.topic,
         partition=message.partition,
         offset=message.offset,
@@ -61,10 +61,12 @@ def received(event: Any) -> Received:
     )
 
 
-def bury(publisher: Publisher, topic: str, message: Received, *, verdict: str, reason: str, now: datetime) -> None:
-    """Publish the message to the dead-letter topic; raises Unavailable when Kafka did not take it.
+def dead_letter(
+    publisher: Publisher, topic: str, message: ReceivedMessage, *, verdict: str, reason: str, now: datetime
+) -> None:
+    """Publish the message to the dead-letter topic; raises Unavailable when Kafka does not confirm it.
 
-    A message that is too large for that topic is cut, and a header says how long it was.
+    A message that is too large for that topic is truncated, and headers give its size and checksum.
     """
     why = {
         "reason": reason,
@@ -76,16 +78,16 @@ def bury(publisher: Publisher, topic: str, message: Received, *, verdict: str, r
     }
     error = _send(publisher, topic, message, message.value, why)
     if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE and message.value is not None:
-        logger.warning("a message is too large for %s and is cut", topic, extra={"bytes": len(message.value)})
+        logger.warning("a message is too large for %s and is truncated", topic, extra={"bytes": len(message.value)})
         why["cut-from-bytes"] = str(len(message.value))
         why["sha256"] = hashlib.sha256(message.value).hexdigest()
         error = _send(publisher, topic, message, message.value[:KEPT_BYTES], why)
     if error is not None:
-        raise Unavailable(f"{topic} did not take a dead letter: {error.str()}")
+        raise Unavailable(f"{topic} did not accept a dead letter: {error.str()}")
 
 
 def read_all(settings: Settings) -> Iterator[DeadLetter]:
-    """Read the dead-letter topic from its start to where it ends now; raises Unavailable."""
+    """Read the dead-letter topic from its start to its current end; raises Unavailable."""
     topic = settings.dead_letter_topic
     config = client_config(settings) | {"group.id": "waybill-dead-letters", "enable.auto.commit": False}
     consumer = Consumer(config | {"auto.offset.reset": "earliest"})
@@ -98,16 +100,16 @@ def read_all(settings: Settings) -> Iterator[DeadLetter]:
 
 
 def replay(publisher: Publisher, letter: DeadLetter, topic: str) -> None:
-    """Publish a dead letter again as it first came; raises Unavailable, and Unavailable too for one that was cut."""
+    """Publish the original message again; raises Unavailable, also for a message that was truncated."""
     if "cut-from-bytes" in letter.why:
-        raise Unavailable("this message was too large to be kept whole: send it anew")
+        raise Unavailable("this message was too large to be kept completely; publish the original again")
     (error,) = publisher.publish([Outgoing(topic, letter.key, letter.value, letter.headers)])
     if error is not None:
-        raise Unavailable(f"{topic} did not take the message: {error.str()}")
+        raise Unavailable(f"{topic} did not accept the message: {error.str()}")
 
 
 def _send(
-    publisher: Publisher, topic: str, message: Received, value: bytes | None, why: dict[str, str]
+    publisher: Publisher, topic: str, message: ReceivedMessage, value: bytes | None, why: dict[str, str]
 ) -> KafkaError | None:
     ours = tuple((PREFIX + name, text.encode()) for name, text in why.items())
     (error,) = publisher.publish([Outgoing(topic, message.key, value, message.headers + ours)])
@@ -121,14 +123,14 @@ def _read(consumer: Consumer, start: TopicPartition) -> Iterator[DeadLetter]:
     while position < end:
         message = consumer.poll(POLL_SECONDS)
         if message is None:
-            return  # the rest was deleted while it was read
+            return  # the remaining messages were deleted meanwhile
         if (error := message.error()) is not None:
             raise Unavailable(f"{start.topic} can't be read: {error.str()}")
         position = (message.offset() or 0) + 1
-        yield _letter(message)
+        yield _to_dead_letter(message)
 
 
-def _letter(message: Message) -> DeadLetter:
+def _to_dead_letter(message: Message) -> DeadLetter:
     pairs = cast("list[tuple[str, object]]", message.headers() or [])
     headers = [(name, _bytes(value)) for name, value in pairs]
     why = {name.removeprefix(PREFIX): (value or b"").decode() for name, value in headers if name.startswith(PREFIX)}

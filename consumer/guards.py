@@ -1,4 +1,4 @@
-"""Decides whether an export may start: a tuple of questions, asked in order, without touching anything."""
+"""Decides whether an export may start: pure guards, asked in one order, each of which returns why not, or None."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ class Reaction(Enum):
     SKIP = auto()
     WARN = auto()
     FAIL = auto()
-    """Set the row to FAILED with `Refusal.text` and tell the user."""
+    """Set the row to FAILED with `Refusal.text` and notify the user."""
     LOOK_AGAIN = auto()
-    """Look for the row a few times within seconds, then dead-letter the request."""
+    """Look for the row again a few times within seconds, then dead-letter the request."""
     DEAD_LETTER = auto()
 
 
 @dataclass(frozen=True)
-class Policy:
-    """The settings that the guards go by."""
+class GuardPolicy:
+    """The settings that the guards compare with."""
 
     enabled: bool
     stale_after: timedelta
@@ -36,7 +36,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an export does not start now: for the log, and for FAIL the user's words and the failure's class."""
+    """Why an export does not start now: `reason` for the log; for FAIL, `text` for the user and the failure's class."""
 
     verdict: Verdict
     reaction: Reaction
@@ -45,82 +45,85 @@ class Refusal:
     failure: Failure | None = None
 
 
-Guard = Callable[[Job | None, Policy, datetime], Refusal | None]
+@dataclass(frozen=True)
+class Candidate:
+    """An export that is to start, with what the guards compare it with; `now` is aware, UTC."""
+
+    job: Job
+    policy: GuardPolicy
+    now: datetime
 
 
-def enabled(_: Job | None, policy: Policy, __: datetime) -> Refusal | None:
-    """Let pass when exports are switched on."""
+Guard = Callable[[Candidate], Refusal | None]
+
+
+def enabled(policy: GuardPolicy) -> Refusal | None:
+    """Refuse all exports while they are disabled; asked before the row is read."""
     if policy.enabled:
         return None
     reason = "batch exports are not enabled: set LANGFUSE_S3_BATCH_EXPORT_ENABLED=true, then replay the dead letters"
     return Refusal(Verdict.DISABLED, Reaction.DEAD_LETTER, reason)
 
 
-def exists(job: Job | None, _: Policy, __: datetime) -> Refusal | None:
-    """Let pass when there is a row for this project and this export."""
-    if job is not None:
-        return None
-    return Refusal(Verdict.MISSING, Reaction.LOOK_AGAIN, "no such export in this project")
+def exists(found: Job | None) -> Job | Refusal:
+    """Refuse exports without a row for this project and this export; returns the row's job."""
+    return found or Refusal(Verdict.MISSING, Reaction.LOOK_AGAIN, "no such export in this project")
 
 
-def not_cancelled(job: Job | None, _: Policy, __: datetime) -> Refusal | None:
-    """Let pass what the user still wants."""
-    if job is None or job.status != Status.CANCELLED:
+def not_cancelled(export: Candidate) -> Refusal | None:
+    """Refuse cancelled exports."""
+    if export.job.status != Status.CANCELLED:
         return None
     return Refusal(Verdict.CANCELLED, Reaction.SKIP, "the export was cancelled")
 
 
-def not_finished(job: Job | None, _: Policy, __: datetime) -> Refusal | None:
-    """Let pass what has not come to an end."""
-    if job is None or job.status in {Status.QUEUED, Status.PROCESSING}:
+def not_finished(export: Candidate) -> Refusal | None:
+    """Refuse finished exports."""
+    if export.job.status in {Status.QUEUED, Status.PROCESSING}:
         return None
-    return Refusal(Verdict.FINISHED, Reaction.WARN, f"the export is {job.status} already")
+    return Refusal(Verdict.FINISHED, Reaction.WARN, f"the export is already {export.job.status}")
 
 
-def fresh(job: Job | None, policy: Policy, now: datetime) -> Refusal | None:
-    """Let pass what was asked for lately enough to be of use; what runs already may go on."""
-    if job is None or job.created_at >= now - policy.stale_after or job.running(now):
+def fresh(export: Candidate) -> Refusal | None:
+    """Refuse exports that were created too long ago, unless they are running."""
+    oldest = export.now - export.policy.stale_after
+    if export.job.created_at >= oldest or export.job.running(export.now):
         return None
-    reason = f"the export was created more than {policy.stale_after.days} days ago"
+    reason = f"the export was created more than {export.policy.stale_after.days} days ago"
     return Refusal(Verdict.STALE, Reaction.FAIL, reason, STALE_TEXT, Failure.STALE)
 
 
-def not_running(job: Job | None, _: Policy, now: datetime) -> Refusal | None:
-    """Let pass what no worker has."""
-    if job is None or not job.running(now):
+def not_running(export: Candidate) -> Refusal | None:
+    """Refuse exports with a live lease."""
+    if not export.job.running(export.now):
         return None
-    return Refusal(Verdict.RUNNING, Reaction.SKIP, "a worker is at it already")
+    return Refusal(Verdict.RUNNING, Reaction.SKIP, "the export is already running on another worker")
 
 
-def not_exhausted(job: Job | None, policy: Policy, _: datetime) -> Refusal | None:
-    """Let pass what has attempts left, those counted that took their worker down with them."""
-    if job is None or job.failed_so_far < policy.max_attempts:
+def not_exhausted(export: Candidate) -> Refusal | None:
+    """Refuse exports without attempts left; an attempt whose worker died counts as failed."""
+    failed = export.job.failed_so_far
+    if failed < export.policy.max_attempts:
         return None
-    reason = f"{job.failed_so_far} attempts failed, the last one without a word"
+    reason = f"{failed} attempts failed; the last one ended without reporting an error"
     return Refusal(Verdict.EXHAUSTED, Reaction.FAIL, reason, INTERNAL_TEXT, Failure.LOST)
 
 
-def due(job: Job | None, _: Policy, now: datetime) -> Refusal | None:
-    """Let pass what is not in the pause after a failed attempt."""
-    if job is None or job.status != Status.QUEUED or job.run is None or job.run.next_attempt_at is None:
+def due(export: Candidate) -> Refusal | None:
+    """Refuse exports whose next attempt is scheduled for later."""
+    job = export.job
+    if job.status != Status.QUEUED or job.run is None or job.run.next_attempt_at is None:
         return None
-    if job.run.next_attempt_at <= now:
+    if job.run.next_attempt_at <= export.now:
         return None
     return Refusal(Verdict.WAITING, Reaction.SKIP, "the next attempt is not due yet")
 
 
-GUARDS: tuple[Guard, ...] = (
-    enabled,
-    exists,
-    not_cancelled,
-    not_finished,
-    fresh,
-    not_running,
-    not_exhausted,
-    due,
-)
+GUARDS: tuple[Guard, ...] = (not_cancelled, not_finished, fresh, not_running, not_exhausted, due)
+"""Asked in this order, after `enabled` and `exists`, which come before there is a job to ask about."""
 
 
-def judge(job: Job | None, policy: Policy, now: datetime) -> Refusal | None:
-    """Ask the guards in order: the first refusal, or None when the export may start."""
-    return next((refusal for guard in GUARDS if (refusal := guard(job, policy, now)) is not None), None)
+def judge(job: Job, policy: GuardPolicy, now: datetime) -> Refusal | None:
+    """Ask GUARDS in order; return the first refusal, or None when the export may start."""
+    candidate = Candidate(job, policy, now)
+    return next((refusal for guard in GUARDS if (refusal := guard(candidate)) is not None), None)

@@ -1,4 +1,4 @@
-"""Changes the state of exports: one conditional statement per verb, fenced by the attempt, all or nothing."""
+"""Changes the state of exports: one method per change, one transaction each, fenced by the attempt."""
 
 import uuid
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from config.events import ExportFinished, Status
 from config.labels import Failure, Outcome, Verdict
 from config.tables import batch_exports, runs
 from consumer import outbox
-from consumer.models import Claim, Hold, Job, Run
-from consumer.store import select_jobs, to_job
+from consumer.models import Claim, Job, LeaseState, Run
+from consumer.queries import select_jobs, to_job
 from pipeline.types import ExportResult
 from runtime.database import reading, writing
 
-MAX_WORDS = 4000
-_PROJECT_LOCKS = 0x7762  # the first half of advisory lock keys, so that ours meet nobody else's
+MAX_TEXT = 4000
+_PROJECT_LOCKS = 0x7762  # the first half of our advisory lock keys, so that they differ from Langfuse's
 
 
 class _Overtaken(Exception):
-    """A condition of a statement did not hold; raised inside the transaction so that all of it is undone."""
+    """The condition of a statement did not hold; raised inside the transaction, to roll it back."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
-    """What claims are given on: how long a lease lasts, how many a project may hold (0: any), where endings go."""
+class ClaimPolicy:
+    """How long a lease lasts, how many slots a project may use (0: any), and the topic of completion events."""
 
     lease: timedelta
     project_slots: int
@@ -36,15 +36,15 @@ class Terms:
 
 
 class Jobs:
-    """The job store: the only thing that changes `batch_exports` and `waybill_runs`.
+    """The job store: the only code that changes `batch_exports` and `waybill_runs`.
 
-    Verbs that take a claim write only while it holds, and say whether it did. Every method may raise Unavailable;
-    then nothing is known to be written, and the same call may be made again: an ending that was written is found.
+    Methods that take a claim write only while its lease is kept, and return the lease's state. Every method may raise
+    Unavailable. The change may have been written then: repeat the call, it recognizes an outcome that it wrote.
     """
 
-    def __init__(self, engine: Engine, terms: Terms) -> None:
+    def __init__(self, engine: Engine, policy: ClaimPolicy) -> None:
         self.engine = engine
-        self._terms = terms
+        self._policy = policy
 
     def find(self, project_id: str, export_id: str) -> Job | None:
         """Find an export of this project with its latest attempt."""
@@ -54,9 +54,9 @@ class Jobs:
         return None if row is None else to_job(row)
 
     def claim(self, job: Job, worker: str, now: datetime, traceparent: str | None = None) -> Claim | Verdict:
-        """Take the job from the state it was seen in, for one lease; OVERTAKEN or CAPPED when that can't be.
+        """Start an attempt with a lease, unless the job has changed since it was read (OVERTAKEN) or is CAPPED.
 
-        Without a trace of its own, the attempt belongs to that of the attempt before.
+        Without a trace of its own, the attempt continues the trace of the attempt before.
         """
         claim = Claim(
             job=job,
@@ -72,25 +72,27 @@ class Jobs:
                     return Verdict.CAPPED
                 _move(connection, job, job.status, now, status=Status.PROCESSING, finished_at=None, log=None)
                 _close_dead(connection, job, now, Outcome.LOST)
-                connection.execute(insert(runs).values(self._first_entry(claim)))
+                connection.execute(insert(runs).values(self._new_run(claim)))
         except (_Overtaken, IntegrityError):
             return Verdict.OVERTAKEN
         return claim
 
-    def beat(self, claim: Claim, *, rows: int, bytes_: int, now: datetime) -> Hold:
-        """Extend the lease and note how far the export is (rows read, bytes written so far)."""
-        values = {"heartbeat_at": now, "lease_until": now + self._terms.lease, "rows": rows, "bytes": bytes_}
+    def extend_lease(self, claim: Claim, *, rows: int, bytes_: int, now: datetime) -> LeaseState:
+        """Extend the lease and record the progress: rows read and bytes written so far."""
+        values = {"heartbeat_at": now, "lease_until": now + self._policy.lease, "rows": rows, "bytes": bytes_}
         status_now = select(batch_exports.c.status).where(_row(claim.job))
         extended = update(runs).where(_open(claim)).values(values).returning(status_now.scalar_subquery())
         with writing(self.engine) as connection:
             alive = connection.execute(extended).first()
             status = alive[0] if alive is not None else connection.execute(status_now).scalar()
         if alive is not None and status == Status.PROCESSING:
-            return Hold.KEPT
-        return Hold.CANCELLED if status == Status.CANCELLED else Hold.LOST
+            return LeaseState.KEPT
+        return LeaseState.CANCELLED if status == Status.CANCELLED else LeaseState.LOST
 
-    def complete(self, claim: Claim, result: ExportResult, *, url: str, expires_at: datetime, now: datetime) -> Hold:
-        """End as COMPLETED, with the link and the event."""
+    def complete(
+        self, claim: Claim, result: ExportResult, *, url: str, expires_at: datetime, now: datetime
+    ) -> LeaseState:
+        """Set to COMPLETED, with the link and the completion event."""
         row = {"status": Status.COMPLETED, "finished_at": now, "expires_at": expires_at, "url": url, "log": None}
         run = {
             "outcome": Outcome.COMPLETED,
@@ -100,7 +102,7 @@ class Jobs:
             "sha256": result.sha256,
             "truncated": result.truncated,
         }
-        event = outbox.ending_of(claim.job, claim.attempt, Status.COMPLETED, now).model_copy(
+        event = outbox.completion_event(claim.job, claim.attempt, Status.COMPLETED, now).model_copy(
             update={
                 "rows": result.rows,
                 "bytes": result.bytes,
@@ -112,33 +114,33 @@ class Jobs:
         )
         return self._settle(claim, row, run, event, now)
 
-    def reject(self, claim: Claim, words: str, now: datetime) -> Hold:
-        """End as FAILED with the words for the user: the request can't be honoured."""
-        return self._fail(claim, Outcome.REJECTED, Failure.REJECTED, _printable(words), _printable(words), now)
+    def reject(self, claim: Claim, text: str, now: datetime) -> LeaseState:
+        """Set to FAILED because the request can't be fulfilled; `text` is for the user."""
+        return self._fail(claim, Outcome.REJECTED, Failure.REJECTED, _printable(text), _printable(text), now)
 
-    def give_up(self, claim: Claim, failure: Failure, *, words: str, error: str, now: datetime) -> Hold:
-        """End as FAILED after the last attempt: `words` for the user, `error` for the person on call."""
-        return self._fail(claim, Outcome.FAILED, failure, _printable(words), _printable(error), now)
+    def give_up(self, claim: Claim, failure: Failure, *, text: str, error: str, now: datetime) -> LeaseState:
+        """Set to FAILED after the last attempt; `text` is for the user, `error` for operators."""
+        return self._fail(claim, Outcome.FAILED, failure, _printable(text), _printable(error), now)
 
-    def postpone(self, claim: Claim, failure: Failure, *, error: str, until: datetime, now: datetime) -> Hold:
-        """Put back in the queue after a failed attempt; the next one is due at `until`."""
+    def postpone(self, claim: Claim, failure: Failure, *, error: str, until: datetime, now: datetime) -> LeaseState:
+        """Set to QUEUED after a failed attempt; the next one is due at `until`."""
         run: dict[str, Any] = {"outcome": Outcome.RETRY, "error_class": failure, "error": _printable(error)}
         run["next_attempt_at"] = until
         return self._settle(claim, {"status": Status.QUEUED}, run, None, now)
 
-    def release(self, claim: Claim, now: datetime) -> Hold:
-        """Put back in the queue, because the worker has to stop; the next attempt is due at once."""
+    def release(self, claim: Claim, now: datetime) -> LeaseState:
+        """Set to QUEUED because the worker is shutting down; the next attempt is due immediately."""
         run = {"outcome": Outcome.RELEASED, "next_attempt_at": now}
         return self._settle(claim, {"status": Status.QUEUED}, run, None, now)
 
     def close_cancelled(self, claim: Claim, now: datetime) -> bool:
-        """Close the run of an export that the user cancelled; the row stays as the user left it."""
+        """Close the run of an export that the user cancelled; its row is not changed."""
         values = {"outcome": Outcome.CANCELLED, "finished_at": now}
         with writing(self.engine) as connection:
             return connection.execute(update(runs).where(_open(claim)).values(values)).rowcount == 1
 
     def close_orphan(self, job: Job, now: datetime) -> bool:
-        """Close the run of a dead worker whose export was cancelled or ended meanwhile."""
+        """Close the run of a dead worker whose export was cancelled or has ended; False if overtaken."""
         try:
             with writing(self.engine) as connection:
                 _close_dead(connection, job, now, Outcome.CANCELLED)
@@ -146,20 +148,20 @@ class Jobs:
             return False
         return True
 
-    def fail(self, job: Job, failure: Failure, *, words: str, now: datetime) -> bool:
-        """End as FAILED from the state it was seen in, without an attempt: `words` for the user; False if overtaken."""
-        event = outbox.ending_of(job, job.attempt, Status.FAILED, now).model_copy(update={"error": words})
+    def fail(self, job: Job, failure: Failure, *, text: str, now: datetime) -> bool:
+        """Set to FAILED without an attempt; `text` is for the user. False if overtaken."""
+        event = outbox.completion_event(job, job.attempt, Status.FAILED, now).model_copy(update={"error": text})
         try:
             with writing(self.engine) as connection:
-                _move(connection, job, job.status, now, status=Status.FAILED, finished_at=now, log=words)
+                _move(connection, job, job.status, now, status=Status.FAILED, finished_at=now, log=text)
                 _close_dead(connection, job, now, Outcome.FAILED, error_class=failure)
-                outbox.add(connection, self._terms.completions_topic, event, now, job.traceparent)
+                outbox.add(connection, self._policy.completions_topic, event, now, job.traceparent)
         except _Overtaken:
             return False
         return True
 
     def close_ownerless(self, run: Run, now: datetime) -> bool:
-        """Close the run of a dead worker whose export's row is gone."""
+        """Close the run of a dead worker whose export's row was deleted; False if overtaken."""
         same = and_(runs.c.export_id == run.export_id, runs.c.attempt == run.attempt)
         open_ = and_(same, runs.c.finished_at.is_(None), runs.c.lease_until <= now)
         values = {"outcome": Outcome.CANCELLED, "finished_at": now, "error_class": Failure.LOST}
@@ -167,13 +169,13 @@ class Jobs:
             return connection.execute(update(runs).where(open_).values(values)).rowcount == 1
 
     def forget_object(self, run: Run) -> None:
-        """Note that the attempt's file is deleted: its run has no key any more."""
+        """Clear the object key of the attempt's run, because the file was deleted."""
         same = and_(runs.c.export_id == run.export_id, runs.c.attempt == run.attempt)
         with writing(self.engine) as connection:
             connection.execute(update(runs).where(same).values(object_key=None))
 
     def create(self, project_id: str, user_id: str, name: str, query: Any, format_: str, now: datetime) -> Job:
-        """Insert a QUEUED row; the export sees data up to `now`."""
+        """Insert a QUEUED row; the export contains the data up to `now`."""
         row = {"id": uuid.uuid4().hex, "created_at": now, "updated_at": now, "project_id": project_id}
         row |= {"user_id": user_id, "name": name, "status": Status.QUEUED, "query": query, "format": format_}
         with writing(self.engine) as connection:
@@ -182,15 +184,15 @@ class Jobs:
         return Job(**row, **absent)  # type: ignore[arg-type] # the table's columns are the record's fields
 
     def cancel(self, job: Job, now: datetime) -> None:
-        """Set to CANCELLED; a worker that has it stops within a heartbeat. Raises Rejected when it has ended."""
-        self._decide(job, {Status.QUEUED, Status.PROCESSING}, "cancelled", now, status=Status.CANCELLED)
+        """Set to CANCELLED; a worker that runs it stops within a heartbeat. Raises Rejected when it has ended."""
+        self._change(job, {Status.QUEUED, Status.PROCESSING}, "cancelled", now, status=Status.CANCELLED)
 
     def retry(self, job: Job, now: datetime) -> None:
-        """Put a FAILED or CANCELLED export back in the queue, due at once; raises Rejected for any other."""
+        """Set a FAILED or CANCELLED export to QUEUED, due immediately; raises Rejected for any other."""
         cleared = dict.fromkeys(("finished_at", "expires_at", "url", "log"))
-        self._decide(job, {Status.FAILED, Status.CANCELLED}, "retried", now, status=Status.QUEUED, **cleared)
+        self._change(job, {Status.FAILED, Status.CANCELLED}, "retried", now, status=Status.QUEUED, **cleared)
 
-    def _decide(self, job: Job, states: set[Status], verb: str, now: datetime, **values: Any) -> None:
+    def _change(self, job: Job, states: set[Status], verb: str, now: datetime, **values: Any) -> None:
         refused = f"export {job.id} is {job.status}: only {' or '.join(sorted(states))} can be {verb}"
         if job.status not in states:
             raise Rejected(refused)
@@ -200,39 +202,41 @@ class Jobs:
                 past = and_(runs.c.export_id == job.id, runs.c.finished_at.is_not(None))
                 connection.execute(update(runs).where(past).values(next_attempt_at=None))
         except _Overtaken:
-            raise Rejected(f"export {job.id} changed in the same moment: look at it and try again") from None
+            raise Rejected(f"export {job.id} changed at the same time; check its status and try again") from None
 
-    def _fail(self, claim: Claim, outcome: Outcome, failure: Failure, words: str, error: str, now: datetime) -> Hold:
-        row = {"status": Status.FAILED, "finished_at": now, "log": words}
+    def _fail(
+        self, claim: Claim, outcome: Outcome, failure: Failure, text: str, error: str, now: datetime
+    ) -> LeaseState:
+        row = {"status": Status.FAILED, "finished_at": now, "log": text}
         run = {"outcome": outcome, "error_class": failure, "error": error}
-        event = outbox.ending_of(claim.job, claim.attempt, Status.FAILED, now).model_copy(
-            update={"error": words, "started_at": claim.claimed_at}
+        event = outbox.completion_event(claim.job, claim.attempt, Status.FAILED, now).model_copy(
+            update={"error": text, "started_at": claim.claimed_at}
         )
         return self._settle(claim, row, run, event, now)
 
     def _settle(
         self, claim: Claim, row: dict[str, Any], run: dict[str, Any], event: ExportFinished | None, now: datetime
-    ) -> Hold:
+    ) -> LeaseState:
         try:
             with writing(self.engine) as connection:
                 _move(connection, claim.job, Status.PROCESSING, now, **row)
                 _expect_one(connection, update(runs).where(_open(claim)).values(finished_at=now, **run))
                 if event is not None:
-                    outbox.add(connection, self._terms.completions_topic, event, now, claim.traceparent)
+                    outbox.add(connection, self._policy.completions_topic, event, now, claim.traceparent)
         except _Overtaken:
-            return self._look(claim, run["outcome"])
-        return Hold.KEPT
+            return self._read_lease_state(claim, run["outcome"])
+        return LeaseState.KEPT
 
-    def _look(self, claim: Claim, wanted: Outcome) -> Hold:
+    def _read_lease_state(self, claim: Claim, wanted: Outcome) -> LeaseState:
         outcome = select(runs.c.outcome).where(_attempt(claim))
         with reading(self.engine) as connection:
             if connection.execute(outcome).scalar() == wanted:
-                return Hold.KEPT  # written by the same call before, whose answer got lost
+                return LeaseState.KEPT  # an earlier call wrote it, but its response was lost
             status = connection.execute(select(batch_exports.c.status).where(_row(claim.job))).scalar()
-        return Hold.CANCELLED if status == Status.CANCELLED else Hold.LOST
+        return LeaseState.CANCELLED if status == Status.CANCELLED else LeaseState.LOST
 
     def _project_is_full(self, connection: Connection, project_id: str, now: datetime) -> bool:
-        if self._terms.project_slots == 0:
+        if self._policy.project_slots == 0:
             return False
         if connection.dialect.name == "postgresql":
             lock = text("SELECT pg_advisory_xact_lock(:kind, hashtext(:project))")
@@ -240,9 +244,9 @@ class Jobs:
         held = select(func.count()).where(
             runs.c.project_id == project_id, runs.c.finished_at.is_(None), runs.c.lease_until > now
         )
-        return connection.execute(held).scalar_one() >= self._terms.project_slots
+        return connection.execute(held).scalar_one() >= self._policy.project_slots
 
-    def _first_entry(self, claim: Claim) -> dict[str, Any]:
+    def _new_run(self, claim: Claim) -> dict[str, Any]:
         return {
             "export_id": claim.job.id,
             "attempt": claim.attempt,
@@ -250,15 +254,15 @@ class Jobs:
             "worker": claim.worker,
             "claimed_at": claim.claimed_at,
             "heartbeat_at": claim.claimed_at,
-            "lease_until": claim.claimed_at + self._terms.lease,
+            "lease_until": claim.claimed_at + self._policy.lease,
             "failures": claim.failures,
             "traceparent": claim.traceparent,
         }
 
 
-def _printable(words: str) -> str:
-    """Keep what a text column takes: no NUL, no lone surrogates, and no novel."""
-    return words.replace("\0", "").encode(errors="replace").decode()[:MAX_WORDS]
+def _printable(text: str) -> str:
+    """Make the text fit a text column: no NUL, no lone surrogates, at most MAX_TEXT characters."""
+    return text.replace("\0", "").encode(errors="replace").decode()[:MAX_TEXT]
 
 
 def _row(job: Job) -> Any:
@@ -279,18 +283,18 @@ def _expect_one(connection: Connection, statement: Any) -> None:
 
 
 def _move(connection: Connection, job: Job, seen: str, now: datetime, **values: Any) -> None:
-    # The row first, the run second, in every verb: so two of them can't lock each other out.
+    # Every change updates the row first and the run second, so that two changes can't deadlock.
     where = and_(_row(job), batch_exports.c.status == seen)
     _expect_one(connection, update(batch_exports).where(where).values(updated_at=now, **values))
 
 
 def _close_dead(connection: Connection, job: Job, now: datetime, outcome: Outcome, **values: Any) -> None:
-    """Close the open run that the job was seen with; it must be dead, unless the job was put back in the queue."""
+    """Close the open run that the job was read with; its lease must have expired, unless the job is QUEUED again."""
     if job.run is None or job.run.finished_at is not None:
         return
     dead = and_(runs.c.export_id == job.id, runs.c.attempt == job.run.attempt, runs.c.finished_at.is_(None))
     if job.status != Status.QUEUED:
         dead = and_(dead, runs.c.lease_until <= now)
-    silent = f"the worker {job.run.worker} fell silent"
-    values = {"error_class": Failure.LOST, "error": silent, **values}
+    error = f"worker {job.run.worker} stopped sending heartbeats"
+    values = {"error_class": Failure.LOST, "error": error, **values}
     _expect_one(connection, update(runs).where(dead).values(finished_at=now, outcome=outcome, **values))

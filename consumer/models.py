@@ -1,4 +1,4 @@
-"""Names what the job store hands out: jobs, runs, claims, and how a run ended."""
+"""Declares the records of the job store: jobs, runs, claims, and how a run ended."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,23 +10,23 @@ from config.labels import Outcome
 from runtime.tracing import trace_id
 
 FAILURES = frozenset({Outcome.RETRY, Outcome.LOST})
-"""Outcomes that count towards the last attempt; a release between them counts for nothing."""
+"""Outcomes that count as failed attempts; a release between two of them does not reset the count."""
 
 
-class Hold(StrEnum):
-    """Whether a claim still holds, as the database says."""
+class LeaseState(StrEnum):
+    """Whether the lease of a claim is still valid, according to the database."""
 
     KEPT = auto()
-    """It holds, and what was to be written is written."""
+    """It is valid, and the change was written."""
     CANCELLED = auto()
     """The user cancelled the export."""
     LOST = auto()
-    """Another attempt has taken over, or the row is gone or no longer PROCESSING."""
+    """Another attempt has started, or the row was deleted or is no longer PROCESSING."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One attempt at an export; `failures` counts the failed ones in a row right before it."""
+    """One attempt at an export; `failures` is the number of failed attempts in a row directly before it."""
 
     export_id: str
     attempt: int
@@ -49,12 +49,12 @@ class Run:
     traceparent: str | None
 
     def live(self, now: datetime) -> bool:
-        """Whether a worker has it now, as far as the lease tells."""
+        """Whether its lease is live, so that a worker may be running it."""
         return self.finished_at is None and self.lease_until > now
 
     @property
     def failed_so_far(self) -> int:
-        """Failed attempts in a row up to and with this one; an open run counts, for it is asked of dead ones."""
+        """Failed attempts in a row including this one; an open run counts, because only dead ones are asked."""
         if self.finished_at is None or self.outcome in FAILURES:
             return self.failures + 1
         return self.failures if self.outcome is Outcome.RELEASED else 0
@@ -62,7 +62,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One row of `batch_exports`, with the latest attempt at it."""
+    """One row of `batch_exports` with its latest attempt."""
 
     id: str
     project_id: str
@@ -86,37 +86,37 @@ class Job:
 
     @property
     def traceparent(self) -> str | None:
-        """The trace that the latest attempt belongs to."""
+        """The trace of the latest attempt."""
         return self.run.traceparent if self.run is not None else None
 
     @property
     def failed_so_far(self) -> int:
-        """Failed attempts in a row, the dead one that still holds the row included."""
+        """Failed attempts in a row, including one whose worker died and whose run is still open."""
         return self.run.failed_so_far if self.run is not None else 0
 
     def running(self, now: datetime) -> bool:
-        """Whether a worker has it now."""
+        """Whether it is PROCESSING with a live lease."""
         return self.status == Status.PROCESSING and self.run is not None and self.run.live(now)
 
     @property
     def ended_without_file(self) -> bool:
-        """Whether it ended, and nobody was given a file."""
+        """Whether it has ended and no link to a file was given out."""
         return self.status in {Status.FAILED, Status.CANCELLED}
 
     @property
     def table(self) -> str | None:
-        """The table that the stored query names, as it stands there."""
+        """The table name in the stored query, which may be unknown."""
         name = self.query.get("tableName") if isinstance(self.query, dict) else None
         return name if isinstance(name, str) else None
 
     def log_context(self) -> dict[str, Any]:
-        """Give what log lines about it carry in `extra=`."""
+        """Return the `extra=` fields of log lines about it."""
         return {"project_id": self.project_id, "export_id": self.id}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """The right to run one attempt at a job, for as long as its lease is kept up."""
+    """The right to run one attempt at a job while its lease is kept."""
 
     job: Job
     attempt: int
@@ -125,7 +125,12 @@ class Claim:
     failures: int
     traceparent: str | None = None
 
+    @property
+    def resumed(self) -> bool:
+        """Whether the attempt before was still open: its worker died."""
+        return self.job.run is not None and self.job.run.finished_at is None
+
     def log_context(self) -> dict[str, Any]:
-        """Give what log lines about it carry in `extra=`."""
+        """Return the `extra=` fields of log lines about it."""
         traced = {} if self.traceparent is None else {"trace_id": trace_id(self.traceparent)}
         return {**self.job.log_context(), "attempt": self.attempt, **traced}

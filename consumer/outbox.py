@@ -1,26 +1,33 @@
-"""Keeps the events that are to be published: written with the state change they tell of, relayed afterwards."""
+"""The outbox: events are written in the transaction of their state change, and the relay publishes them to Kafka."""
 
+import logging
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
+from config.errors import Unavailable
 from config.events import ExportFinished, Status
 from config.tables import outbox
 from consumer.models import Job
 from runtime.database import reading, writing
+from runtime.publisher import Outgoing, Publisher
+from runtime.tracing import headers_of
+
+logger = logging.getLogger(__name__)
 
 FULL = 10_000
-"""So many events may wait for Kafka; then nothing new is claimed until some have gone."""
+"""When this many events wait for Kafka, no export is claimed until some are published."""
 
-PRUNED_AT_ONCE = 1_000
+RELAY_BATCH = 100
+PRUNE_BATCH = 1_000
 
 
 @dataclass(frozen=True)
-class Letter:
-    """One event on its way to Kafka."""
+class OutboxMessage:
+    """One event that is not published yet; `id` is its row's."""
 
     id: int
     topic: str
@@ -30,46 +37,46 @@ class Letter:
 
 
 def add(connection: Connection, topic: str, event: ExportFinished, now: datetime, traceparent: str | None) -> None:
-    """Write the event, and the trace that it belongs to, within the caller's transaction."""
+    """Write the event and its trace in the caller's transaction."""
     values = {"topic": topic, "key": event.batch_export_id, "payload": event.encode().decode(), "created_at": now}
     connection.execute(insert(outbox).values(values | {"traceparent": traceparent}))
 
 
-def unpublished(engine: Engine, *, limit: int) -> list[Letter]:
+def list_unpublished(engine: Engine, *, limit: int) -> list[OutboxMessage]:
     """List events that Kafka has not confirmed, oldest first."""
     query = select(outbox.c.id, outbox.c.topic, outbox.c.key, outbox.c.payload, outbox.c.traceparent)
     query = query.where(outbox.c.published_at.is_(None)).order_by(outbox.c.id).limit(limit)
     with reading(engine) as connection:
-        return [Letter(*row) for row in connection.execute(query)]
+        return [OutboxMessage(*row) for row in connection.execute(query)]
 
 
 def is_full(engine: Engine) -> bool:
-    """Whether FULL events or more wait for Kafka."""
+    """Return whether at least FULL events wait for Kafka."""
     waiting = select(outbox.c.id).where(outbox.c.published_at.is_(None)).limit(FULL).subquery()
     with reading(engine) as connection:
         return bool(connection.execute(select(func.count()).select_from(waiting)).scalar_one() >= FULL)
 
 
 def prune(engine: Engine, *, before: datetime, limit: int) -> bool:
-    """Delete events that were published earlier, `limit` at most; says whether there may be more."""
+    """Delete up to `limit` events that were published earlier; returns whether there may be more."""
     old = select(outbox.c.id).where(outbox.c.published_at < before).limit(limit)
     with writing(engine) as connection:
         return connection.execute(delete(outbox).where(outbox.c.id.in_(old))).rowcount == limit
 
 
 def mark_published(engine: Engine, ids: Collection[int], now: datetime) -> None:
-    """Note that Kafka has confirmed these."""
+    """Record that Kafka has confirmed these events."""
     if not ids:
         return
     with writing(engine) as connection:
         connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(published_at=now))
 
 
-def ending_of(job: Job, attempt: int, status: Status, now: datetime) -> ExportFinished:
-    """Make the event that tells of an ending, with no figures yet; the same ending has the same event id."""
-    ending = f"waybill:{job.project_id}:{job.id}:{attempt}:{status}"
+def completion_event(job: Job, attempt: int, status: Status, now: datetime) -> ExportFinished:
+    """Make the event of an export's end, without figures; the same end always gets the same event id."""
+    end = f"waybill:{job.project_id}:{job.id}:{attempt}:{status}"
     return ExportFinished(
-        event_id=str(uuid.uuid5(uuid.NAMESPACE_URL, ending)),
+        event_id=str(uuid.uuid5(uuid.NAMESPACE_URL, end)),
         project_id=job.project_id,
         batch_export_id=job.id,
         attempt=attempt,
@@ -85,3 +92,27 @@ def ending_of(job: Job, attempt: int, status: Status, now: datetime) -> ExportFi
         expires_at=None,
         error=None,
     )
+
+
+def relay(engine: Engine, publisher: Publisher, now: Callable[[], datetime]) -> int:
+    """Publish all waiting events, oldest first, and return how many; raises Unavailable.
+
+    Safe in many workers at the same time: an event may then be published twice, with the same event id.
+    """
+    published = 0
+    more = True
+    while more and (messages := list_unpublished(engine, limit=RELAY_BATCH)):
+        more = len(messages) == RELAY_BATCH
+        outgoing = [
+            Outgoing(each.topic, each.key.encode(), each.payload.encode(), headers_of(each.traceparent))
+            for each in messages
+        ]
+        answers = publisher.publish(outgoing)
+        delivered = [message.id for message, error in zip(messages, answers, strict=True) if error is None]
+        mark_published(engine, delivered, now())
+        published += len(delivered)
+        if errors := [error for error in answers if error is not None]:
+            raise Unavailable(f"{len(errors)} events were not published: {errors[0].str()}")
+    if published:
+        logger.info("events published", extra={"events": published})
+    return published

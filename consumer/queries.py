@@ -1,16 +1,39 @@
-"""Looks at exports without changing them: lists for people, and the work that the sweeper finds."""
+"""Reads exports without changing them: lists for people, and the work for the sweeper and the cleanup."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Engine, and_, func, or_, select
+from sqlalchemy import Engine, RowMapping, Select, and_, func, or_, select
 
 from config.events import Status
 from config.labels import Outcome
 from config.tables import batch_exports, runs
 from consumer.models import Job, Run
-from consumer.store import select_jobs, to_job, to_run
 from runtime.database import reading
+
+
+def select_jobs() -> Select[Any]:
+    """Select exports, each with its latest run; read the rows with `to_job`."""
+    other = runs.alias("other")
+    newest = select(func.max(other.c.attempt)).where(other.c.export_id == batch_exports.c.id).scalar_subquery()
+    latest = and_(runs.c.export_id == batch_exports.c.id, runs.c.attempt == newest)
+    names = [column.label(f"run_{column.name}") for column in runs.c]
+    return select(*batch_exports.c, *names).select_from(batch_exports.outerjoin(runs, latest))
+
+
+def to_job(row: RowMapping) -> Job:
+    """Convert one row of `select_jobs`."""
+    fields = {column.name: row[column.name] for column in batch_exports.c}
+    run = None if row["run_attempt"] is None else to_run(row, "run_")
+    return Job(run=run, **fields)
+
+
+def to_run(row: RowMapping, prefix: str = "") -> Run:
+    """Convert one row of `waybill_runs`, whose columns are named with `prefix`."""
+    fields = {column.name: row[prefix + column.name] for column in runs.c}
+    outcome = fields.pop("outcome")
+    return Run(outcome=None if outcome is None else Outcome(outcome), **fields)
 
 
 def list_jobs(
@@ -36,11 +59,11 @@ def list_runs(engine: Engine, job: Job) -> list[Run]:
 def list_due(
     engine: Engine, *, now: datetime, unseen_for: timedelta, not_before: datetime, project_slots: int, limit: int
 ) -> list[Job]:
-    """List exports that somebody should take up now, oldest first.
+    """List exports that a worker should start now, oldest first.
 
-    Those are: PROCESSING by a worker of ours that has no lease any more; QUEUED with a next attempt that is due;
-    QUEUED with none, created `unseen_for` ago or longer (nobody rang, or a busy worker has the event), but not
-    before `not_before`. Exports of projects that hold all their slots are left out.
+    Those are: PROCESSING exports whose lease has expired; QUEUED exports whose next attempt is due; and QUEUED exports
+    without a next attempt, created `unseen_for` ago or earlier, but not before `not_before`: no event was published
+    for them, or a busy worker has it. Exports of projects that use all their slots are left out.
     """
     age = batch_exports.c.created_at
     abandoned = and_(
@@ -66,7 +89,7 @@ def list_due(
 
 
 def list_latest_runs(engine: Engine, export_ids: Collection[str]) -> list[Run]:
-    """List the latest attempt at each of these exports that had any, also of those whose row is gone."""
+    """List the latest attempt at each of these exports, also of exports whose row was deleted."""
     newest = select(runs.c.export_id, func.max(runs.c.attempt).label("attempt"))
     latest = newest.where(runs.c.export_id.in_(export_ids)).group_by(runs.c.export_id).subquery()
     same = and_(runs.c.export_id == latest.c.export_id, runs.c.attempt == latest.c.attempt)
@@ -75,7 +98,7 @@ def list_latest_runs(engine: Engine, export_ids: Collection[str]) -> list[Run]:
 
 
 def list_expired(engine: Engine, *, now: datetime, limit: int) -> list[Run]:
-    """List attempts that completed and have a file still, of exports whose link has expired, first expired first."""
+    """List completed attempts that still have a file although the export's link has expired, oldest expiry first."""
     query = select(runs).join(batch_exports, batch_exports.c.id == runs.c.export_id)
     query = query.where(
         batch_exports.c.status == Status.COMPLETED,
@@ -90,7 +113,7 @@ def list_expired(engine: Engine, *, now: datetime, limit: int) -> list[Run]:
 
 
 def list_orphans(engine: Engine, *, now: datetime, limit: int) -> list[Job]:
-    """List exports that have ended, mostly by the user's cancelling, while their dead worker's run is still open."""
+    """List exports that have ended (most were cancelled) while the run of a dead worker is still open."""
     query = select_jobs().where(
         batch_exports.c.status.not_in([Status.QUEUED, Status.PROCESSING]),
         runs.c.finished_at.is_(None),
@@ -101,7 +124,7 @@ def list_orphans(engine: Engine, *, now: datetime, limit: int) -> list[Job]:
 
 
 def list_ownerless(engine: Engine, *, now: datetime, limit: int) -> list[Run]:
-    """List attempts that are open, without a lease, and whose export's row the application has deleted."""
+    """List open attempts with an expired lease whose export's row was deleted."""
     owned = select(batch_exports.c.id).where(
         batch_exports.c.id == runs.c.export_id, batch_exports.c.project_id == runs.c.project_id
     )

@@ -1,78 +1,74 @@
-"""Runs claimed exports, each in a slot: a thread that works, and a heartbeat beside it on the event loop."""
+"""Runs claimed exports, each in a slot: a thread that works, and its heartbeat on the event loop."""
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from config.labels import Outcome
 from config.metrics import Metrics
-from consumer.models import Claim, Hold
+from consumer.heartbeat import ExtendLease, Timing, keep_alive
+from consumer.models import Claim
 from pipeline.types import Progress
 from runtime.threads import in_thread, start_in_thread
 
 logger = logging.getLogger(__name__)
 
 Work = Callable[[Claim, Progress], Outcome | None]
-Beat = Callable[[Claim, Progress], Hold]
-
-
-@dataclass(frozen=True)
-class Rhythm:
-    """How often a running export beats, how long its lease lasts without, how long nothing may move; seconds."""
-
-    heartbeat: float
-    lease: float
-    stall: float
+"""Runs one export until its outcome is written; called in a thread."""
 
 
 class Slots:
     """The exports that this process runs; used from the event loop only.
 
-    `work` runs one export to its ending and `beat` extends its lease; both are called in threads. `on_end` is called
-    on the event loop when an export has ended and its slot is free.
+    `on_end` is called on the event loop when an export has ended and its slot is free.
     """
 
     def __init__(
-        self, size: int, *, work: Work, beat: Beat, on_end: Callable[[], None], rhythm: Rhythm, metrics: Metrics
+        self,
+        size: int,
+        *,
+        work: Work,
+        extend_lease: ExtendLease,
+        on_end: Callable[[], None],
+        timing: Timing,
+        metrics: Metrics,
     ) -> None:
         self._size = size
         self._work = work
-        self._beat = beat
+        self._extend_lease = extend_lease
         self._on_end = on_end
-        self._rhythm = rhythm
+        self._timing = timing
         self._metrics = metrics
-        self._gate = asyncio.Semaphore(size)
+        self._available = asyncio.Semaphore(size)
         self._taken = 0
         self._running: dict[asyncio.Task[None], tuple[Claim, Progress]] = {}
         metrics.slots.set(size)
 
     @property
     def free(self) -> int:
-        """How many slots nobody has taken."""
+        """The number of slots that are not taken."""
         return self._size - self._taken
 
     async def take(self) -> None:
-        """Wait for a slot and hold it: `give_back` it, or `start` a claim in it."""
-        await self._gate.acquire()
+        """Wait for a slot and take it; then either `start` a claim in it or `give_back` it."""
+        await self._available.acquire()
         self._taken += 1
 
     def give_back(self) -> None:
         """Free a slot that was taken and not used."""
         self._taken -= 1
-        self._gate.release()
+        self._available.release()
 
     def start(self, claim: Claim) -> None:
-        """Run the claim in the slot that was taken for it, which is free again afterwards."""
+        """Run the claim in the slot that was taken for it, and free the slot afterwards."""
         progress = Progress()
-        task = asyncio.get_running_loop().create_task(self._attend(claim, progress))
+        task = asyncio.get_running_loop().create_task(self._run(claim, progress))
         self._running[task] = (claim, progress)
         self._metrics.running.set(len(self._running))
         task.add_done_callback(self._ended)
 
     async def drain(self, seconds: float, grace: float) -> list[Claim]:
-        """Let running exports finish for `seconds`, then stop the rest and give them `grace` to be put back.
+        """Let running exports finish for `seconds`, then stop the rest and wait `grace` seconds for them to end.
 
         Returns the claims that were stopped.
         """
@@ -93,44 +89,10 @@ class Slots:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a slot failed", exc_info=error)
 
-    async def _attend(self, claim: Claim, progress: Progress) -> None:
-        work = start_in_thread(self._work, claim, progress)
-        heart = asyncio.create_task(self._keep_alive(claim, progress))
+    async def _run(self, claim: Claim, progress: Progress) -> None:
+        working = start_in_thread(self._work, claim, progress)
+        heartbeat = asyncio.create_task(keep_alive(claim, progress, self._extend_lease, self._timing))
         try:
-            await work
+            await working
         finally:
-            heart.cancel()
-
-    async def _keep_alive(self, claim: Claim, progress: Progress) -> None:
-        """Beat until the claim no longer holds, no beat has come through for a lease, or nothing moves; then stop."""
-        kept = moved = time.monotonic()
-        seen = (progress.rows, progress.bytes)
-        beat: asyncio.Future[Hold] | None = None
-        while True:
-            await asyncio.sleep(self._rhythm.heartbeat)
-            beat = beat or start_in_thread(self._beat, claim, progress)
-            await asyncio.wait({beat}, timeout=self._rhythm.heartbeat)
-            hold = None
-            if beat.done():
-                hold, beat = _answer(beat, claim), None
-            if hold is Hold.KEPT:
-                kept = time.monotonic()
-            elif hold is not None or time.monotonic() - kept > self._rhythm.lease:
-                logger.info("stopping: the claim is %s", hold or "out of reach", extra=claim.log_context())
-                await in_thread(progress.stop)
-                return
-            if seen != (progress.rows, progress.bytes):
-                seen, moved = (progress.rows, progress.bytes), time.monotonic()
-            elif time.monotonic() - moved > self._rhythm.stall:
-                # Nor is there another beat: if the stop does not help either, the lease runs out.
-                logger.warning("stopping: nothing moves", extra=claim.log_context() | {"rows": progress.rows})
-                await in_thread(progress.stall)
-                return
-
-
-def _answer(beat: asyncio.Future[Hold], claim: Claim) -> Hold | None:
-    error = beat.exception()
-    if error is None:
-        return beat.result()
-    logger.warning("a heartbeat failed: %s", error, extra=claim.log_context())
-    return None
+            heartbeat.cancel()

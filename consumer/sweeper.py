@@ -1,4 +1,4 @@
-"""Sees to what no event will bring back: dead workers' exports, due retries, rows that nobody rang for."""
+"""Starts exports for which no event will come: those of dead workers, due retries, and rows without an event."""
 
 import logging
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from datetime import timedelta
 
 from config.errors import Rejected, Unavailable
 from config.labels import Failure, Outcome
-from consumer.attempt import Bench
+from consumer.attempt import WorkerContext
+from consumer.cleanup import delete_orphans
 from consumer.clock import DatabaseClock
-from consumer.guards import Policy
-from consumer.intake import Closed, Reception
-from consumer.labels import OTHER, labels_of
-from consumer.leftovers import clear_leftovers
+from consumer.guards import GuardPolicy
+from consumer.intake import Closed, Intake
+from consumer.metrics import OTHER, export_labels
 from consumer.models import Job, Run
 from consumer.queries import list_due, list_orphans, list_ownerless
 from runtime.threads import in_thread
@@ -23,53 +23,53 @@ BATCH = 20
 
 @dataclass(kw_only=True)
 class Sweeper:
-    """A round of looking after exports; safe in all workers at once.
+    """Sweeps the exports; safe in all workers at the same time.
 
-    `unseen_for` is how long a QUEUED row may wait for its event. `more` says whether the last round found more work
+    `unseen_for` is how long a QUEUED row may wait for its event. `more` is whether the last sweep found more exports
     than there were free slots.
     """
 
-    bench: Bench
-    reception: Reception
+    context: WorkerContext
+    intake: Intake
     clock: DatabaseClock
-    policy: Policy
+    policy: GuardPolicy
     project_slots: int
     unseen_for: timedelta
     more: bool = False
 
     async def sweep(self) -> None:
-        """Go once around; what is away now is looked after in the next round."""
+        """Sweep once; if a dependency is unavailable, the next sweep continues."""
         try:
             await in_thread(self.clock.compare)
             await in_thread(self._close_orphans)
             if self.policy.enabled:
-                await self._take_up_due()
+                await self._start_due()
         except Unavailable as error:
-            logger.warning("the sweep is put off: %s", error)
+            logger.warning("the sweep is postponed: %s", error)
         except Closed:
-            logger.debug("the sweep ends, the worker is stopping")
+            logger.debug("the sweep ends because the worker is shutting down")
 
-    async def _take_up_due(self) -> None:
-        room = self.reception.slots.free
-        due = await in_thread(self._list_due, room + 1)
-        self.more = len(due) > room
-        for job in due[:room]:
-            if not self.reception.slots.free:
+    async def _start_due(self) -> None:
+        free = self.intake.slots.free
+        due = await in_thread(self._list_due, free + 1)
+        self.more = len(due) > free
+        for job in due[:free]:
+            if not self.intake.slots.free:
                 return
             try:
-                await self.reception.take_up(job)
+                await self.intake.start_without_event(job)
             except Closed:
                 raise
             except Unavailable as error:
-                # It may be this row alone: one that another transaction holds must not keep the others waiting.
-                logger.warning("an export is taken up later: %s", error, extra=job.log_context())
+                # It may be only this row, locked by another transaction: the other exports must not wait for it.
+                logger.warning("an export is started later: %s", error, extra=job.log_context())
             except Exception:
-                logger.exception("an export could not be taken up", extra=job.log_context())
+                logger.exception("an export could not be started", extra=job.log_context())
 
     def _list_due(self, limit: int) -> list[Job]:
-        now = self.bench.now()
+        now = self.context.now()
         return list_due(
-            self.bench.jobs.engine,
+            self.context.jobs.engine,
             now=now,
             unseen_for=self.unseen_for,
             not_before=now - self.policy.stale_after,
@@ -78,30 +78,30 @@ class Sweeper:
         )
 
     def _close_orphans(self) -> None:
-        """Clear what the dead left of exports that were ended or deleted meanwhile, then close their runs."""
-        now = self.bench.now()
-        for job in list_orphans(self.bench.jobs.engine, now=now, limit=BATCH):
+        """Delete what dead workers left of exports that have ended or were deleted, then close their runs."""
+        now = self.context.now()
+        for job in list_orphans(self.context.jobs.engine, now=now, limit=BATCH):
             try:
                 if job.ended_without_file and job.run is not None:
-                    self._clear(job, job.run)
+                    self._delete_orphans(job, job.run)
             except Unavailable as error:
-                logger.warning("leftovers stay for now: %s", error, extra=job.log_context())
+                logger.warning("orphans are deleted later: %s", error, extra=job.log_context())
                 continue
-            if self.bench.jobs.close_orphan(job, now):
+            if self.context.jobs.close_orphan(job, now):
                 logger.warning("closed the run of a dead worker", extra=job.log_context())
-                self._count(*labels_of(job))
-        for run in list_ownerless(self.bench.jobs.engine, now=now, limit=BATCH):
-            if self.bench.jobs.close_ownerless(run, now):
+                self._count(*export_labels(job))
+        for run in list_ownerless(self.context.jobs.engine, now=now, limit=BATCH):
+            if self.context.jobs.close_ownerless(run, now):
                 logger.warning("closed the run of an export that was deleted", extra={"export_id": run.export_id})
                 self._count(OTHER, OTHER)
 
     def _count(self, table: str, format_: str) -> None:
-        self.bench.metrics.exports.labels(Outcome.CANCELLED, table, format_).inc()
-        self.bench.metrics.attempts_failed.labels(Failure.LOST).inc()
+        self.context.metrics.exports.labels(Outcome.CANCELLED, table, format_).inc()
+        self.context.metrics.attempts_failed.labels(Failure.LOST).inc()
 
-    def _clear(self, job: Job, run: Run) -> None:
+    def _delete_orphans(self, job: Job, run: Run) -> None:
         try:
-            spec = self.bench.spec_of(job, run.attempt)
+            spec = self.context.read_spec(job, run.attempt)
         except Rejected:
-            return  # no attempt ever had a key to write to
-        clear_leftovers(self.bench.storage, spec, run.lease_until)
+            return  # without a spec, no attempt had a key to write to
+        delete_orphans(self.context.storage, spec, run.lease_until)

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from config.errors import Rejected
 from config.events import Status
 from config.labels import NoFile
+from consumer.attempt import read_job_spec
 from consumer.jobs import Jobs
 from consumer.models import Job
-from consumer.specs import spec_of
 from pipeline.export import content_type_of
 from pipeline.storage import Storage
 
@@ -59,7 +59,7 @@ def _find_file(storage: Storage, job: Job, now: datetime) -> File | Refusal:
     if storage.size(run.object_key) != run.bytes:
         return Refusal(why=NoFile.GONE)
     try:
-        content_type = content_type_of(spec_of(job, job.attempt))
+        content_type = content_type_of(read_job_spec(job, job.attempt))
     except Rejected:
         return Refusal(why=NoFile.GONE)
     name = run.object_key.rpartition("/")[2]

@@ -10,14 +10,14 @@ from config.labels import Verdict
 from config.tables import application
 from consumer import clock as clock_module
 from consumer.clock import DatabaseClock
-from consumer.guards import Policy, judge
+from consumer.guards import GuardPolicy, judge
 from consumer.jobs import Jobs
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.services.postgres import Postgres
-from tests.support.exports import TERMS, claimed, job_of, queue
+from tests.support.exports import CLAIM_POLICY, claimed, job_of, queue
 
-POLICY = Policy(enabled=True, stale_after=timedelta(minutes=30), max_attempts=3)
+POLICY = GuardPolicy(enabled=True, stale_after=timedelta(minutes=30), max_attempts=3)
 ABOUT = timedelta(seconds=20)
 
 
@@ -44,7 +44,7 @@ def set_this_machine_off(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None
 def test_a_pod_whose_clock_is_an_hour_off_judges_as_the_others_do(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
-    jobs = Jobs(engine, TERMS)
+    jobs = Jobs(engine, CLAIM_POLICY)
     right = DatabaseClock(engine)
     right.compare()
     queue(engine, created_at=right.now())
@@ -65,5 +65,5 @@ def test_a_pod_whose_clock_is_an_hour_off_judges_as_the_others_do(
     claim = claimed(jobs, off.now(), export_id="fresh")
     lease = job_of(jobs, "fresh").run
     assert lease is not None
-    assert abs(lease.lease_until - TERMS.lease - theirs.astimezone(UTC)) < ABOUT
+    assert abs(lease.lease_until - CLAIM_POLICY.lease - theirs.astimezone(UTC)) < ABOUT
     assert claim.claimed_at == lease.claimed_at

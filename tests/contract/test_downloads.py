@@ -16,7 +16,7 @@ from runtime.database import open_database
 from runtime.migrations import migrate
 from tests import moto_server
 from tests.contract.stores import PART, folder_place, noise, s3_place
-from tests.support.downloads import KEY, Answer, Door
+from tests.support.downloads import KEY, Answer, DownloadServer
 from tests.support.exports import after, set_status
 
 DATA = noise(2 * PART + 7)
@@ -36,26 +36,26 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
 
 
 @pytest.fixture
-def door(storage: Storage, tmp_path: Path) -> Iterator[Door]:
+def server(storage: Storage, tmp_path: Path) -> Iterator[DownloadServer]:
     engine = open_database(make_url(f"sqlite:///{tmp_path}/jobs.db"))
     application.create_all(engine)
     migrate(engine)
-    with Door(engine, storage).open() as opened:
+    with DownloadServer(engine, storage).open() as opened:
         yield opened
     engine.dispose()
 
 
-def follow(door: Door, answer: Answer, path: str) -> tuple[bytes, Message]:
+def follow(server: DownloadServer, answer: Answer, path: str) -> tuple[bytes, Message]:
     """Do what a browser does: go where the answer sends it."""
-    with urllib.request.urlopen(answer.headers["Location"] or door.base + path, timeout=60) as whole:
+    with urllib.request.urlopen(answer.headers["Location"] or server.base + path, timeout=60) as whole:
         return whole.read(), whole.headers
 
 
-def test_each_click_gives_the_whole_file_to_save_under_its_name(door: Door) -> None:
-    link = door.complete(DATA)
+def test_each_click_gives_the_whole_file_to_save_under_its_name(server: DownloadServer) -> None:
+    link = server.complete(DATA)
 
     for _ in range(2):
-        data, headers = follow(door, door.ask(link, "HEAD"), link)
+        data, headers = follow(server, server.ask(link, "HEAD"), link)
 
         assert hashlib.sha256(data).digest() == hashlib.sha256(DATA).digest()
         assert headers["Content-Disposition"] == f'attachment; filename="{KEY.rpartition("/")[2]}"'
@@ -63,47 +63,47 @@ def test_each_click_gives_the_whole_file_to_save_under_its_name(door: Door) -> N
 
 
 def test_a_store_that_signs_is_asked_for_a_url_that_lives_as_long_as_is_left_and_ten_minutes_at_most(
-    door: Door,
+    server: DownloadServer,
 ) -> None:
-    link = door.complete(DATA)
-    answer = door.ask(link)
+    link = server.complete(DATA)
+    answer = server.ask(link)
     if answer.headers["Location"] is None:
         assert (answer.status, answer.body) == (200, DATA)  # a folder has nothing to sign
         return
 
     lifetimes = []
     for seconds in (0, 3600 - 61.5, 3600 - 0.5):
-        door.time = after(seconds)
-        answer = door.ask(link)
+        server.time = after(seconds)
+        answer = server.ask(link)
         assert (answer.status, answer.body) == (302, b"")
         assert (answer.headers["Cache-Control"], answer.headers["Referrer-Policy"]) == ("no-store", "no-referrer")
         lifetimes += parse_qs(urlsplit(answer.headers["Location"]).query)["X-Amz-Expires"]
     assert lifetimes == ["600", "61", "1"]
 
 
-def test_a_part_is_had_behind_the_link(door: Door) -> None:
-    link = door.complete(DATA)
-    target = door.ask(link, "HEAD").headers["Location"] or door.base + link
+def test_a_part_is_had_behind_the_link(server: DownloadServer) -> None:
+    link = server.complete(DATA)
+    target = server.ask(link, "HEAD").headers["Location"] or server.base + link
 
     with urllib.request.urlopen(urllib.request.Request(target, headers={"Range": "bytes=-5"}), timeout=60) as part:
         assert (part.status, part.read()) == (206, DATA[-5:])
 
 
 @pytest.mark.parametrize("how", ["expired", "cancelled", "deleted", "replaced"])
-def test_a_link_that_leads_to_no_file_any_more_is_a_page(door: Door, how: str) -> None:
-    link = door.complete(DATA)
-    assert door.ask(link, "HEAD").status in {200, 302}
+def test_a_link_that_leads_to_no_file_any_more_is_a_page(server: DownloadServer, how: str) -> None:
+    link = server.complete(DATA)
+    assert server.ask(link, "HEAD").status in {200, 302}
     match how:
         case "expired":
-            door.time = after(3600)
+            server.time = after(3600)
         case "cancelled":
-            set_status(door.engine, "CANCELLED")
+            set_status(server.engine, "CANCELLED")
         case "deleted":
-            door.storage.delete(KEY, 1)
+            server.storage.delete(KEY, 1)
         case _:
-            door.put(DATA[:-1])
+            server.put(DATA[:-1])
 
-    answer = door.ask(link)
+    answer = server.ask(link)
 
     assert answer.status == (410 if how in {"expired", "cancelled"} else 404)
     assert answer.headers["Location"] is None

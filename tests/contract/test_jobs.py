@@ -1,4 +1,4 @@
-"""The job store keeps its rules on SQLite and on PostgreSQL, with several workers at once."""
+"""The job store keeps its policy on SQLite and on PostgreSQL, with several workers at once."""
 
 import json
 from collections.abc import Iterator
@@ -15,21 +15,21 @@ from config.errors import Rejected, Unavailable
 from config.labels import Failure, Verdict
 from config.tables import application, batch_exports
 from consumer.jobs import Jobs
-from consumer.models import Claim, Hold
-from consumer.outbox import mark_published, unpublished
+from consumer.models import Claim, LeaseState
+from consumer.outbox import list_unpublished, mark_published
 from consumer.queries import list_due, list_jobs, list_orphans, list_ownerless, list_runs
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.services.postgres import Postgres
 from tests.support.exports import (
+    CLAIM_POLICY,
     LEASE,
     NOW,
     QUERY,
-    TERMS,
     after,
     claimed,
     job_of,
-    letters,
+    outbox_rows,
     queue,
     result_of,
     row_of,
@@ -59,7 +59,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture
 def jobs(engine: Engine) -> Jobs:
     queue(engine)
-    return Jobs(engine, TERMS)
+    return Jobs(engine, CLAIM_POLICY)
 
 
 def due(engine: Engine, now_seconds: float, project_slots: int = 0) -> list[str]:
@@ -120,14 +120,14 @@ def test_a_worker_that_comes_back_to_life_keeps_its_claim(jobs: Jobs) -> None:
     claim = claimed(jobs)
     seen = job_of(jobs)
 
-    assert jobs.beat(claim, rows=1, bytes_=2, now=after(70)) is Hold.KEPT
+    assert jobs.extend_lease(claim, rows=1, bytes_=2, now=after(70)) is LeaseState.KEPT
     assert jobs.claim(seen, "worker-b", after(71)) is Verdict.OVERTAKEN
 
 
 def test_a_heartbeat_extends_the_lease_and_says_how_far_it_is(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
 
-    assert jobs.beat(claim, rows=5000, bytes_=123, now=after(10)) is Hold.KEPT
+    assert jobs.extend_lease(claim, rows=5000, bytes_=123, now=after(10)) is LeaseState.KEPT
 
     (run,) = runs_of(engine)
     assert (run["rows"], run["bytes"], run["heartbeat_at"], run["lease_until"]) == (
@@ -142,7 +142,7 @@ def test_a_heartbeat_finds_that_the_user_cancelled(engine: Engine, jobs: Jobs) -
     claim = claimed(jobs)
     jobs.cancel(job_of(jobs), after(1))
 
-    assert jobs.beat(claim, rows=0, bytes_=0, now=after(2)) is Hold.CANCELLED
+    assert jobs.extend_lease(claim, rows=0, bytes_=0, now=after(2)) is LeaseState.CANCELLED
     assert row_of(engine)["status"] == "CANCELLED"
 
 
@@ -158,25 +158,25 @@ def test_a_zombie_changes_nothing(engine: Engine, jobs: Jobs) -> None:
     before = row_of(engine), runs_of(engine)
     now = after(62)
 
-    assert jobs.beat(claim, rows=9, bytes_=9, now=now) is Hold.LOST
-    assert jobs.complete(claim, result_of(), url="https://x", expires_at=after(99), now=now) is Hold.LOST
-    assert jobs.reject(claim, "no", now) is Hold.LOST
-    assert jobs.postpone(claim, Failure.BUG, error="x", until=after(70), now=now) is Hold.LOST
-    assert jobs.give_up(claim, Failure.BUG, words="x", error="x", now=now) is Hold.LOST
-    assert jobs.release(claim, now) is Hold.LOST
+    assert jobs.extend_lease(claim, rows=9, bytes_=9, now=now) is LeaseState.LOST
+    assert jobs.complete(claim, result_of(), url="https://x", expires_at=after(99), now=now) is LeaseState.LOST
+    assert jobs.reject(claim, "no", now) is LeaseState.LOST
+    assert jobs.postpone(claim, Failure.BUG, error="x", until=after(70), now=now) is LeaseState.LOST
+    assert jobs.give_up(claim, Failure.BUG, text="x", error="x", now=now) is LeaseState.LOST
+    assert jobs.release(claim, now) is LeaseState.LOST
     assert not jobs.close_cancelled(claim, now)
 
     assert (row_of(engine), runs_of(engine)) == before
-    assert letters(engine) == []
+    assert outbox_rows(engine) == []
 
 
 def test_completing_writes_the_row_the_run_and_the_event(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
     expires = after(3600)
 
-    assert jobs.complete(claim, result_of(), url="https://link", expires_at=expires, now=after(5)) is Hold.KEPT
+    assert jobs.complete(claim, result_of(), url="https://link", expires_at=expires, now=after(5)) is LeaseState.KEPT
 
-    row, (run,), (letter,) = row_of(engine), runs_of(engine), letters(engine)
+    row, (run,), (letter,) = row_of(engine), runs_of(engine), outbox_rows(engine)
     assert (row["status"], row["url"], row["log"]) == ("COMPLETED", "https://link", None)
     assert (row["finished_at"], row["expires_at"], row["updated_at"]) == (after(5), expires, after(5))
     assert (run["outcome"], run["rows"], run["bytes"], run["sha256"]) == ("completed", 3, 100, "ab" * 32)
@@ -207,9 +207,9 @@ def test_an_ending_whose_answer_got_lost_may_be_written_again(engine: Engine, jo
 
     for seconds in (5, 6):
         hold = jobs.complete(claim, result_of(), url="https://link", expires_at=after(60), now=after(seconds))
-        assert hold is Hold.KEPT
+        assert hold is LeaseState.KEPT
 
-    assert len(letters(engine)) == 1
+    assert len(outbox_rows(engine)) == 1
     assert row_of(engine)["finished_at"] == after(5)
 
 
@@ -219,14 +219,14 @@ def test_completing_what_the_user_cancelled_leaves_it_cancelled(engine: Engine, 
 
     hold = jobs.complete(claim, result_of(), url="https://link", expires_at=after(60), now=after(2))
 
-    assert hold is Hold.CANCELLED
-    assert (row_of(engine)["status"], row_of(engine)["url"], letters(engine)) == ("CANCELLED", None, [])
+    assert hold is LeaseState.CANCELLED
+    assert (row_of(engine)["status"], row_of(engine)["url"], outbox_rows(engine)) == ("CANCELLED", None, [])
     assert jobs.close_cancelled(claim, after(3))
     assert runs_of(engine)[0]["outcome"] == "cancelled"
 
 
 def test_cancelling_and_completing_at_once_leaves_one_winner(engine: Engine) -> None:
-    jobs = Jobs(engine, TERMS)
+    jobs = Jobs(engine, CLAIM_POLICY)
     for number in range(10):
         name = f"export-{number + 10}"
         queue(engine, name)
@@ -247,15 +247,15 @@ def test_cancelling_and_completing_at_once_leaves_one_winner(engine: Engine) -> 
             )
         expected = "CANCELLED" if cancelling.result() else "COMPLETED"
         assert row_of(engine, name)["status"] == expected
-        assert completing.result() is (Hold.CANCELLED if cancelling.result() else Hold.KEPT)
+        assert completing.result() is (LeaseState.CANCELLED if cancelling.result() else LeaseState.KEPT)
 
 
 def test_rejecting_tells_the_user_why(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
 
-    assert jobs.reject(claim, "The column 'x' is unknown.", after(1)) is Hold.KEPT
+    assert jobs.reject(claim, "The column 'x' is unknown.", after(1)) is LeaseState.KEPT
 
-    row, (run,), (letter,) = row_of(engine), runs_of(engine), letters(engine)
+    row, (run,), (letter,) = row_of(engine), runs_of(engine), outbox_rows(engine)
     assert (row["status"], row["log"], row["finished_at"]) == ("FAILED", "The column 'x' is unknown.", after(1))
     assert (run["outcome"], run["error_class"]) == ("rejected", "rejected")
     event = json.loads(letter["payload"])
@@ -265,7 +265,7 @@ def test_rejecting_tells_the_user_why(engine: Engine, jobs: Jobs) -> None:
 def test_words_that_no_text_column_takes_are_made_to_fit(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
 
-    assert jobs.reject(claim, "bad\x00 \ud800 " + "x" * 10_000, after(1)) is Hold.KEPT
+    assert jobs.reject(claim, "bad\x00 \ud800 " + "x" * 10_000, after(1)) is LeaseState.KEPT
 
     assert row_of(engine)["log"].startswith("bad ? xxx")
     assert len(row_of(engine)["log"]) == 4000
@@ -276,11 +276,11 @@ def test_a_failed_attempt_goes_back_to_the_queue_until_it_is_due(engine: Engine,
 
     hold = jobs.postpone(claim, Failure.UNAVAILABLE, error="S3 is away", until=after(15), now=after(10))
 
-    assert hold is Hold.KEPT
+    assert hold is LeaseState.KEPT
     (run,) = runs_of(engine)
     assert (row_of(engine)["status"], row_of(engine)["log"]) == ("QUEUED", None)
     assert (run["outcome"], run["error"], run["next_attempt_at"]) == ("retry", "S3 is away", after(15))
-    assert letters(engine) == []
+    assert outbox_rows(engine) == []
     assert due(engine, 14) == []
     assert due(engine, 15) == ["export-1"]
 
@@ -300,7 +300,7 @@ def test_failed_attempts_in_a_row_are_counted_and_releases_are_not(jobs: Jobs) -
 def test_a_released_export_is_due_at_once(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
 
-    assert jobs.release(claim, after(1)) is Hold.KEPT
+    assert jobs.release(claim, after(1)) is LeaseState.KEPT
 
     assert row_of(engine)["status"] == "QUEUED"
     assert runs_of(engine)[0]["outcome"] == "released"
@@ -310,10 +310,10 @@ def test_a_released_export_is_due_at_once(engine: Engine, jobs: Jobs) -> None:
 def test_a_stale_export_fails_with_an_event_and_without_an_attempt(engine: Engine, jobs: Jobs) -> None:
     job = job_of(jobs)
 
-    assert jobs.fail(job, Failure.STALE, words="Start it again.", now=after(1))
-    assert not jobs.fail(job, Failure.STALE, words="Start it again.", now=after(2))
+    assert jobs.fail(job, Failure.STALE, text="Start it again.", now=after(1))
+    assert not jobs.fail(job, Failure.STALE, text="Start it again.", now=after(2))
 
-    (letter,) = letters(engine)
+    (letter,) = outbox_rows(engine)
     assert (row_of(engine)["status"], row_of(engine)["log"]) == ("FAILED", "Start it again.")
     assert json.loads(letter["payload"])["attempt"] == 0
     assert runs_of(engine) == []
@@ -322,7 +322,7 @@ def test_a_stale_export_fails_with_an_event_and_without_an_attempt(engine: Engin
 def test_failing_an_exhausted_export_closes_the_dead_run(engine: Engine, jobs: Jobs) -> None:
     claimed(jobs)
 
-    assert jobs.fail(job_of(jobs), Failure.LOST, words="An internal error occurred", now=after(61))
+    assert jobs.fail(job_of(jobs), Failure.LOST, text="An internal error occurred", now=after(61))
 
     assert (runs_of(engine)[0]["outcome"], row_of(engine)["status"]) == ("failed", "FAILED")
     jobs.retry(job_of(jobs), after(62))
@@ -332,7 +332,7 @@ def test_failing_an_exhausted_export_closes_the_dead_run(engine: Engine, jobs: J
 def test_a_live_export_can_not_be_failed_by_others(engine: Engine, jobs: Jobs) -> None:
     claimed(jobs)
 
-    assert not jobs.fail(job_of(jobs), Failure.LOST, words="x", now=after(59))
+    assert not jobs.fail(job_of(jobs), Failure.LOST, text="x", now=after(59))
 
     assert row_of(engine)["status"] == "PROCESSING"
 
@@ -341,7 +341,7 @@ def test_a_project_holds_no_more_slots_than_it_may(engine: Engine) -> None:
     for number in range(6):
         queue(engine, f"export-{number}")
     queue(engine, "other", "project-2")
-    jobs = Jobs(engine, replace(TERMS, project_slots=2))
+    jobs = Jobs(engine, replace(CLAIM_POLICY, project_slots=2))
     seen = [job_of(jobs, f"export-{number}") for number in range(6)]
 
     with ThreadPoolExecutor(6) as pool:
@@ -385,11 +385,11 @@ def test_a_retry_while_the_cancelled_worker_still_runs_fences_it_off(jobs: Jobs)
 
     claimed(jobs, after(3), worker="worker-b")
 
-    assert jobs.beat(first, rows=0, bytes_=0, now=after(4)) is Hold.LOST
+    assert jobs.extend_lease(first, rows=0, bytes_=0, now=after(4)) is LeaseState.LOST
 
 
 def test_created_exports_wait_for_their_event_for_a_while(engine: Engine) -> None:
-    jobs = Jobs(engine, TERMS)
+    jobs = Jobs(engine, CLAIM_POLICY)
     made = jobs.create("project-1", "user-1", "n", QUERY, "JSONL", NOW)
 
     assert jobs.find("project-1", made.id) == made
@@ -434,9 +434,9 @@ def test_a_row_that_was_deleted_is_a_lost_lease(engine: Engine, jobs: Jobs) -> N
     with engine.begin() as connection:
         connection.execute(delete(batch_exports))
 
-    assert jobs.beat(claim, rows=0, bytes_=0, now=after(1)) is Hold.LOST
-    assert jobs.complete(claim, result_of(), url="x", expires_at=after(9), now=after(1)) is Hold.LOST
-    assert letters(engine) == []
+    assert jobs.extend_lease(claim, rows=0, bytes_=0, now=after(1)) is LeaseState.LOST
+    assert jobs.complete(claim, result_of(), url="x", expires_at=after(9), now=after(1)) is LeaseState.LOST
+    assert outbox_rows(engine) == []
 
 
 def test_the_run_of_a_dead_worker_is_closed_when_its_row_was_deleted(engine: Engine, jobs: Jobs) -> None:
@@ -455,16 +455,16 @@ def test_the_run_of_a_dead_worker_is_closed_when_its_row_was_deleted(engine: Eng
 
 
 def test_events_leave_the_outbox_in_order_when_they_are_marked(engine: Engine) -> None:
-    jobs = Jobs(engine, TERMS)
+    jobs = Jobs(engine, CLAIM_POLICY)
     for name in ("a", "b", "c"):
         queue(engine, name)
         jobs.reject(claimed(jobs, export_id=name), "no", NOW)
 
-    waiting = unpublished(engine, limit=2)
+    waiting = list_unpublished(engine, limit=2)
     assert [letter.key for letter in waiting] == ["a", "b"]
     mark_published(engine, [waiting[0].id], after(1))
     mark_published(engine, [], after(1))
-    assert [letter.key for letter in unpublished(engine, limit=9)] == ["b", "c"]
+    assert [letter.key for letter in list_unpublished(engine, limit=9)] == ["b", "c"]
 
 
 def test_lists_are_newest_first_and_show_every_attempt(engine: Engine, jobs: Jobs) -> None:
@@ -483,4 +483,4 @@ def test_a_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
     engine = open_database(make_url(f"sqlite:///{tmp_path}/no/such/folder.db"))
 
     with pytest.raises(Unavailable, match="the database failed: unable to open"):
-        Jobs(engine, TERMS).find("project-1", "export-1")
+        Jobs(engine, CLAIM_POLICY).find("project-1", "export-1")

@@ -1,4 +1,4 @@
-"""One export asks the database for no more than the rules need."""
+"""One export asks the database for no more than the policy need."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,15 +8,15 @@ from sqlalchemy import Connection, Engine, event, make_url
 
 from config.labels import Outcome
 from config.tables import application
-from consumer.claim import Admission
+from consumer.claim import Claimer
 from consumer.models import Claim
-from consumer.relay import relay
+from consumer.outbox import relay
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.services.postgres import Postgres
-from tests.support.attempts import Stage
+from tests.support.attempts import ScriptedWorker
 from tests.support.exports import queue
-from tests.support.intake import POLICY, Post
+from tests.support.intake import POLICY, FakePublisher
 
 
 @pytest.fixture
@@ -44,16 +44,16 @@ def listen(engine: Engine) -> list[str]:
 
 
 def test_one_export_asks_for_no_more_than_this(engine: Engine, tmp_path: Path) -> None:
-    stage = Stage(engine, tmp_path / "files")
-    stage.fenced = True
+    worker = ScriptedWorker(engine, tmp_path / "files")
+    worker.fenced = True
     queue(engine)
-    admission = Admission(jobs=stage.jobs, policy=POLICY, worker="w", metrics=stage.metrics, now=stage.now)
+    claimer = Claimer(jobs=worker.jobs, policy=POLICY, worker="w", metrics=worker.metrics, now=worker.now)
     seen = listen(engine)
 
-    claim = admission.admit("project-1", "export-1")
+    claim = claimer.claim("project-1", "export-1")
     assert isinstance(claim, Claim)
-    assert stage.run(claim) is Outcome.COMPLETED
-    assert relay(engine, Post(), stage.now) == 1  # type: ignore[arg-type] # stands in for Kafka
+    assert worker.run(claim) is Outcome.COMPLETED
+    assert relay(engine, FakePublisher(), worker.now) == 1  # type: ignore[arg-type] # stands in for Kafka
 
     claimed = ["SELECT", "BEGIN", "SET", "UPDATE", "INSERT", "COMMIT"]
     fenced = ["BEGIN", "SET", "UPDATE", "COMMIT"]

@@ -9,7 +9,7 @@ from cli import build
 from config.errors import Cancelled, Rejected, Unavailable
 from config.metrics import Metrics
 from config.settings import CONSUMER_NEEDS, load
-from consumer.app import Parts, run
+from consumer.app import Dependencies, run
 from pipeline.manifest import manifest_key
 from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec
@@ -72,7 +72,7 @@ def main() -> None:
     logs.set_up(settings.log_format, settings.log_level)
     jobs = build.jobs(settings)
     checks = build.checks(settings, jobs.engine)
-    parts = Parts(
+    parts = Dependencies(
         jobs=jobs,
         sources=build.sources(settings, jobs.engine),
         storage=build.storage(settings),

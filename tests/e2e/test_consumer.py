@@ -24,7 +24,7 @@ from runtime.kafka import MESSAGE_BYTES
 from runtime.migrations import migrate
 from tests.services.stacks import Stack
 from tests.support.daemons import Daemon, daemon, eventually
-from tests.support.exports import letters, queue, row_of, runs_of, set_status
+from tests.support.exports import outbox_rows, queue, row_of, runs_of, set_status
 
 QUICK = {
     "WAYBILL_SWEEP_SECONDS": "0.5",
@@ -96,7 +96,7 @@ def dead_letters(stack: Stack, count: int) -> list[DeadLetter]:
         found = list(read_all(settings))
         return found if len(found) >= count else None
 
-    return eventually(look, what=f"{count} dead letters")
+    return eventually(look, what=f"{count} dead outbox_rows")
 
 
 def completions(stack: Stack, count: int) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ def test_the_same_request_five_times_at_once_to_two_consumers_is_run_once(
     assert len(files) == 1
     assert row["url"].startswith(("file://", "http"))
     assert told["sha256"] == run["sha256"] == hashlib.sha256(stack.read(files[0])).hexdigest()
-    assert [letter["published_at"] is not None for letter in letters(engine)] == [True]
+    assert [letter["published_at"] is not None for letter in outbox_rows(engine)] == [True]
 
 
 def test_two_consumers_of_one_group_share_the_partitions(
@@ -295,7 +295,7 @@ def test_a_cancelled_export_stops_within_a_heartbeat_and_leaves_nothing(
         eventually(lambda: runs_of(engine, export_id)[0]["outcome"] == "cancelled", seconds=5)
 
     assert row_of(engine, export_id)["status"] == "CANCELLED"
-    assert (stack.objects(), stack.uploads(), letters(engine)) == ({}, [], [])
+    assert (stack.objects(), stack.uploads(), outbox_rows(engine)) == ({}, [], [])
 
 
 def test_sigterm_lets_short_exports_finish_and_gives_long_ones_to_others(
@@ -348,7 +348,7 @@ def test_an_export_that_kills_its_workers_fails_in_the_end(stack: Stack, engine:
 
     assert row["log"] == "An internal error occurred"
     assert [run["outcome"] for run in runs_of(engine, export_id)] == ["lost", "lost", "failed"]
-    assert [json.loads(letter["payload"])["status"] for letter in letters(engine)] == ["FAILED"]
+    assert [json.loads(letter["payload"])["status"] for letter in outbox_rows(engine)] == ["FAILED"]
 
 
 def test_a_row_without_an_event_is_taken_up(stack: Stack, engine: Engine, tmp_path: Path) -> None:
@@ -379,14 +379,14 @@ def test_an_event_that_was_never_published_is_when_somebody_rings_again(
     export_id = new(engine, "quick")
     with consumer(stack, tmp_path, wait=False):
         ends(engine, export_id)
-        eventually(lambda: all(letter["published_at"] for letter in letters(engine)))
+        eventually(lambda: all(letter["published_at"] for letter in outbox_rows(engine)))
     with engine.begin() as connection:
         connection.execute(update(outbox).values(published_at=None))
         assert connection.execute(select(runs.c.outcome)).scalar_one() == "completed"
         assert connection.execute(select(batch_exports.c.status)).scalar_one() == "COMPLETED"
 
     with consumer(stack, tmp_path, wait=False):
-        eventually(lambda: all(letter["published_at"] for letter in letters(engine)))
+        eventually(lambda: all(letter["published_at"] for letter in outbox_rows(engine)))
 
     first, second = completions(stack, 2)
     assert first == second

@@ -19,7 +19,7 @@ from runtime.migrations import migrate
 from tests.services.stacks import Stack
 from tests.support.barrier import Barrier
 from tests.support.daemons import daemon, eventually
-from tests.support.exports import letters, row_of, runs_of
+from tests.support.exports import outbox_rows, row_of, runs_of
 from tests.support.http_proxy import Responder, http_proxy
 from tests.support.responses import cut_at, end_at, hold
 from tests.support.selection import reads_rows
@@ -82,7 +82,7 @@ def test_a_stream_that_is_not_whole_leaves_nothing_and_the_retry_succeeds(
             barrier.wait_until_reached()
             first = runs_of(engine, export_id)[0]
             assert (first["outcome"], first["error_class"]) == ("retry", "unavailable")
-            assert (stack.objects(), stack.uploads(), letters(engine)) == ({}, [], [])
+            assert (stack.objects(), stack.uploads(), outbox_rows(engine)) == ({}, [], [])
             barrier.release()
             eventually(lambda: row_of(engine, export_id)["status"] == "COMPLETED", what="the retry completes")
 

@@ -1,4 +1,4 @@
-"""A job store, a folder, and a pipeline that does what the test says."""
+"""A worker whose pipeline is scripted by the test, with a job store and a local folder."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from config.labels import Outcome
 from config.metrics import Metrics
-from consumer.attempt import Bench, Rules, run_claim
+from consumer.attempt import ExportPolicy, WorkerContext, run_attempt
 from consumer.jobs import Jobs
 from consumer.models import Claim
 from pipeline.manifest import manifest_key
@@ -18,30 +18,31 @@ from pipeline.spec import ExportSpec
 from pipeline.storage import Storage
 from pipeline.storage.local import FolderStorage
 from pipeline.types import ExportResult, Progress
+from runtime.retry import Backoff
 from runtime.tracing import Tracer
-from tests.support.exports import LEASE, NOW, TERMS, result_of
+from tests.support.exports import CLAIM_POLICY, LEASE, NOW, result_of
 
-RULES = Rules(
+EXPORT_POLICY = ExportPolicy(
     prefix="exports/",
     row_limit=None,
     csv_neutralise=True,
     link_lifetime=timedelta(hours=24),
     max_attempts=3,
-    retry_base=timedelta(seconds=5),
+    backoff=Backoff(first=5),
     lease=LEASE,
 )
 
 
-class Stage:
-    """A job store with one queued export, a folder, and a pipeline that does what the test says."""
+class ScriptedWorker:
+    """Runs attempts on a real job store and a local folder; `before` and `raises` script the pipeline."""
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
-        self.jobs = Jobs(engine, TERMS)
+        self.jobs = Jobs(engine, CLAIM_POLICY)
         self.storage = FolderStorage(folder)
         self.folder = folder
         self.metrics = Metrics(CollectorRegistry())
-        self.rules = RULES
+        self.policy = EXPORT_POLICY
         self.tracer = Tracer()
         self.fenced = False
         self.time = NOW
@@ -74,21 +75,21 @@ class Stage:
         return self.time
 
     @property
-    def bench(self) -> Bench:
+    def context(self) -> WorkerContext:
         sources = Sources(clickhouse=ClickHouse("http://localhost"), database=self.engine)
-        return Bench(
+        return WorkerContext(
             jobs=self.jobs,
             sources=sources,
             storage=self.storage,
             metrics=self.metrics,
-            rules=self.rules,
+            policy=self.policy,
             export=self.export,
             now=self.now,
             tracer=self.tracer,
         )
 
     def run(self, claim: Claim) -> Outcome | None:
-        return run_claim(claim, self.bench, Progress())
+        return run_attempt(claim, self.context, Progress())
 
     def files(self) -> list[str]:
         return sorted(path.name for path in self.folder.rglob("*") if path.is_file())

@@ -19,7 +19,7 @@ from consumer.downloads.app import Downloads
 from consumer.jobs import Jobs
 from pipeline.storage import Storage
 from runtime.http import Health, serve
-from tests.support.exports import NOW, TERMS, after, claimed, queue, result_of
+from tests.support.exports import CLAIM_POLICY, NOW, after, claimed, queue, result_of
 
 KEY = "exports/1763726400000-lf-traces-export-project-1-export-1.csv"
 DATA = bytes(range(256)) * 10_000
@@ -34,13 +34,13 @@ class Answer:
     body: bytes
 
 
-class Door:
+class DownloadServer:
     """A store with an export in it, and the links to it, served."""
 
     def __init__(self, engine: Engine, storage: Storage, *, trusted_proxies: int = 0) -> None:
         self.time = NOW
         self.engine = engine
-        self.jobs = Jobs(engine, TERMS)
+        self.jobs = Jobs(engine, CLAIM_POLICY)
         self.storage = storage
         self.metrics = Metrics(CollectorRegistry())
         self.downloads = Downloads(
@@ -77,7 +77,7 @@ class Door:
         return {each.labels["outcome"]: each.value for each in samples if each.name.endswith("_total") and each.value}
 
     @contextlib.contextmanager
-    def open(self) -> Iterator["Door"]:
+    def open(self) -> Iterator["DownloadServer"]:
         """Serve while the block runs, in a thread."""
         loop, ready, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
 

@@ -6,14 +6,14 @@ from typing import Any
 from sqlalchemy import Engine, insert, select, update
 
 from config.tables import batch_exports, outbox, runs
-from consumer.jobs import Jobs, Terms
+from consumer.jobs import ClaimPolicy, Jobs
 from consumer.models import Claim, Job
 from pipeline.types import ExportResult
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
 QUERY: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
-TERMS = Terms(lease=LEASE, project_slots=0, completions_topic="export-completions")
+CLAIM_POLICY = ClaimPolicy(lease=LEASE, project_slots=0, completions_topic="export-completions")
 
 
 def after(seconds: float) -> datetime:
@@ -47,7 +47,7 @@ def runs_of(engine: Engine, export_id: str = "export-1") -> list[dict[str, Any]]
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def letters(engine: Engine) -> list[dict[str, Any]]:
+def outbox_rows(engine: Engine) -> list[dict[str, Any]]:
     with engine.connect() as connection:
         return [dict(row) for row in connection.execute(select(outbox).order_by(outbox.c.id)).mappings()]
 

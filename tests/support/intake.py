@@ -1,4 +1,4 @@
-"""A reception over a real job store, with stand-ins for Kafka and for the pipeline."""
+"""An intake with a real job store and fakes for Kafka and for the pipeline."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -10,23 +10,24 @@ from sqlalchemy import Engine
 
 from config.labels import Outcome
 from config.metrics import Metrics
-from consumer.claim import Admission
-from consumer.guards import Policy
-from consumer.intake import Reception
+from consumer.claim import Claimer
+from consumer.guards import GuardPolicy
+from consumer.heartbeat import Timing
+from consumer.intake import Intake
 from consumer.jobs import Jobs
-from consumer.models import Claim, Hold
-from consumer.slots import Rhythm, Slots
+from consumer.models import Claim, LeaseState
+from consumer.slots import Slots
 from pipeline.types import Progress
 from runtime.publisher import Outgoing
-from tests.support.exports import NOW, TERMS
+from tests.support.exports import CLAIM_POLICY, NOW
 
 SLOTS = 1
-POLICY = Policy(enabled=True, stale_after=timedelta(days=30), max_attempts=3)
+POLICY = GuardPolicy(enabled=True, stale_after=timedelta(days=30), max_attempts=3)
 
 
 @dataclass
-class Post:
-    """Takes what is published and answers as Kafka would."""
+class FakePublisher:
+    """Records what is published; `answers` are Kafka's, in order, and then success."""
 
     sent: list[Outgoing] = field(default_factory=list)
     answers: list[KafkaError | None] = field(default_factory=list)
@@ -36,29 +37,29 @@ class Post:
         return [self.answers.pop(0) if self.answers else None for _ in messages]
 
 
-class Desk:
-    """A reception over a real job store, with slots whose exports end at once."""
+class ScriptedIntake:
+    """An intake with a real job store, whose exports end immediately in their slots."""
 
-    def __init__(self, engine: Engine, policy: Policy = POLICY) -> None:
+    def __init__(self, engine: Engine, policy: GuardPolicy = POLICY) -> None:
         self.engine = engine
-        self.jobs = Jobs(engine, TERMS)
-        self.post = Post()
+        self.jobs = Jobs(engine, CLAIM_POLICY)
+        self.publisher = FakePublisher()
         self.metrics = Metrics(CollectorRegistry())
         self.closed = asyncio.Event()
         self.ran: list[Claim] = []
         self.slots = Slots(
             SLOTS,
             work=self._work,
-            beat=lambda _, __: Hold.KEPT,
+            extend_lease=lambda _, __: LeaseState.KEPT,
             on_end=lambda: None,
-            rhythm=Rhythm(heartbeat=60, lease=60, stall=60),
+            timing=Timing(heartbeat=60, lease=60, stall=60),
             metrics=self.metrics,
         )
-        admission = Admission(jobs=self.jobs, policy=policy, worker="w", metrics=self.metrics, now=lambda: NOW)
-        self.reception = Reception(
-            admission=admission,
+        claimer = Claimer(jobs=self.jobs, policy=policy, worker="w", metrics=self.metrics, now=lambda: NOW)
+        self.intake = Intake(
+            claimer=claimer,
             slots=self.slots,
-            publisher=self.post,  # type: ignore[arg-type] # stands in for Kafka
+            publisher=self.publisher,  # type: ignore[arg-type] # stands in for Kafka
             dead_letter_topic="dlq",
             metrics=self.metrics,
             closed=self.closed,

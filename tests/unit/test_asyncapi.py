@@ -15,11 +15,11 @@ from confluent_kafka import KafkaError
 from config.events import ExportFinished, ExportRequested, read_finished, read_request
 from config.labels import Verdict
 from config.settings import Settings
-from consumer.dead_letters import PREFIX, Received, bury
-from consumer.guards import Policy, Reaction, judge
+from consumer.dead_letters import PREFIX, ReceivedMessage, dead_letter
+from consumer.guards import GuardPolicy, Reaction, Refusal, enabled, exists
 from runtime.publisher import Outgoing
 from tests.support.exports import NOW
-from tests.support.intake import Post
+from tests.support.intake import FakePublisher
 
 DOCUMENT = yaml.safe_load((Path(__file__).parents[2] / "docs" / "asyncapi.yaml").read_text())
 MESSAGES, SCHEMAS = DOCUMENT["components"]["messages"], DOCUMENT["components"]["schemas"]
@@ -83,17 +83,19 @@ def test_the_topics_are_those_of_the_settings() -> None:
     assert addresses == {settings.requests_topic, settings.completions_topic, settings.dead_letter_topic}
 
 
-def buried(*answers: KafkaError) -> Outgoing:
-    """The last of what is published when a message is buried and Kafka answers so."""
-    post = Post(answers=list(answers))
-    received = Received(topic="export-requests", partition=3, offset=7, key=b"k", value=b"x" * 100_000, headers=())
-    bury(post, "dlq", received, verdict=Verdict.MALFORMED, reason="why", now=NOW)  # type: ignore[arg-type] # stands in for Kafka
-    return post.sent[-1]
+def publish_dead_letter(*answers: KafkaError) -> Outgoing:
+    """Return the last message that is published for a dead letter when Kafka gives these answers."""
+    publisher = FakePublisher(answers=list(answers))
+    received = ReceivedMessage(
+        topic="export-requests", partition=3, offset=7, key=b"k", value=b"x" * 100_000, headers=()
+    )
+    dead_letter(publisher, "dlq", received, verdict=Verdict.MALFORMED, reason="why", now=NOW)  # type: ignore[arg-type] # stands in for Kafka
+    return publisher.sent[-1]
 
 
 def test_the_headers_of_a_dead_letter_are_those_that_are_written() -> None:
     schema = SCHEMAS["DeadLetterHeaders"]
-    whole, cut = buried(), buried(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    whole, cut = publish_dead_letter(), publish_dead_letter(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
 
     for letter, names in ((whole, set(schema["required"])), (cut, set(schema["properties"]))):
         headers = {name: (value or b"").decode() for name, value in letter.headers}
@@ -106,12 +108,13 @@ def test_the_headers_of_a_dead_letter_are_those_that_are_written() -> None:
 
 
 def test_the_error_classes_of_dead_letters_are_all_named() -> None:
-    policies = [Policy(enabled=enabled, stale_after=timedelta(days=1), max_attempts=1) for enabled in (True, False)]
-    refusals = [judge(None, policy, NOW) for policy in policies]
-    buries = {
-        each.verdict for each in refusals if each and each.reaction in {Reaction.DEAD_LETTER, Reaction.LOOK_AGAIN}
+    refusals = [enabled(GuardPolicy(enabled=False, stale_after=timedelta(days=1), max_attempts=1)), exists(None)]
+    dead_lettered = {
+        each.verdict
+        for each in refusals
+        if isinstance(each, Refusal) and each.reaction in {Reaction.DEAD_LETTER, Reaction.LOOK_AGAIN}
     }
 
     named = SCHEMAS["DeadLetterHeaders"]["properties"]["waybill-error-class"]["enum"]
 
-    assert set(named) == buries | {Verdict.MALFORMED, Verdict.BUG}
+    assert set(named) == dead_lettered | {Verdict.MALFORMED, Verdict.BUG}

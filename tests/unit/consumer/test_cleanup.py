@@ -3,31 +3,20 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, delete, make_url
+from sqlalchemy import Engine, delete
 
 from config.labels import Outcome
-from config.tables import application, batch_exports
+from config.tables import batch_exports
 from consumer import outbox
-from consumer.cleanup import PUBLISHED_FOR, Upkeep, exports_of
+from consumer.cleanup import KEEP_PUBLISHED, Cleanup, exports_of
 from consumer.models import Claim
 from pipeline.storage.types import Upload
-from runtime.database import open_database
-from runtime.migrations import migrate
-from tests.support.attempts import Stage
-from tests.support.exports import LEASE, NOW, after, claimed, job_of, letters, queue, runs_of, set_status
+from tests.support.attempts import ScriptedWorker
+from tests.support.exports import LEASE, NOW, after, claimed, job_of, outbox_rows, queue, runs_of, set_status
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    opened = open_database(make_url(f"sqlite:///{tmp_path}/jobs.db"))
-    application.create_all(opened)
-    migrate(opened)
-    yield opened
-    opened.dispose()
-
-
-class Deserted(Stage):
-    """A stage that workers left in mid-upload."""
+class WorkerWithOrphans(ScriptedWorker):
+    """Has uploads that workers began and did not finish."""
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         super().__init__(engine, folder)
@@ -39,123 +28,120 @@ class Deserted(Stage):
         self.uploads.append(upload)
 
     def leave_half_of(self, claim: Claim) -> None:
-        self.leave(self.bench.spec_of(claim.job, claim.attempt).key)
+        self.leave(self.context.read_spec(claim.job, claim.attempt).key)
 
 
 @pytest.fixture
-def stage(engine: Engine, tmp_path: Path) -> Iterator[Deserted]:
-    made = Deserted(engine, tmp_path / "files")
+def worker(engine: Engine, tmp_path: Path) -> Iterator[WorkerWithOrphans]:
+    made = WorkerWithOrphans(engine, tmp_path / "files")
     yield made
     for upload in made.uploads:
         upload.abort()
 
 
-def upkeep_of(stage: Deserted, *, delete_expired: bool = False) -> Upkeep:
-    return Upkeep(bench=stage.bench, prefix="exports/", delete_expired=delete_expired)
+def cleanup_of(worker: WorkerWithOrphans, *, delete_expired: bool = False) -> Cleanup:
+    return Cleanup(
+        jobs=worker.jobs,
+        storage=worker.storage,
+        now=worker.now,
+        lease=LEASE,
+        prefix="exports/",
+        delete_expired=delete_expired,
+    )
 
 
-def long_after(stage: Deserted) -> None:
-    """Let the clocks of leases and of files say that all of it was long ago."""
-    stage.time = NOW + timedelta(days=3650)
+def long_after(worker: WorkerWithOrphans) -> None:
+    """Set the time so late that all leases and uploads are old."""
+    worker.time = NOW + timedelta(days=3650)
 
 
 @pytest.mark.parametrize("ending", ["completed", "cancelled", "queued again", "deleted"])
-def test_what_a_dead_worker_left_is_aborted_whatever_became_of_its_export(stage: Deserted, ending: str) -> None:
-    queue(stage.engine)
-    stage.leave_half_of(claimed(stage.jobs))
-    stage.time = NOW + LEASE
+def test_uploads_of_a_dead_worker_are_aborted_in_every_state_of_the_export(
+    worker: WorkerWithOrphans, ending: str
+) -> None:
+    queue(worker.engine)
+    worker.leave_half_of(claimed(worker.jobs))
+    worker.time = NOW + LEASE
     match ending:
         case "completed":
-            stage.jobs.reject(claimed(stage.jobs, stage.time), "no", stage.time)
-            set_status(stage.engine, "COMPLETED")
+            worker.jobs.reject(claimed(worker.jobs, worker.time), "no", worker.time)
+            set_status(worker.engine, "COMPLETED")
         case "cancelled":
-            stage.jobs.cancel(job_of(stage.jobs), stage.time)
+            worker.jobs.cancel(job_of(worker.jobs), worker.time)
         case "deleted":
-            with stage.engine.begin() as connection:
+            with worker.engine.begin() as connection:
                 connection.execute(delete(batch_exports))
-    assert len(stage.files()) == 1
-    long_after(stage)
+    assert len(worker.files()) == 1
+    long_after(worker)
 
-    upkeep_of(stage).abort_abandoned()
+    cleanup_of(worker).abort_orphans()
 
-    assert stage.files() == []
+    assert worker.files() == []
 
 
-def test_uploads_of_the_living_and_of_the_unknown_stay(stage: Deserted) -> None:
-    queue(stage.engine, "alive")
-    long_after(stage)
-    alive = claimed(stage.jobs, stage.time, export_id="alive")
-    stage.leave_half_of(alive)
+def test_uploads_of_live_workers_and_of_unknown_exports_stay(worker: WorkerWithOrphans) -> None:
+    queue(worker.engine, "alive")
+    long_after(worker)
+    alive = claimed(worker.jobs, worker.time, export_id="alive")
+    worker.leave_half_of(alive)
     for name in ("17-lf-traces-export-project-1-unknown.csv", "17-lf-traces-export-other-alive.csv", "notes.csv"):
-        stage.leave(f"exports/{name}")
+        worker.leave(f"exports/{name}")
 
-    upkeep_of(stage).abort_abandoned()
-    assert len(stage.files()) == 4
+    cleanup_of(worker).abort_orphans()
+    assert len(worker.files()) == 4
 
-    stage.time += LEASE
-    upkeep_of(stage).abort_abandoned()
-    assert len(stage.files()) == 3
-    assert not [name for name in stage.files() if "project-1-alive" in name]
-
-
-def test_an_upload_that_began_within_a_lease_stays(stage: Deserted) -> None:
-    queue(stage.engine)
-    stage.leave_half_of(claimed(stage.jobs))
-    stage.time = NOW - timedelta(days=3650)
-    upkeep_of(stage).abort_abandoned()
-    assert len(stage.files()) == 1
+    worker.time += LEASE
+    cleanup_of(worker).abort_orphans()
+    assert len(worker.files()) == 3
+    assert not [name for name in worker.files() if "project-1-alive" in name]
 
 
-def test_a_key_names_the_exports_that_it_may_be_of() -> None:
+def test_an_upload_that_began_within_the_last_lease_stays(worker: WorkerWithOrphans) -> None:
+    queue(worker.engine)
+    worker.leave_half_of(claimed(worker.jobs))
+    worker.time = NOW - timedelta(days=3650)
+    cleanup_of(worker).abort_orphans()
+    assert len(worker.files()) == 1
+
+
+def test_a_key_is_split_into_the_exports_that_it_may_belong_to() -> None:
     assert exports_of("a/b/17-lf-traces-export-p%2F1-x-y.csv.gz") == {"x-y": "p/1", "y": "p/1-x"}
     assert exports_of("17-lf-audit_logs-export-p-e.parquet.manifest.json") == {"e": "p"}
     assert exports_of("17-lf-traces-export-p-e.exe") == exports_of("notes.csv") == exports_of("") == {}
 
 
-def completed_keys(stage: Deserted) -> list[str | None]:
-    return [run["object_key"] for run in runs_of(stage.engine)]
+def completed_keys(worker: WorkerWithOrphans) -> list[str | None]:
+    return [run["object_key"] for run in runs_of(worker.engine)]
 
 
-def test_files_of_expired_exports_are_deleted_once_if_that_is_wanted(stage: Deserted) -> None:
-    queue(stage.engine)
-    claim = claimed(stage.jobs)
-    key = stage.bench.spec_of(claim.job, 1).key
-    assert stage.run(claim) is Outcome.COMPLETED
-    stage.time = NOW + timedelta(hours=24) - timedelta(seconds=1)
-    upkeep_of(stage, delete_expired=True).delete_files()
-    stage.time = NOW + timedelta(hours=24)
-    upkeep_of(stage).delete_files()
-    assert (len(stage.files()), completed_keys(stage)) == (2, [key])
+def test_files_of_expired_exports_are_deleted_if_the_setting_is_on(worker: WorkerWithOrphans) -> None:
+    queue(worker.engine)
+    claim = claimed(worker.jobs)
+    key = worker.context.read_spec(claim.job, 1).key
+    assert worker.run(claim) is Outcome.COMPLETED
+    worker.time = NOW + timedelta(hours=24) - timedelta(seconds=1)
+    cleanup_of(worker, delete_expired=True).delete_files()
+    worker.time = NOW + timedelta(hours=24)
+    cleanup_of(worker).delete_files()
+    assert (len(worker.files()), completed_keys(worker)) == (2, [key])
 
-    upkeep_of(stage, delete_expired=True).delete_files()
+    cleanup_of(worker, delete_expired=True).delete_files()
 
-    assert (stage.files(), completed_keys(stage)) == ([], [None])
+    assert (worker.files(), completed_keys(worker)) == ([], [None])
 
 
-def test_events_published_long_ago_are_deleted_and_those_that_wait_are_not(
-    stage: Deserted, monkeypatch: pytest.MonkeyPatch
+def test_old_published_events_are_deleted_and_waiting_ones_are_not(
+    worker: WorkerWithOrphans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "PRUNED_AT_ONCE", 2)
+    monkeypatch.setattr(outbox, "PRUNE_BATCH", 2)
     for name in "abcdef":
-        queue(stage.engine, name)
-        stage.jobs.reject(claimed(stage.jobs, export_id=name), "no", NOW)
-    ids = [letter["id"] for letter in letters(stage.engine)]
-    outbox.mark_published(stage.engine, ids[:4], NOW)
-    outbox.mark_published(stage.engine, ids[4:5], after(1))
+        queue(worker.engine, name)
+        worker.jobs.reject(claimed(worker.jobs, export_id=name), "no", NOW)
+    ids = [letter["id"] for letter in outbox_rows(worker.engine)]
+    outbox.mark_published(worker.engine, ids[:4], NOW)
+    outbox.mark_published(worker.engine, ids[4:5], after(1))
 
-    stage.time = after(0.5) + PUBLISHED_FOR
-    upkeep_of(stage).prune()
+    worker.time = after(0.5) + KEEP_PUBLISHED
+    cleanup_of(worker).prune()
 
-    assert [letter["key"] for letter in letters(stage.engine)] == ["e", "f"]
-
-
-def test_an_outbox_is_full_when_so_many_events_wait(stage: Deserted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "FULL", 2)
-    full = []
-    for name in "ab":
-        full.append(outbox.is_full(stage.engine))
-        queue(stage.engine, name)
-        stage.jobs.reject(claimed(stage.jobs, export_id=name), "no", NOW)
-    assert [*full, outbox.is_full(stage.engine)] == [False, False, True]
-    outbox.mark_published(stage.engine, [letters(stage.engine)[0]["id"]], NOW)
-    assert not outbox.is_full(stage.engine)
+    assert [letter["key"] for letter in outbox_rows(worker.engine)] == ["e", "f"]

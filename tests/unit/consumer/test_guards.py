@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from config.labels import Outcome, Verdict
-from consumer.guards import GUARDS, INTERNAL_TEXT, STALE_TEXT, Policy, Reaction, judge
+from consumer.guards import GUARDS, INTERNAL_TEXT, STALE_TEXT, GuardPolicy, Reaction, Refusal, enabled, exists, judge
 from consumer.models import Job, Run
 from tests.support.exports import NOW, QUERY, after
 
-POLICY = Policy(enabled=True, stale_after=timedelta(days=30), max_attempts=3)
+POLICY = GuardPolicy(enabled=True, stale_after=timedelta(days=30), max_attempts=3)
 
 
 def a_run(**changes: Any) -> Run:
@@ -63,7 +63,6 @@ def failed(attempt: int, failures: int, seconds: float = 0) -> Run:
 @pytest.mark.parametrize(
     ("job", "verdict", "reaction"),
     [
-        (None, Verdict.MISSING, Reaction.LOOK_AGAIN),
         (a_job("CANCELLED"), Verdict.CANCELLED, Reaction.SKIP),
         (a_job("COMPLETED"), Verdict.FINISHED, Reaction.WARN),
         (a_job("FAILED"), Verdict.FINISHED, Reaction.WARN),
@@ -73,7 +72,7 @@ def failed(attempt: int, failures: int, seconds: float = 0) -> Run:
         (a_job("QUEUED", failed(1, 0, 5)), Verdict.WAITING, Reaction.SKIP),
     ],
 )
-def test_each_guard_says_why_not(job: Job | None, verdict: Verdict, reaction: Reaction) -> None:
+def test_each_guard_refuses_with_its_verdict_and_reaction(job: Job, verdict: Verdict, reaction: Reaction) -> None:
     refusal = judge(job, POLICY, NOW)
 
     assert refusal is not None
@@ -91,15 +90,27 @@ def test_each_guard_says_why_not(job: Job | None, verdict: Verdict, reaction: Re
         a_job("QUEUED", a_run(outcome=Outcome.RELEASED, failures=2, finished_at=NOW, next_attempt_at=NOW)),
     ],
 )
-def test_what_nothing_speaks_against_may_start(job: Job) -> None:
+def test_an_export_that_no_guard_refuses_may_start(job: Job) -> None:
     assert judge(job, POLICY, NOW) is None
 
 
-def test_a_disabled_consumer_refuses_before_it_looks() -> None:
-    refusal = judge(None, replace(POLICY, enabled=False), NOW)
+def test_a_disabled_consumer_refuses_every_export() -> None:
+    assert enabled(POLICY) is None
+
+    refusal = enabled(replace(POLICY, enabled=False))
 
     assert refusal is not None
     assert (refusal.verdict, refusal.reaction) == (Verdict.DISABLED, Reaction.DEAD_LETTER)
+
+
+def test_an_export_without_a_row_is_refused() -> None:
+    job = a_job()
+    assert exists(job) is job
+
+    refusal = exists(None)
+
+    assert isinstance(refusal, Refusal)
+    assert (refusal.verdict, refusal.reaction) == (Verdict.MISSING, Reaction.LOOK_AGAIN)
 
 
 def test_a_cancelled_export_stays_cancelled_however_old_it_is() -> None:
@@ -116,7 +127,7 @@ def test_an_old_export_that_runs_is_left_to_run() -> None:
     assert refusal.verdict is Verdict.RUNNING
 
 
-def test_the_words_for_the_user_say_what_to_do() -> None:
+def test_the_text_for_the_user_says_what_to_do() -> None:
     stale = judge(a_job(created_at=NOW - timedelta(days=31)), POLICY, NOW)
     exhausted = judge(a_job("PROCESSING", a_run(failures=2, lease_until=NOW)), POLICY, NOW)
 
@@ -128,7 +139,7 @@ def test_the_words_for_the_user_say_what_to_do() -> None:
 
 
 def test_the_guards_are_asked_in_the_published_order() -> None:
-    assert [guard.__name__ for guard in GUARDS] == [
+    assert [guard.__name__ for guard in (enabled, exists, *GUARDS)] == [
         "enabled",
         "exists",
         "not_cancelled",

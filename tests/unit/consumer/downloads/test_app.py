@@ -11,35 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, make_url, update
+from sqlalchemy import Engine, delete, update
 
 from config.errors import Unavailable
 from config.labels import NoFile
-from config.tables import application, batch_exports
+from config.tables import batch_exports
 from consumer.downloads import app as downloads
 from consumer.downloads.pages import PAGES
 from pipeline.storage.local import FolderStorage
-from runtime.database import open_database
-from runtime.migrations import migrate
 from runtime.threads import in_thread
-from tests.support.downloads import DATA, KEY, Answer, Door, path
+from tests.support.downloads import DATA, KEY, Answer, DownloadServer, path
 from tests.support.exports import after, queue, set_status
 
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    opened = open_database(make_url(f"sqlite:///{tmp_path}/jobs.db"))
-    application.create_all(opened)
-    migrate(opened)
-    yield opened
-    opened.dispose()
-
-
-@pytest.fixture
-def door(engine: Engine, tmp_path: Path) -> Iterator[Door]:
-    with Door(engine, FolderStorage(tmp_path / "files")).open() as opened:
+def server(engine: Engine, tmp_path: Path) -> Iterator[DownloadServer]:
+    with DownloadServer(engine, FolderStorage(tmp_path / "files")).open() as opened:
         yield opened
 
 
@@ -57,8 +46,8 @@ def assert_guarded(answer: Answer) -> None:
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
 
 
-def test_a_file_in_a_folder_is_served_whole(door: Door) -> None:
-    answer = door.ask(door.complete())
+def test_a_local_file_is_served_completely(server: DownloadServer) -> None:
+    answer = server.ask(server.complete())
 
     assert (answer.status, hashlib.sha256(answer.body).hexdigest()) == (200, SHA256)
     assert answer.headers["Content-Length"] == str(len(DATA))
@@ -69,11 +58,11 @@ def test_a_file_in_a_folder_is_served_whole(door: Door) -> None:
     assert_guarded(answer)
 
 
-def test_head_says_the_same_and_takes_nothing_away(door: Door) -> None:
-    link = door.complete()
-    answers = [door.ask(link, "HEAD") for _ in range(3)]
+def test_head_returns_the_same_headers_and_consumes_nothing(server: DownloadServer) -> None:
+    link = server.complete()
+    answers = [server.ask(link, "HEAD") for _ in range(3)]
 
-    whole = door.ask(link)
+    whole = server.ask(link)
 
     assert whole.body == DATA
     for answer in answers:
@@ -88,8 +77,8 @@ def test_head_says_the_same_and_takes_nothing_away(door: Door) -> None:
     ("asked", "part"),
     [("bytes=0-9", slice(0, 10)), ("bytes=2559990-", slice(2_559_990, None)), ("bytes=-5", slice(-5, None))],
 )
-def test_a_part_is_served_to_who_has_the_rest(door: Door, asked: str, part: slice) -> None:
-    answer = door.ask(door.complete(), Range=asked)
+def test_a_range_is_served(server: DownloadServer, asked: str, part: slice) -> None:
+    answer = server.ask(server.complete(), Range=asked)
 
     start, stop, _ = part.indices(len(DATA))
     assert (answer.status, answer.body) == (206, DATA[part])
@@ -97,108 +86,110 @@ def test_a_part_is_served_to_who_has_the_rest(door: Door, asked: str, part: slic
     assert answer.headers["Content-Length"] == str(stop - start)
 
 
-def test_a_download_is_resumed_after_it_broke_off(door: Door) -> None:
-    link = door.complete()
-    first = door.ask(link, Range="bytes=0-999999")
+def test_an_interrupted_download_is_resumed(server: DownloadServer) -> None:
+    link = server.complete()
+    first = server.ask(link, Range="bytes=0-999999")
 
-    rest = door.ask(link, Range="bytes=1000000-", If_Range=first.headers["ETag"])
+    rest = server.ask(link, Range="bytes=1000000-", If_Range=first.headers["ETag"])
 
     assert (rest.status, first.body + rest.body) == (206, DATA)
 
 
 @pytest.mark.parametrize("validator", ['"another"', f'W/"{SHA256}"', "Sat, 21 Nov 2026 12:00:00 GMT"])
-def test_the_rest_of_another_file_is_not_served(door: Door, validator: str) -> None:
-    answer = door.ask(door.complete(), Range="bytes=1000000-", If_Range=validator)
+def test_a_range_is_ignored_when_if_range_names_another_file(server: DownloadServer, validator: str) -> None:
+    answer = server.ask(server.complete(), Range="bytes=1000000-", If_Range=validator)
 
     assert (answer.status, answer.body) == (200, DATA)
 
 
-def test_a_part_beyond_the_end_is_refused_with_the_size(door: Door) -> None:
-    answer = door.ask(door.complete(), Range=f"bytes={len(DATA)}-")
+def test_a_range_beyond_the_end_is_refused_with_the_size(server: DownloadServer) -> None:
+    answer = server.ask(server.complete(), Range=f"bytes={len(DATA)}-")
 
     assert (answer.status, answer.headers["Content-Range"]) == (416, f"bytes */{len(DATA)}")
     assert answer.body == b""
 
 
-def test_several_ranges_are_answered_with_the_whole(door: Door) -> None:
-    answer = door.ask(door.complete(), Range="bytes=0-1,5-6")
+def test_several_ranges_are_answered_with_the_whole_file(server: DownloadServer) -> None:
+    answer = server.ask(server.complete(), Range="bytes=0-1,5-6")
 
     assert (answer.status, answer.body) == (200, DATA)
 
 
-def test_an_empty_file_is_served(door: Door) -> None:
-    answer = door.ask(door.complete(b""))
+def test_an_empty_file_is_served(server: DownloadServer) -> None:
+    answer = server.ask(server.complete(b""))
 
     assert (answer.status, answer.body, answer.headers["Content-Length"]) == (200, b"", "0")
 
 
-def test_a_file_with_an_odd_name_is_found(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_with_special_characters_in_its_name_is_found(
+    server: DownloadServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     odd = "exports/1-lf-traces-export-a%2Fb-ü %.csv"
     monkeypatch.setattr("tests.support.downloads.KEY", odd)
 
-    answer = door.ask(door.complete())
+    answer = server.ask(server.complete())
 
     assert (answer.status, answer.body) == (200, DATA)
     assert "filename*=UTF-8''1-lf-traces-export-a%252Fb-%C3%BC%20%25.csv" in answer.headers["Content-Disposition"]
 
 
-def expire(door: Door) -> None:
-    door.complete()
-    door.time = after(3600)
+def expire(server: DownloadServer) -> None:
+    server.complete()
+    server.time = after(3600)
 
 
-def cancel(door: Door) -> None:
-    door.complete()
-    set_status(door.engine, "CANCELLED")
+def cancel(server: DownloadServer) -> None:
+    server.complete()
+    set_status(server.engine, "CANCELLED")
 
 
-def fail(door: Door) -> None:
-    queue(door.engine, status="FAILED", log="Column <b>latncy</b> is not known")
+def fail(server: DownloadServer) -> None:
+    queue(server.engine, status="FAILED", log="Column <b>latncy</b> is not known")
 
 
-def delete_the_file(door: Door) -> None:
-    door.complete()
-    door.storage.delete(KEY, 1)
+def delete_the_file(server: DownloadServer) -> None:
+    server.complete()
+    server.storage.delete(KEY, 1)
 
 
-def cut_the_file(door: Door) -> None:
-    door.complete()
-    door.put(DATA[:-1])
+def cut_the_file(server: DownloadServer) -> None:
+    server.complete()
+    server.put(DATA[:-1])
 
 
-def delete_the_row(door: Door) -> None:
-    door.complete()
-    with door.engine.begin() as connection:
+def delete_the_row(server: DownloadServer) -> None:
+    server.complete()
+    with server.engine.begin() as connection:
         connection.execute(delete(batch_exports))
 
 
-def queue_only(door: Door) -> None:
-    queue(door.engine)
+def queue_only(server: DownloadServer) -> None:
+    queue(server.engine)
 
 
-def process(door: Door) -> None:
-    queue(door.engine, status="PROCESSING")
+def process(server: DownloadServer) -> None:
+    queue(server.engine, status="PROCESSING")
 
 
-def forget_the_end(door: Door) -> None:
-    door.complete()
-    with door.engine.begin() as connection:
+def forget_the_end(server: DownloadServer) -> None:
+    server.complete()
+    with server.engine.begin() as connection:
         connection.execute(update(batch_exports).values(expires_at=None))
 
 
-def finish_by_another_worker(door: Door) -> None:
-    queue(door.engine, status="COMPLETED", expires_at=after(60), url="https://elsewhere")
+def finish_by_another_worker(server: DownloadServer) -> None:
+    queue(server.engine, status="COMPLETED", expires_at=after(60), url="https://elsewhere")
 
 
-def break_the_query(door: Door) -> None:
-    door.complete()
-    with door.engine.begin() as connection:
+def break_the_query(server: DownloadServer) -> None:
+    server.complete()
+    with server.engine.begin() as connection:
         connection.execute(update(batch_exports).values(query={"tableName": None}))
 
 
-def move_to_another_project(door: Door) -> None:
-    door.complete()
-    with door.engine.begin() as connection:
+def move_to_another_project(server: DownloadServer) -> None:
+    server.complete()
+    with server.engine.begin() as connection:
         connection.execute(update(batch_exports).values(project_id="project-2"))
 
 
@@ -219,23 +210,23 @@ def move_to_another_project(door: Door) -> None:
         (process, 404, NoFile.NOT_READY),
     ],
 )
-def test_a_page_says_why_there_is_no_file(door: Door, arrange: Any, status: int, why: NoFile) -> None:
-    arrange(door)
+def test_a_page_says_why_there_is_no_file(server: DownloadServer, arrange: Any, status: int, why: NoFile) -> None:
+    arrange(server)
 
-    answer = door.ask(path())
+    answer = server.ask(path())
 
     assert (answer.status, title(answer)) == (status, PAGES[why].title)
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert_guarded(answer)
-    assert door.counted() == {why: 1}
+    assert server.counted() == {why: 1}
     assert not any(word in answer.body.decode() for word in ("project-", "export-1", KEY))
-    assert door.ask(path(), "HEAD").status == status
+    assert server.ask(path(), "HEAD").status == status
 
 
-def test_the_reason_of_a_failure_is_shown_and_escaped(door: Door) -> None:
-    fail(door)
+def test_the_reason_of_a_failure_is_shown_and_escaped(server: DownloadServer) -> None:
+    fail(server)
 
-    body = door.ask(path()).body.decode()
+    body = server.ask(path()).body.decode()
 
     assert "Column &lt;b&gt;latncy&lt;/b&gt; is not known" in body
 
@@ -254,104 +245,106 @@ def test_the_reason_of_a_failure_is_shown_and_escaped(door: Door) -> None:
         "/d/<script>".replace("<", "%3C"),
     ],
 )
-def test_a_link_that_is_not_ours_gets_no_more_than_that(door: Door, link: str) -> None:
-    door.complete()
+def test_an_invalid_link_reveals_nothing(server: DownloadServer, link: str) -> None:
+    server.complete()
 
-    answer = door.ask(link)
+    answer = server.ask(link)
 
     assert (answer.status, title(answer)) == (404, "This link is not valid")
     assert "script" not in answer.body.decode()
     assert_guarded(answer)
 
 
-def test_a_page_needs_nothing_that_its_policy_forbids(door: Door) -> None:
+def test_a_page_uses_nothing_that_its_content_security_policy_forbids(server: DownloadServer) -> None:
     class Tags(HTMLParser):
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
             seen.append(tag)
             assert not {name for name, _ in attrs} & {"src", "href", "style", "onload", "action"}
 
     seen: list[str] = []
-    Tags().feed(door.ask("/d/x").body.decode())
+    Tags().feed(server.ask("/d/x").body.decode())
 
     assert set(seen) == {"html", "head", "meta", "title", "style", "body", "main", "h1", "p"}
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-def test_a_link_can_only_be_looked_at(door: Door, method: str) -> None:
-    assert door.ask(door.complete(), method).status == 405
+def test_a_link_allows_only_get_and_head(server: DownloadServer, method: str) -> None:
+    assert server.ask(server.complete(), method).status == 405
 
 
-def test_too_many_requests_have_to_wait(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    link = door.complete()
+def test_too_many_requests_are_refused_for_a_while(server: DownloadServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = server.complete()
     monkeypatch.setattr("consumer.downloads.app.time.monotonic", lambda: 1000.0)
 
-    answers = [door.ask(link, "HEAD").status for _ in range(downloads.EACH.burst)]
-    refused = door.ask(link)
+    answers = [server.ask(link, "HEAD").status for _ in range(downloads.EACH.burst)]
+    refused = server.ask(link)
 
     assert set(answers) == {200}
     assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
     assert title(refused) == "Too many requests"
     # A claim to be somebody else does not help.
-    assert door.ask(link, X_Forwarded_For="1.2.3.4").status == 429
+    assert server.ask(link, X_Forwarded_For="1.2.3.4").status == 429
 
 
-def test_behind_a_proxy_that_is_trusted_each_client_is_counted(
+def test_behind_a_trusted_proxy_each_client_is_limited(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumer.downloads.app.time.monotonic", lambda: 1000.0)
-    with Door(engine, FolderStorage(tmp_path), trusted_proxies=1).open() as door:
-        link = door.complete()
+    with DownloadServer(engine, FolderStorage(tmp_path), trusted_proxies=1).open() as server:
+        link = server.complete()
         for _ in range(downloads.EACH.burst):
-            door.ask(link, "HEAD", X_Forwarded_For="1.2.3.4")
+            server.ask(link, "HEAD", X_Forwarded_For="1.2.3.4")
 
-        assert door.ask(link, "HEAD", X_Forwarded_For="6.6.6.6, 1.2.3.4").status == 429
-        assert door.ask(link, "HEAD", X_Forwarded_For="1.2.3.4, 5.6.7.8").status == 200
+        assert server.ask(link, "HEAD", X_Forwarded_For="6.6.6.6, 1.2.3.4").status == 429
+        assert server.ask(link, "HEAD", X_Forwarded_For="1.2.3.4, 5.6.7.8").status == 200
 
 
-def test_a_store_or_database_that_does_not_answer_is_for_later(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_store_or_database_is_answered_with_503(
+    server: DownloadServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def away(*_: object) -> None:
         raise Unavailable("the database failed")
 
-    link = door.complete()
-    for owner, name in ((door.jobs, "find"), (door.storage, "size")):
+    link = server.complete()
+    for owner, name in ((server.jobs, "find"), (server.storage, "size")):
         with monkeypatch.context() as broken:
             broken.setattr(owner, name, away)
-            answer = door.ask(link)
+            answer = server.ask(link)
         assert (answer.status, answer.headers["Retry-After"]) == (503, "30")
         assert "database" not in answer.body.decode()
 
-    assert door.ask(link).status == 200
+    assert server.ask(link).status == 200
 
 
-def test_a_database_that_hangs_holds_up_neither_the_loop_nor_ever_more_requests(
-    door: Door, monkeypatch: pytest.MonkeyPatch
+def test_a_hanging_database_blocks_neither_the_event_loop_nor_more_and_more_requests(
+    server: DownloadServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link, hang, waiting = door.complete(), threading.Event(), threading.Semaphore(0)
+    link, hang, waiting = server.complete(), threading.Event(), threading.Semaphore(0)
     monkeypatch.setattr(downloads, "LOOKUP_SECONDS", 0.2)
 
     def hangs(*_: object) -> None:
         waiting.release()
         hang.wait(30)
 
-    monkeypatch.setattr(door.jobs, "find", hangs)
-    stuck = [threading.Thread(target=door.ask, args=(link,)) for _ in range(downloads.LOOKUPS_AT_ONCE)]
+    monkeypatch.setattr(server.jobs, "find", hangs)
+    stuck = [threading.Thread(target=server.ask, args=(link,)) for _ in range(downloads.LOOKUPS_AT_ONCE)]
     for each in stuck:
         each.start()
     for _ in stuck:
         assert waiting.acquire(timeout=20)
     try:
-        assert door.ask(link).status == 503
-        assert door.ask("/livez").status == 200
+        assert server.ask(link).status == 503
+        assert server.ask("/livez").status == 200
     finally:
         hang.set()
         for each in stuck:
             each.join(20)
 
 
-def test_a_file_that_is_cut_while_it_is_served_breaks_the_connection_off(
-    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_connection_is_closed_when_the_file_is_truncated_while_it_is_served(
+    server: DownloadServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link = door.complete()
+    link = server.complete()
     file = tmp_path / "files" / KEY
     opened = downloads._open
 
@@ -364,14 +357,18 @@ def test_a_file_that_is_cut_while_it_is_served_breaks_the_connection_off(
     monkeypatch.setattr(downloads, "_open", open_and_cut)
 
     with pytest.raises((http.client.HTTPException, ConnectionError)):
-        door.ask(link)
+        server.ask(link)
 
 
-def test_a_download_that_goes_on_does_not_keep_the_daemon_from_ending(
+def test_a_running_download_does_not_block_the_shutdown(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runtime.http.CLOSE_SECONDS", 0.2)
-    door, asked, reading = Door(engine, FolderStorage(tmp_path / "files")), threading.Event(), threading.Event()
+    server, asked, reading = (
+        DownloadServer(engine, FolderStorage(tmp_path / "files")),
+        threading.Event(),
+        threading.Event(),
+    )
 
     async def slow(_: object, response: Any, *__: object) -> Any:
         asked.set()
@@ -380,12 +377,12 @@ def test_a_download_that_goes_on_does_not_keep_the_daemon_from_ending(
 
     def download() -> None:
         with contextlib.suppress(http.client.HTTPException, ConnectionError):
-            door.ask(path())
+            server.ask(path())
 
     monkeypatch.setattr(downloads, "_send", slow)
-    with door.open():
+    with server.open():
         thread = threading.Thread(target=download, daemon=True)
-        door.complete()
+        server.complete()
         thread.start()
         assert asked.wait(20)
     # Left with the answer still under way: `open` has waited for the daemon's end.
@@ -393,30 +390,32 @@ def test_a_download_that_goes_on_does_not_keep_the_daemon_from_ending(
     thread.join(20)
 
 
-def test_no_token_is_logged(door: Door, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_token_is_logged(
+    server: DownloadServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.DEBUG)
-    link = door.complete()
-    door.ask(link)
-    door.ask(link[:-1])
-    door.ask(link, "POST")
-    set_status(door.engine, "CANCELLED")
-    door.ask(link)
+    link = server.complete()
+    server.ask(link)
+    server.ask(link[:-1])
+    server.ask(link, "POST")
+    set_status(server.engine, "CANCELLED")
+    server.ask(link)
 
     def bug(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(door.jobs, "find", bug)
-    assert door.ask(link).status == 500
+    monkeypatch.setattr(server.jobs, "find", bug)
+    assert server.ask(link).status == 500
 
     told = "".join(f"{record.__dict__}{record.getMessage()}{record.exc_text}" for record in caplog.records)
     assert "a link led to the file" in told
     assert link[3:20] not in told
 
 
-def test_the_link_lives_until_the_row_expires_and_not_a_moment_longer(door: Door) -> None:
-    link = door.complete()
+def test_the_link_works_until_the_row_expires(server: DownloadServer) -> None:
+    link = server.complete()
 
-    door.time = after(3600) - timedelta(milliseconds=1)
-    assert door.ask(link).status == 200
-    door.time = after(3600)
-    assert door.ask(link).status == 410
+    server.time = after(3600) - timedelta(milliseconds=1)
+    assert server.ask(link).status == 200
+    server.time = after(3600)
+    assert server.ask(link).status == 410

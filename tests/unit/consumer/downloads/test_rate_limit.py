@@ -9,7 +9,7 @@ def limit(*, each: Rate = WIDE, overall: Rate = WIDE, clients: int = 100) -> Lim
     return Limit(each=each, overall=overall, clients=clients)
 
 
-def test_a_client_may_ask_at_once_for_its_burst_and_then_at_its_rate() -> None:
+def test_a_client_may_send_a_burst_and_then_requests_at_its_rate() -> None:
     one = limit(each=Rate(per_second=2, burst=3))
 
     assert [one.take("a", 100.0) for _ in range(4)] == [0, 0, 0, 0.5]
@@ -19,27 +19,27 @@ def test_a_client_may_ask_at_once_for_its_burst_and_then_at_its_rate() -> None:
     assert [one.take("a", 200.0) for _ in range(4)] == [0, 0, 0, 0.5]
 
 
-def test_clients_do_not_use_up_each_others_share() -> None:
+def test_clients_have_separate_limits() -> None:
     one = limit(each=Rate(per_second=1, burst=1))
 
     assert (one.take("a", 0), one.take("b", 0)) == (0, 0)
     assert (one.take("a", 0) > 0, one.take("b", 0) > 0) == (True, True)
 
 
-def test_all_together_have_a_limit_too() -> None:
+def test_all_clients_together_have_a_limit() -> None:
     one = limit(overall=Rate(per_second=1, burst=2))
 
     assert [one.take(client, 0) for client in "abc"] == [0, 0, 1]
 
 
-def test_a_client_that_is_refused_takes_nothing_from_the_others() -> None:
+def test_a_refused_request_does_not_count_for_the_others() -> None:
     one = limit(each=Rate(per_second=1, burst=1), overall=Rate(per_second=1, burst=2))
 
     assert [one.take("a", 0) > 0 for _ in range(50)] == [False] + [True] * 49
     assert one.take("b", 0) == 0
 
 
-def test_it_remembers_so_many_clients_and_no_more() -> None:
+def test_it_remembers_a_limited_number_of_clients() -> None:
     one = limit(each=Rate(per_second=1, burst=1), clients=3)
 
     assert [one.take(f"client-{number}", 0) for number in range(1000)] == [0] * 1000
@@ -62,7 +62,7 @@ def test_it_remembers_so_many_clients_and_no_more() -> None:
         (None, None, 0, ""),
     ],
 )
-def test_a_client_is_its_address_and_claims_are_not_believed(
+def test_a_client_is_identified_by_its_address_and_not_by_untrusted_headers(
     peer: str | None, forwarded: str | None, proxies: int, client: str
 ) -> None:
     assert client_of(peer, forwarded, proxies) == client
