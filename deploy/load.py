@@ -1,7 +1,7 @@
-"""Fills the stack of docker-compose.yml with sample data, once, and asks for one mixed export after another.
+"""Fills the stack of docker-compose.yml with sample data, once, and then requests exports of all kinds.
 
-LOAD_TRACES says how many traces to make, LOAD_EXPORTS how many exports to ask for (0: for ever), LOAD_SECONDS how long
-to pause between two.
+LOAD_TRACES is the number of traces to create, LOAD_EXPORTS the number of exports to request (0: no end), and
+LOAD_SECONDS the pause between two requests.
 """
 
 import os
@@ -24,37 +24,37 @@ from runtime.publisher import Outgoing
 
 NEEDS = ("DATABASE_URL", "CLICKHOUSE_URL", "KAFKA_BOOTSTRAP_SERVERS")
 COMPRESSIONS = ("none", "gzip", "zstd")
-REFUSED = {"type": "string", "column": "colour", "operator": "=", "value": "red"}
+UNKNOWN_COLUMN = {"type": "string", "column": "colour", "operator": "=", "value": "red"}
 ONE_IN = 10
-"""How many exports there are to each that is refused, and to each that is cancelled at once."""
+"""One export in this many is rejected, and one in this many is cancelled immediately."""
 
 
-def addressees(engine: Engine) -> list[str]:
-    """List the users who can be mailed."""
+def users_with_email(engine: Engine) -> list[str]:
+    """List the ids of users with an email address."""
     with engine.connect() as connection:
         return list(connection.scalars(select(users.c.id).where(users.c.email.is_not(None)).order_by(users.c.id)))
 
 
 def requests(seed: int) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield stored queries with their formats, of every table, format and compression, for ever."""
+    """Yield stored queries with their formats, of every table, format and compression, without end."""
     chance = random.Random(seed)  # noqa: S311 (a mix, not a secret)
     while True:
         query: dict[str, Any] = {"tableName": chance.choice(list(TABLES)), "filter": [], "orderBy": None}
         query["compression"] = chance.choice(COMPRESSIONS)
         if chance.randrange(ONE_IN) == 0:
-            query["filter"] = [REFUSED]
+            query["filter"] = [UNKNOWN_COLUMN]
         yield query, chance.choice(list(FORMATS))
 
 
 def main() -> None:
-    """Fill the tables if they are empty, then ask until told to stop."""
+    """Fill the tables if they are empty, then request exports."""
     settings = load(needs=NEEDS)
     traces, count, pause = (int(os.environ.get(f"LOAD_{name}", "0")) for name in ("TRACES", "EXPORTS", "SECONDS"))
     jobs = build.jobs(settings)
-    if not addressees(jobs.engine):
+    if not users_with_email(jobs.engine):
         with build.clickhouse_client(settings) as client:
             fill(client, jobs.engine, rows=traces)
-    people, publisher = addressees(jobs.engine), build.publisher(settings)
+    people, publisher = users_with_email(jobs.engine), build.publisher(settings)
     for number, (query, format_) in enumerate(requests(seed=1), 1):
         name = f"{query['tableName']} as {format_}, {query['compression']}"
         project, person = PROJECTS[number % len(PROJECTS)], people[number % len(people)]
