@@ -1,1 +1,1 @@
-"""Starts: the waybill command, the only place where things are built and joined."""
+"""The `waybill` command, and the only place where objects are built and wired."""

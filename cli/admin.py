@@ -26,11 +26,11 @@ def migrate(
         bool,
         typer.Option(
             "--with-application-schema",
-            help="Also create the application's own tables, in the database and in ClickHouse (development only).",
+            help="Also create Langfuse's tables, in the database and in ClickHouse (for development only).",
         ),
     ] = False,
 ) -> None:
-    """Create or upgrade Waybill's own tables; the application's are never touched."""
+    """Create or upgrade Waybill's own tables; Langfuse's tables are never changed."""
     settings = load(needs=["DATABASE_URL"])
     engine = build.engine(settings)
     if with_application_schema:
@@ -38,13 +38,13 @@ def migrate(
 
         with build.clickhouse_client(load(needs=["CLICKHOUSE_URL"])) as client:
             create_application_schema(client, engine)
-        console().print("The application's tables are there.")
+        console().print("Langfuse's tables are up to date.")
     migrate_database(engine)
     console().print("Waybill's tables are up to date.")
 
 
 def topics() -> None:
-    """Create the topics that are missing, with the partitions, replication and retention of the settings."""
+    """Create missing Kafka topics, with the partitions, replication and retention of the settings."""
     settings = load(needs=["KAFKA_BOOTSTRAP_SERVERS"])
     admin = AdminClient(client_config(settings))
     retention = str(int(settings.topic_retention_hours * 3600 * 1000))
@@ -72,53 +72,53 @@ def topics() -> None:
             future.result()
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                fail(f"topic {name} could not be created: {error.args[0].str()}")
-            console().print(f"{name}: there already")
+                fail(f"Could not create topic {name}: {error.args[0].str()}")
+            console().print(f"{name}: exists")
         else:
             console().print(f"{name}: created")
 
 
 def doctor(as_json: JsonFlag = False) -> None:
-    """Try every dependency and say what is wrong with each."""
+    """Check every dependency and report what is wrong."""
     settings = load(needs=["DATABASE_URL"])
-    found = {name: _diagnose(check) for name, check in build.checks(settings, build.engine(settings)).items()}
+    results = {name: _diagnose(check) for name, check in build.checks(settings, build.engine(settings)).items()}
     if as_json:
-        print_json({name: why or mark for name, (mark, why) in found.items()})
+        print_json({name: why or mark for name, (mark, why) in results.items()})
     else:
-        for name, (mark, why) in found.items():
+        for name, (mark, why) in results.items():
             console().print(f"{name:<12} [{COLOURS[mark]}]{mark}[/]")
             if why is not None:
                 console().print(f"             {why}", markup=False)
-    if any(mark == "failed" for mark, _ in found.values()):
+    if any(mark == "failed" for mark, _ in results.values()):
         raise typer.Exit(1)
 
 
 def _diagnose(check: build.Check) -> tuple[str, str | None]:
-    """Try a dependency: the mark that it gets, and why if it is not ok."""
+    """Run a check; return its result, and the reason if it is not ok."""
     try:
         check()
     except build.Unused as why:
         return "off", str(why)
-    except Exception as error:  # noqa: BLE001 (whatever it is, it is the diagnosis)
+    except Exception as error:  # noqa: BLE001 (any error is the diagnosis)
         return "failed", str(error).strip() or type(error).__name__
     return "ok", None
 
 
 def config(as_json: JsonFlag = False) -> None:
-    """Show the settings in force, by variable name, secrets masked."""
-    shown = effective(load())
+    """Show the effective settings, with secrets masked."""
+    shown = effective_settings(load())
     if as_json:
         print_json(shown)
     else:
         print_fields(shown)
 
 
-def effective(settings: Settings) -> dict[str, Any]:
-    """List every setting by its variable name, with passwords and keys masked."""
-    return {str(field.alias): _masked(getattr(settings, name)) for name, field in type(settings).model_fields.items()}
+def effective_settings(settings: Settings) -> dict[str, Any]:
+    """Return every setting by its variable name, with passwords and keys masked."""
+    return {str(field.alias): _mask(getattr(settings, name)) for name, field in type(settings).model_fields.items()}
 
 
-def _masked(value: Any) -> Any:
+def _mask(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return "**********" if value.get_secret_value() else ""
     if isinstance(value, str) and "://" in value and "@" in value:

@@ -1,4 +1,4 @@
-"""Commands about dead letters: list, show, replay."""
+"""Commands for dead letters: list, show, replay."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -10,18 +10,20 @@ from cli.output import console, fail, print_fields, print_json, print_table
 from config.errors import Unavailable
 from config.settings import Settings, load
 from consumer.dead_letters import DeadLetter, read_all
-from consumer.dead_letters import replay as replay_letter
+from consumer.dead_letters import replay as replay_dead_letter
 
-app = typer.Typer(help="Messages that could not be used.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show and replay dead letters: requests that could not be processed.", no_args_is_help=True
+)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Position = Annotated[str, typer.Argument(help="PARTITION:OFFSET, as `list` shows it.", show_default=False)]
+Position = Annotated[str, typer.Argument(help="PARTITION:OFFSET, as shown by `list`.", show_default=False)]
 COLUMNS = ("position", "time", "reason", "key", "bytes")
 
 
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
-    """List what lies in the dead-letter topic, oldest first."""
+    """List the messages of the dead-letter topic, oldest first."""
     letters = [_fields(letter) for letter in _read(_settings())]
     if as_json:
         print_json(letters)
@@ -32,7 +34,7 @@ def list_(as_json: JsonFlag = False) -> None:
 
 @app.command()
 def show(position: Position, as_json: JsonFlag = False) -> None:
-    """Show one dead letter with its bytes."""
+    """Show one dead letter with its value."""
     letter = _find(_settings(), position)
     fields = {**_fields(letter), "value": (letter.value or b"").decode(errors="backslashreplace")}
     if as_json:
@@ -43,23 +45,25 @@ def show(position: Position, as_json: JsonFlag = False) -> None:
 
 @app.command()
 def replay(
-    position: Annotated[str | None, typer.Argument(help="PARTITION:OFFSET of one.", show_default=False)] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Replay every one of them.")] = False,
+    position: Annotated[
+        str | None, typer.Argument(help="PARTITION:OFFSET of one dead letter.", show_default=False)
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Replay all dead letters.")] = False,
 ) -> None:
-    """Publish dead letters to the topic of requests again, as they first came; the guards sort out what is done."""
+    """Publish dead letters to the requests topic again; requests for finished exports are skipped."""
     if (position is None) != all_:
-        fail("name one PARTITION:OFFSET, or say --all", status=2)
+        fail("give either PARTITION:OFFSET or --all", status=2)
     settings = _settings()
     publisher = build.publisher(settings)
     letters = _read(settings) if position is None else iter([_find(settings, position)])
     count = 0
     for letter in letters:
         try:
-            replay_letter(publisher, letter, settings.requests_topic)
+            replay_dead_letter(publisher, letter, settings.requests_topic)
         except Unavailable as error:
             fail(f"{letter.partition}:{letter.offset}: {error}")
         count += 1
-    console().print(f"Replayed {count}.")
+    console().print(f"Replayed {count} dead {'letter' if count == 1 else 'letters'}.")
 
 
 def _settings() -> Settings:
@@ -77,7 +81,7 @@ def _find(settings: Settings, position: str) -> DeadLetter:
     for letter in _read(settings):
         if f"{letter.partition}:{letter.offset}" == position:
             return letter
-    fail(f"there is no dead letter at {position}; `waybill dead-letters list` shows what is", status=1)
+    fail(f"There is no dead letter at {position}. To list them: waybill dead-letters list", status=1)
 
 
 def _fields(letter: DeadLetter) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from rich.markup import escape
 from sqlalchemy import Engine, select
 
 from cli import build
-from cli.exports import follow, request
-from cli.output import console, fail, print_fields, size
+from cli.exports import follow_progress, publish_request
+from cli.output import console, fail, format_size, print_fields
 from config.events import Status
 from config.links import read_links
 from config.settings import Settings, load
@@ -131,8 +131,8 @@ def _export(settings: Settings, format_: str, compression: str) -> Job:
     query: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None, "compression": compression}
     user = _first_user(settings)
     job = jobs.create(PROJECT, user, f"All traces as {format_}", query, format_, datetime.now(UTC))
-    request(settings, job.project_id, job.id)
-    return follow(jobs, job)
+    publish_request(settings, job.project_id, job.id)
+    return follow_progress(jobs, job)
 
 
 def _first_user(settings: Settings) -> str:
@@ -201,7 +201,7 @@ def _show_file(job: Job, exports: Path, settings: Settings) -> None:
         {
             "path": path,
             "rows": f"{job.run.rows:,}",
-            "bytes": f"{path.stat().st_size:,} ({size(path.stat().st_size)})",
+            "bytes": f"{path.stat().st_size:,} ({format_size(path.stat().st_size)})",
             "sha256": f"{digest} ({agrees})",
             "manifest": f"{path}.manifest.json",
             "link": link,

@@ -1,4 +1,4 @@
-"""The command that shows every statement an export sends to the databases, without the values in its text."""
+"""The command `explain`, which shows every statement that an export sends to the databases."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, ExecutionContext, event
 
 from cli import build
-from cli.exports import Export, JsonFlag, Project, find
+from cli.exports import Export, JsonFlag, Project, find_job
 from cli.output import console, print_json, print_table
 from config.settings import load
 from consumer.attempt import read_job_spec
@@ -18,13 +18,13 @@ from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec
 from pipeline.types import Progress
 
-SHOWN = 200
-_PLACE = re.compile(r"\{(\w+):([^{}]+)\}")
+VALUE_LIMIT = 200
+_PLACEHOLDER = re.compile(r"\{(\w+):([^{}]+)\}")
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What was sent to a database: its text, and the type and value of each of its parameters by name."""
+    """A statement sent to a database: its text, and the type and value of each parameter by name."""
 
     database: str
     sql: str
@@ -33,12 +33,12 @@ class Statement:
 
 
 def explain(project: Project, export: Export, as_json: JsonFlag = False) -> None:
-    """Show every statement that an export sends; it reads as far as the first batch of rows, and stores nothing."""
+    """Show the statements that an export sends to the databases; it reads one batch of rows and stores nothing."""
     settings = load(needs=["DATABASE_URL", "CLICKHOUSE_URL"])
     jobs = build.jobs(settings)
-    job = find(jobs, project, export)
+    job = find_job(jobs, project, export)
     spec = read_job_spec(job, job.attempt, row_limit=settings.row_limit)
-    statements = sent(spec, build.sources(settings, build.engine(settings)))
+    statements = list_statements(spec, build.sources(settings, build.engine(settings)))
     if as_json:
         print_json([_fields(each) for each in statements])
         return
@@ -46,33 +46,35 @@ def explain(project: Project, export: Export, as_json: JsonFlag = False) -> None
         _print(number, each)
 
 
-def sent(spec: ExportSpec, sources: Sources) -> list[Statement]:
-    """Read an export as far as its first batch, enriched, and list the statements sent for it, in order.
+def list_statements(spec: ExportSpec, sources: Sources) -> list[Statement]:
+    """Read and enrich the first batch of an export, and return the statements sent for it, in order.
 
-    Raises what reading raises.
+    Raises the errors of reading.
     """
     statements: list[Statement] = []
-    watched = replace(sources.clickhouse, seen=lambda sql, values: statements.append(_of_clickhouse(sql, values)))
+    recorded = replace(
+        sources.clickhouse, seen=lambda sql, values: statements.append(_clickhouse_statement(sql, values))
+    )
     progress = Progress()
-    with _listening(sources.database, statements):
-        with open_table(spec, replace(sources, clickhouse=watched), progress) as table:
+    with _recording(sources.database, statements):
+        with open_table(spec, replace(sources, clickhouse=recorded), progress) as table:
             next(table.enrich(table.batches), None)
         progress.stop()
     return statements
 
 
-def _of_clickhouse(sql: str, values: Mapping[str, Any]) -> Statement:
-    return Statement("ClickHouse", sql, dict(_PLACE.findall(sql)), dict(values))
+def _clickhouse_statement(sql: str, values: Mapping[str, Any]) -> Statement:
+    return Statement("ClickHouse", sql, dict(_PLACEHOLDER.findall(sql)), dict(values))
 
 
 @contextmanager
-def _listening(database: Engine, statements: list[Statement]) -> Iterator[None]:
-    """Add what is sent to the database to the statements, as long as the block lasts."""
+def _recording(database: Engine, statements: list[Statement]) -> Iterator[None]:
+    """Append every statement that is sent to the database while the block runs."""
 
     def listen(
         _connection: Connection, _cursor: Any, sql: str, _parameters: Any, context: ExecutionContext, _many: bool
     ) -> None:
-        statements.append(_of_database(sql, context))
+        statements.append(_database_statement(sql, context))
 
     event.listen(database, "before_cursor_execute", listen)
     try:
@@ -81,10 +83,10 @@ def _listening(database: Engine, statements: list[Statement]) -> Iterator[None]:
         event.remove(database, "before_cursor_execute", listen)
 
 
-def _of_database(sql: str, context: Any) -> Statement:
-    """Tell names, types and values apart; where places have no names, names are in the order of the places."""
+def _database_statement(sql: str, context: Any) -> Statement:
+    """Read names, types and values of the parameters; positional parameters are named in their order."""
     compiled = context.compiled
-    if compiled is None:  # the driver's own, such as BEGIN
+    if compiled is None:  # a statement of the driver itself, such as BEGIN
         return Statement("database", sql, {}, {})
     (values,) = context.compiled_parameters
     types = {name: str(bind.type) for bind, name in compiled.bind_names.items()}
@@ -101,11 +103,11 @@ def _print(number: int, each: Statement) -> None:
     out.print(f"[bold]{number}. {each.database}[/]")
     out.print(each.sql, markup=False)
     out.print()
-    rows = [(name, kind, _short(each.values[name])) for name, kind in each.types.items()]
-    print_table(("parameter", "type", "value"), rows, empty="It has no parameters.")
+    rows = [(name, kind, _shorten(each.values[name])) for name, kind in each.types.items()]
+    print_table(("parameter", "type", "value"), rows, empty="There are no parameters.")
     out.print()
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text):,} characters)"
+    return text if len(text) <= VALUE_LIMIT else f"{text[:VALUE_LIMIT]}… ({len(text):,} characters)"

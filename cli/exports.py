@@ -8,8 +8,8 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cli import build
-from cli.filters import check, read_filters
-from cli.output import FAILED, console, fail, print_fields, print_json, print_table, size
+from cli.filters import check_query, read_filters
+from cli.output import FAILED, console, fail, format_size, print_fields, print_json, print_table
 from config.errors import Rejected
 from config.events import ExportRequested, Status
 from config.links import read_links
@@ -20,25 +20,25 @@ from consumer.queries import list_jobs, list_runs
 from pipeline.spec import read_spec
 from runtime.publisher import Outgoing
 
-Project = Annotated[str, typer.Argument(help="The project's id.", show_default=False)]
-Export = Annotated[str, typer.Argument(help="The export's id.", show_default=False)]
+Project = Annotated[str, typer.Argument(help="The ID of the project.", show_default=False)]
+Export = Annotated[str, typer.Argument(help="The ID of the export.", show_default=False)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-LOOK_SECONDS = 0.25
-LISTED = ("id", "project", "status", "table", "format", "attempt", "rows", "size", "created", "finished")
+POLL_SECONDS = 0.25
+LIST_COLUMNS = ("id", "project", "status", "table", "format", "attempt", "rows", "size", "created", "finished")
 
 
 def create(
     project: Project,
-    table: Annotated[str, typer.Argument(help="The table to export, such as traces.")] = "traces",
+    table: Annotated[str, typer.Argument(help="The table to export; `waybill tables` lists them.")] = "traces",
     format_: Annotated[str, typer.Option("--format", help="CSV, JSON, JSONL or PARQUET.")] = "CSV",
     compression: Annotated[str, typer.Option(help="none, gzip or zstd.")] = "none",
-    name: Annotated[str | None, typer.Option(help="What the person sees in the mail.", show_default=False)] = None,
-    user: Annotated[str, typer.Option(help="The id of the user to tell.")] = "",
+    name: Annotated[str | None, typer.Option(help="The name of the export in the email.", show_default=False)] = None,
+    user: Annotated[str, typer.Option(help="The ID of the user who gets the email.")] = "",
     filters: Annotated[
         list[str] | None,
         typer.Option(
             "--filter",
-            help="level=ERROR, 'latency>2.5', 'tags any-of a,b', 'scores.accuracy>=0.8' or JSON; all must be met.",
+            help="level=ERROR, 'latency>2.5', 'tags any-of a,b', 'scores.accuracy>=0.8' or JSON; rows must match all.",
             show_default=False,
         ),
     ] = None,
@@ -47,48 +47,49 @@ def create(
         list[str] | None, typer.Option(help="Where to search: id, content, input or output.", show_default=False)
     ] = None,
     order_by: Annotated[
-        str | None, typer.Option(help="A column, with :ASC or :DESC.", show_default=False, metavar="COLUMN[:DESC]")
+        str | None,
+        typer.Option(help="The column to sort by, with :ASC or :DESC.", show_default=False, metavar="COLUMN[:DESC]"),
     ] = None,
     events: Annotated[
         bool, typer.Option("--events", help="Read observations, scores or sessions from the events table.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Show the progress, until it has ended.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Show the progress until the export ends.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Insert an export and ring the doorbell."""
+    """Create an export and publish its request."""
     settings = load(needs=["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"])
     now = datetime.now(UTC)
     try:
         query: dict[str, Any] = {"tableName": table, "filter": read_filters(table, filters or ())}
-        query |= {"orderBy": _order(order_by)}
+        query |= {"orderBy": _read_order(order_by)}
         query |= {"searchQuery": search, "searchType": search_in or ["id"]} if search else {}
         query |= {"useEventsTable": True} if events else {}
         query |= {"compression": compression} if compression != "none" else {}
         spec = read_spec(project_id=project, export_id="new", attempt=1, created_at=now, query=query, format=format_)
-        check(spec.query)
+        check_query(spec.query)
     except Rejected as refused:
         fail(str(refused), status=2)
     jobs = build.jobs(settings)
     stamp = now.isoformat(timespec="seconds").replace("+00:00", "Z")
     job = jobs.create(project, user, name or f"{stamp} - {table} as {format_.upper()}", query, format_.upper(), now)
-    request(settings, project, job.id)
+    publish_request(settings, project, job.id)
     if wait:
-        job = follow(jobs, job)
+        job = follow_progress(jobs, job)
     _print_job(settings, jobs, job, as_json=as_json)
     if wait and job.status != Status.COMPLETED:
         raise typer.Exit(FAILED)
 
 
 def ring(project: Project, export: Export) -> None:
-    """Ring the doorbell for an export: publish its request again."""
-    request(load(needs=["KAFKA_BOOTSTRAP_SERVERS"]), project, export)
-    console().print(f"Rang for {export}.", markup=False)
+    """Publish the request for an export again."""
+    publish_request(load(needs=["KAFKA_BOOTSTRAP_SERVERS"]), project, export)
+    console().print(f"Published the request for {export}.", markup=False)
 
 
 def list_(
-    project: Annotated[str | None, typer.Option(help="Only this project's.", show_default=False)] = None,
-    status: Annotated[Status | None, typer.Option(help="Only in this state.", show_default=False)] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    project: Annotated[str | None, typer.Option(help="Only exports of this project.", show_default=False)] = None,
+    status: Annotated[Status | None, typer.Option(help="Only exports with this status.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The maximum number of exports.")] = 50,
     as_json: JsonFlag = False,
 ) -> None:
     """List exports, newest first."""
@@ -96,51 +97,51 @@ def list_(
     if as_json:
         print_json([_fields(job) for job in listed])
     else:
-        rows = [[_fields(job)[name] if name != "size" else _size(job) for name in LISTED] for job in listed]
-        print_table(LISTED, rows, empty="There are no exports.")
+        rows = [[_fields(job)[name] if name != "size" else _size(job) for name in LIST_COLUMNS] for job in listed]
+        print_table(LIST_COLUMNS, rows, empty="There are no exports.")
 
 
 def show(project: Project, export: Export, as_json: JsonFlag = False) -> None:
-    """Show one export with all its attempts."""
+    """Show an export and its attempts."""
     settings = load(needs=["DATABASE_URL"])
     jobs = build.jobs(settings)
-    _print_job(settings, jobs, find(jobs, project, export), as_json=as_json)
+    _print_job(settings, jobs, find_job(jobs, project, export), as_json=as_json)
 
 
 def watch(project: Project, export: Export, as_json: JsonFlag = False) -> None:
-    """Show an export's progress, until it has ended."""
+    """Show the progress of an export until it ends."""
     settings = load(needs=["DATABASE_URL"])
     jobs = build.jobs(settings)
-    job = follow(jobs, find(jobs, project, export))
+    job = follow_progress(jobs, find_job(jobs, project, export))
     _print_job(settings, jobs, job, as_json=as_json)
     if job.status != Status.COMPLETED:
         raise typer.Exit(FAILED)
 
 
 def cancel(project: Project, export: Export) -> None:
-    """Cancel an export; one that runs stops within a heartbeat and leaves nothing behind."""
+    """Cancel an export; a running export stops within one heartbeat and leaves no file."""
     jobs = build.jobs(load(needs=["DATABASE_URL"]))
     try:
-        jobs.cancel(find(jobs, project, export), datetime.now(UTC))
+        jobs.cancel(find_job(jobs, project, export), datetime.now(UTC))
     except Rejected as refused:
         fail(str(refused))
     console().print(f"Cancelled {export}.", markup=False)
 
 
 def retry(project: Project, export: Export) -> None:
-    """Put a failed or cancelled export back in the queue, and ring the doorbell."""
+    """Queue a failed or cancelled export again."""
     settings = load(needs=["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"])
     jobs = build.jobs(settings)
     try:
-        jobs.retry(find(jobs, project, export), datetime.now(UTC))
+        jobs.retry(find_job(jobs, project, export), datetime.now(UTC))
     except Rejected as refused:
         fail(str(refused))
-    request(settings, project, export)
+    publish_request(settings, project, export)
     console().print(f"Queued {export} again.", markup=False)
 
 
-def follow(jobs: Jobs, job: Job) -> Job:
-    """Show the progress of an export on stderr until it has ended; give its last state."""
+def follow_progress(jobs: Jobs, job: Job) -> Job:
+    """Show the progress of an export on stderr until it ends; return its final state."""
     columns = (
         SpinnerColumn(finished_text="[green]✓[/]"),
         TextColumn("{task.fields[status]:<10}"),
@@ -155,43 +156,43 @@ def follow(jobs: Jobs, job: Job) -> Job:
         while True:
             current = jobs.find(job.project_id, job.id)
             if current is None:
-                fail(f"Export {job.id} is gone.")
-            progress.update(task, status=current.status, **_pace(current))
+                fail(f"Export {job.id} no longer exists.")
+            progress.update(task, status=current.status, **_progress_fields(current))
             if current.status not in {Status.QUEUED, Status.PROCESSING}:
                 progress.update(task, total=1, completed=1)
                 return current
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
 
-def _pace(job: Job) -> dict[str, Any]:
+def _progress_fields(job: Job) -> dict[str, Any]:
     run = job.run
     if run is None:
         return {}
     seconds = ((run.finished_at or run.heartbeat_at) - run.claimed_at).total_seconds()
     rate = f"{run.rows / seconds:,.0f}" if seconds > 0 else "-"
-    return {"rows": f"{run.rows:,}", "stored": size(run.bytes), "rate": rate}
+    return {"rows": f"{run.rows:,}", "stored": format_size(run.bytes), "rate": rate}
 
 
-def _order(text: str | None) -> dict[str, str] | None:
+def _read_order(text: str | None) -> dict[str, str] | None:
     if text is None:
         return None
     column, _, direction = text.partition(":")
     return {"column": column, "order": direction.upper() or "ASC"}
 
 
-def request(settings: Settings, project: str, export: str) -> None:
-    """Publish the request for an export; what Kafka does not take, the sweeper finds."""
+def publish_request(settings: Settings, project: str, export: str) -> None:
+    """Publish the request for an export, or end the command with an error; the sweeper starts the export anyway."""
     event = ExportRequested(project_id=project, batch_export_id=export)
     (error,) = build.publisher(settings).publish([Outgoing(settings.requests_topic, export.encode(), event.encode())])
     if error is not None:
-        fail(f"Kafka did not take the request for {export}: {error.str()}. The sweeper will find the row.")
+        fail(f"Kafka did not accept the request for {export}: {error.str()}. The sweeper will start the export.")
 
 
-def find(jobs: Jobs, project: str, export: str) -> Job:
-    """Find an export, or end the command with where to look."""
+def find_job(jobs: Jobs, project: str, export: str) -> Job:
+    """Find an export, or end the command with an error."""
     job = jobs.find(project, export)
     if job is None:
-        fail(f"There is no export {export} in project {project}; `waybill list --project {project}` shows what is.")
+        fail(f"There is no export {export} in project {project}. To list them: waybill list --project {project}")
     return job
 
 
@@ -235,7 +236,7 @@ def _run_fields(run: Run) -> dict[str, Any]:
 
 
 def _size(job: Job) -> str | None:
-    return size(job.run.bytes) if job.run else None
+    return format_size(job.run.bytes) if job.run else None
 
 
 def _print_job(settings: Settings, jobs: Jobs, job: Job, *, as_json: bool) -> None:

@@ -96,17 +96,17 @@ def main() -> None:
 def _explain(error: Exception) -> int:
     """Print an expected error and return the exit status; raise any other error again."""
     # The settings take a second of CPU to import, and the help needs none of them.
-    from cli.output import BAD_USAGE, FAILED, explain_failure
+    from cli.output import BAD_USAGE, FAILED, print_error
     from config.errors import Rejected, Unavailable
     from config.settings import Misconfigured
 
     match error:
         case Misconfigured():
             for problem in error.problems:
-                explain_failure(problem)
+                print_error(problem)
             return BAD_USAGE
         case Rejected() | Unavailable():
-            explain_failure(str(error))
+            print_error(str(error))
             return FAILED
         case _:
             raise error

@@ -1,13 +1,13 @@
-"""The command that says what can be exported, filtered by, sorted by and searched."""
+"""The command `tables`, which lists what can be exported, filtered, sorted and searched."""
 
 from typing import Annotated, Any, get_args
 
 import typer
 
 from cli.output import console, fail, print_json, print_table
-from pipeline import request as stored
 from pipeline.enrich.comments import COMMENTS
 from pipeline.query.filters import TAKES
+from pipeline.request import Filter
 from pipeline.tables import TABLES, TableDeclaration
 from pipeline.tables.clickhouse_table import Askable, Declaration, Filterable
 from pipeline.tables.database_table import Relational
@@ -19,27 +19,27 @@ KINDS = {
     "INTEGER": "whole number",
     "NUMBER": "number",
     "DECIMAL": "exact number",
-    "INSTANT": "instant",
+    "INSTANT": "time",
     "JSON": "JSON",
-    "MAYBE_JSON": "text, JSON where it is",
+    "MAYBE_JSON": "JSON if valid, else text",
     "LIST": "list",
 }
 MATCHES = "matches"
-ONE_A_SCORE = "one column a score name"
+PER_SCORE = "one column per score name"
 
 
 def tables(
     table: Annotated[str | None, typer.Argument(help="The table to describe.", show_default=False)] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the tables, or one table's columns, filters, sorts and searches."""
+    """List the tables, or the columns, filters, sort orders and searches of one table."""
     if table is not None and table not in TABLES:
-        fail(f"There is no table {table}; there are {', '.join(sorted(TABLES))}.", status=2)
+        fail(f"There is no table {table}. The tables are: {', '.join(sorted(TABLES))}.", status=2)
     if table is not None:
-        described = _described(TABLES[table])
+        described = _describe(TABLES[table])
         print_json(described) if as_json else _print_table(described)
         return
-    every = [_described(TABLES[name]) for name in sorted(TABLES)]
+    every = [_describe(TABLES[name]) for name in sorted(TABLES)]
     if as_json:
         print_json(every)
         return
@@ -47,17 +47,17 @@ def tables(
     print_table(("table", "source", "columns", "filters"), counted, empty="There are no tables.")
 
 
-def _described(table: TableDeclaration) -> dict[str, Any]:
+def _describe(table: TableDeclaration) -> dict[str, Any]:
     return {
         "table": table.name,
         "source": "ClickHouse" if isinstance(table, Declaration) else "database",
-        "columns": _columns(table),
-        "filters": [_filter(each) for each in table.filterables],
+        "columns": _describe_columns(table),
+        "filters": [_describe_filter(each) for each in table.filterables],
         "searchIn": list(table.searched),
     }
 
 
-def _columns(table: TableDeclaration) -> list[dict[str, str]]:
+def _describe_columns(table: TableDeclaration) -> list[dict[str, str]]:
     columns = []
     if isinstance(table, Relational):
         columns = [field.column for field in table.fields]
@@ -67,11 +67,11 @@ def _columns(table: TableDeclaration) -> list[dict[str, str]]:
     if isinstance(table, Declaration) and table.comments_on:
         listed.append({"name": COMMENTS, "kind": "JSON"})
     if isinstance(table, Declaration) and table.scores:
-        listed.append({"name": "…", "kind": ONE_A_SCORE})
+        listed.append({"name": "…", "kind": PER_SCORE})
     return listed
 
 
-def _filter(column: Askable) -> dict[str, Any]:
+def _describe_filter(column: Askable) -> dict[str, Any]:
     return {
         "column": column.id,
         "names": list(column.names),
@@ -87,8 +87,8 @@ def _operators(column: Askable, kind: str) -> list[str]:
 
 
 def _operators_by_type() -> dict[str, tuple[str, ...]]:
-    """Read the types of filters, and the operators of each, off the models of the stored query."""
-    models = get_args(get_args(stored.Filter)[0])
+    """Read the filter types and their operators from the models of the stored query."""
+    models = get_args(get_args(Filter)[0])
     return {
         get_args(model.model_fields["type"].annotation)[0]: _literals(model.model_fields["operator"].annotation)
         for model in models
@@ -96,7 +96,7 @@ def _operators_by_type() -> dict[str, tuple[str, ...]]:
 
 
 def _literals(annotation: Any) -> tuple[str, ...]:
-    """List the texts of a Literal, or of a union of some."""
+    """Return the values of a Literal, or of a union of Literals."""
     return tuple(
         text for each in get_args(annotation) for text in ((each,) if isinstance(each, str) else _literals(each))
     )
@@ -109,27 +109,27 @@ def _print_table(described: dict[str, Any]) -> None:
     out = console()
     out.print(f"[bold]{described['table']}[/], read from {described['source']}\n")
     columns = [(each["name"], KINDS.get(each["kind"], each["kind"])) for each in described["columns"]]
-    print_table(("column", "holds"), columns, empty="")
+    print_table(("column", "type"), columns, empty="")
     out.print()
     rows = [
-        (each["column"], ", ".join(each["names"]), _type(each), "yes" if each["sortable"] else "no")
+        (each["column"], ", ".join(each["names"]), _type_label(each), "yes" if each["sortable"] else "no")
         for each in described["filters"]
     ]
-    print_table(("filter by", "also known as", "type", "sort by"), rows, empty="Nothing to filter by.")
+    print_table(("filter column", "other names", "type", "sortable"), rows, empty="No column can be filtered.")
     out.print()
     taken = {each["type"]: each["takes"] for each in described["filters"]}
-    operators = [(name, *each) for name in sorted(taken) for each in _spelt(taken[name])]
-    print_table(("type", "takes filters of type", "with operators"), operators, empty="")
-    out.print(f"\nsearch in: {', '.join(described['searchIn']) or 'nothing'}")
+    operators = [(name, *each) for name in sorted(taken) for each in _short_operators(taken[name])]
+    print_table(("type", "filter types", "operators"), operators, empty="")
+    out.print(f"\nSearch in: {', '.join(described['searchIn']) or 'nothing'}")
 
 
-def _type(described: dict[str, Any]) -> str:
+def _type_label(described: dict[str, Any]) -> str:
     full_text = any(MATCHES in operators for operators in described["takes"].values())
     return f"{described['type']}, and {MATCHES}" if full_text else str(described["type"])
 
 
-def _spelt(takes: dict[str, list[str]]) -> list[tuple[str, str]]:
-    """Write operators as the short form of filters has them."""
+def _short_operators(takes: dict[str, list[str]]) -> list[tuple[str, str]]:
+    """Return the operators of each filter type, spelled as in short filters."""
     return [
         (kind, " ".join(operator.replace(" ", "-") for operator in operators if operator != MATCHES))
         for kind, operators in takes.items()

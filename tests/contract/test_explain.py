@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from cli.explain import Statement, sent
+from cli.explain import Statement, list_statements
 from cli.tables import OPERATORS
 from config.tables import audit_logs, batch_exports
 from pipeline.query.filters import TAKES
@@ -43,7 +43,7 @@ def statements(made: World, table: str) -> list[Statement]:
     spec = read_spec(
         project_id=MARK, export_id="e", attempt=1, created_at=CUTOFF, query=query, format="JSONL", row_limit=4321
     )
-    return sent(spec, made.sources)
+    return list_statements(spec, made.sources)
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -107,7 +107,7 @@ def test_no_filter_of_any_type_puts_its_value_into_a_statement(stack: Stack, tab
     for start in range(0, len(filters), AT_ONCE):
         some = {**query, "filter": filters[start : start + AT_ONCE]}
         spec = read_spec(project_id=MARK, export_id="e", attempt=1, created_at=CUTOFF, query=some, format="JSONL")
-        shown = sent(spec, made.sources)
+        shown = list_statements(spec, made.sources)
         assert shown
         for each in shown:
             assert not {value for value in ("zq", "2033", "987654", "98765", "2026") if value in each.sql}, some

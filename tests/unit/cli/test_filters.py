@@ -3,13 +3,13 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from cli.filters import check, read_filters
+from cli.filters import check_query, read_filters
 from config.errors import Rejected
 from pipeline.request import Filter
 from pipeline.spec import read_query
 
 
-def as_read(text: str, table: str = "traces") -> dict[str, Any]:
+def parse(text: str, table: str = "traces") -> dict[str, Any]:
     (one,) = read_filters(table, [text])
     TypeAdapter(Filter).validate_python(one)
     assert isinstance(one, dict)
@@ -78,15 +78,15 @@ def as_read(text: str, table: str = "traces") -> dict[str, Any]:
         ),
     ],
 )
-def test_a_short_filter_is_that_of_a_stored_query(text: str, wanted: dict[str, Any]) -> None:
-    assert as_read(text) == wanted
+def test_a_short_filter_becomes_a_filter_of_a_stored_query(text: str, wanted: dict[str, Any]) -> None:
+    assert parse(text) == wanted
 
 
-def test_the_column_of_a_relational_table_is_known_too() -> None:
-    assert as_read("metadata.number=3", "dataset_items")["type"] == "stringObject"
+def test_a_column_of_a_database_table_is_known() -> None:
+    assert parse("metadata.number=3", "dataset_items")["type"] == "stringObject"
 
 
-def test_json_is_taken_as_it_is_and_may_stand_beside_short_ones() -> None:
+def test_json_filters_are_kept_and_can_be_combined_with_short_ones() -> None:
     one = {"type": "string", "column": "name", "operator": "=", "value": "x"}
 
     read = read_filters("traces", ['{"type": "string", "column": "name", "operator": "=", "value": "x"}', "id=y", "[]"])
@@ -102,24 +102,24 @@ def test_json_is_taken_as_it_is_and_may_stand_beside_short_ones() -> None:
         ("bookmarked=yes", ["'yes'", "true or false"]),
         ("name", ["operator", "COLUMN"]),
         ("name like x", ["operator", "contains"]),
-        ("name chat = x", ["can't be read"]),
+        ("name chat = x", ["can't be parsed"]),
         ('metadata."a=b', ["quotes"]),
         ("[1", ["not JSON"]),
     ],
 )
-def test_what_can_t_be_read_is_refused_with_what_would_be_right(text: str, named: list[str]) -> None:
+def test_a_filter_that_cannot_be_parsed_is_rejected_with_a_correct_example(text: str, named: list[str]) -> None:
     with pytest.raises(Rejected) as refused:
         read_filters("traces", [text])
 
     assert all(name in str(refused.value) for name in named)
 
 
-def test_a_query_that_the_table_can_t_honour_is_refused_before_it_is_stored() -> None:
+def test_a_query_that_the_table_does_not_support_is_rejected_before_it_is_stored() -> None:
     order = {"tableName": "audit_logs", "orderBy": {"column": "before", "order": "ASC"}}
     of_others = [{"type": "string", "column": "latency", "operator": "=", "value": "x"}]
 
     with pytest.raises(Rejected, match="'before'"):
-        check(read_query(order))
+        check_query(read_query(order))
     with pytest.raises(Rejected, match="'latency'"):
-        check(read_query({"tableName": "audit_logs", "filter": of_others}))
-    check(read_query({"tableName": "audit_logs", "orderBy": {"column": "type", "order": "ASC"}}))
+        check_query(read_query({"tableName": "audit_logs", "filter": of_others}))
+    check_query(read_query({"tableName": "audit_logs", "orderBy": {"column": "type", "order": "ASC"}}))

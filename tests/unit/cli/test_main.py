@@ -45,14 +45,14 @@ def test_the_help_loads_no_command() -> None:
 
 
 @pytest.mark.parametrize("name", _COMMANDS)
-def test_every_command_of_the_help_can_be_loaded(name: str) -> None:
+def test_every_command_in_the_help_can_be_loaded(name: str) -> None:
     assert name in CliRunner().invoke(app, ["--help"]).output
     assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
 
 
-@pytest.mark.parametrize(("asked", "meant"), [("shwo", "show"), ("dead-leters", "dead-letters"), ("notfy", "notify")])
-def test_a_command_that_does_not_exist_gets_the_one_that_was_meant(asked: str, meant: str) -> None:
-    done = CliRunner().invoke(app, [asked])
+@pytest.mark.parametrize(("typed", "meant"), [("shwo", "show"), ("dead-leters", "dead-letters"), ("notfy", "notify")])
+def test_an_unknown_command_gets_a_suggestion(typed: str, meant: str) -> None:
+    done = CliRunner().invoke(app, [typed])
 
     assert done.exit_code == 2
     assert f"Did you mean '{meant}'?" in " ".join(done.output.split())

@@ -37,14 +37,14 @@ def test_the_columns_are_those_of_the_file() -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_people_read_the_same(table: str) -> None:
+def test_the_printed_tables_name_every_filter_column(table: str) -> None:
     done = CliRunner().invoke(app, ["tables", table], env={"COLUMNS": "250"})
 
     assert done.exit_code == 0
     assert all(column.id in done.output for column in TABLES[table].filterables)
 
 
-def test_a_table_that_is_not_there_is_named_with_those_that_are() -> None:
+def test_an_unknown_table_is_rejected_with_the_names_of_all_tables() -> None:
     done = CliRunner().invoke(app, ["tables", "prompts"])
 
     assert done.exit_code == 2
