@@ -1,1 +1,1 @@
-"""Declares what is so before anything runs: settings, events and topics, tables, metrics, logging, Kafka."""
+"""Declarations that run nothing: settings, events, tables, metrics and their labels, links, errors."""

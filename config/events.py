@@ -1,4 +1,4 @@
-"""Declares what goes over Kafka: the request (a doorbell), the completion, and how each is read and written."""
+"""Declares the events on Kafka, the request and the completion, and how each is read and written."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-# Postgres keeps neither NUL in a text nor more than 31 bits in an attempt: such an event could never become a row.
+# Postgres stores neither NUL in a text nor more than 31 bits in an attempt: such an event could never become a row.
 Id = Annotated[str, Field(min_length=1, max_length=512, strict=True, pattern=r"^[^\x00]+$")]
 Attempt = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -23,14 +23,14 @@ class Status(StrEnum):
 
 
 class Malformed(ValueError):
-    """The bytes of a message are not the event that the topic carries; the text says what is wrong."""
+    """A message is not the event that its topic carries; the text says what is wrong with it."""
 
 
 class _Event(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
     def encode(self) -> bytes:
-        """Write the event as JSON with camelCase names."""
+        """Return the event as JSON with camelCase names."""
         return self.model_dump_json(by_alias=True).encode()
 
 
@@ -38,16 +38,16 @@ E = TypeVar("E", bound=_Event)
 
 
 class ExportRequested(_Event):
-    """Look at this row: one message on `export-requests`, keyed by `batchExportId`."""
+    """Asks to look at an export's row: one message on `export-requests`, keyed by `batchExportId`."""
 
     project_id: Id
     batch_export_id: Id
 
 
 class ExportFinished(_Event):
-    """An export has ended, COMPLETED or FAILED: one message on `export-completions`, keyed by `batchExportId`.
+    """Reports that an export ended COMPLETED or FAILED: a message on `export-completions`, keyed by `batchExportId`.
 
-    Ids and figures only: no address, no link, no query. `bytes` is the size of the object as stored.
+    It holds ids and numbers only: no address, no link, no query. `bytes` is the size of the object as stored.
     """
 
     event_id: Id
@@ -68,12 +68,12 @@ class ExportFinished(_Event):
 
 
 def read_request(value: bytes | None) -> ExportRequested:
-    """Read one message of `export-requests`; `Malformed` says what is wrong with it."""
+    """Read one message of `export-requests`; raises Malformed."""
     return _read(ExportRequested, value)
 
 
 def read_finished(value: bytes | None) -> ExportFinished:
-    """Read one message of `export-completions`; `Malformed` says what is wrong with it."""
+    """Read one message of `export-completions`; raises Malformed."""
     return _read(ExportFinished, value)
 
 
