@@ -12,7 +12,7 @@ from config.labels import PartOutcome
 from config.links import read_links
 from config.metrics import Metrics
 from config.settings import Misconfigured, Settings
-from config.tables import application, waybill
+from config.tables import langfuse, waybill
 from runtime.database import open_database
 from runtime.kafka import build_producer, check_topics
 from runtime.publisher import Publisher
@@ -182,7 +182,7 @@ def clickhouse_client(settings: Settings) -> Iterator[Any]:
 
 def _check_database(database: Engine) -> None:
     existing = set(inspect(database).get_table_names())
-    for table in (*application.tables.values(), *waybill.tables.values()):
+    for table in (*langfuse.tables.values(), *waybill.tables.values()):
         if table.name in {"batch_exports", "users"} and table.name not in existing:
             raise LookupError(
                 f"Langfuse's table {table.name} is missing: is DATABASE_URL the URL of the Langfuse database?"

@@ -1,4 +1,4 @@
-"""Declares the Postgres/SQLite tables: the application's that we map and never alter, and Waybill's own."""
+"""Declares the Postgres/SQLite tables: Langfuse's, which Waybill maps and never alters, and Waybill's own."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-application = MetaData()
+langfuse = MetaData()
 waybill = MetaData()
 
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -31,13 +31,13 @@ BigId = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Instant(TypeDecorator[datetime]):
-    """An aware UTC datetime, stored as the application stores it: a timestamp without zone, in UTC."""
+    """An aware UTC datetime, stored as Langfuse stores it: a timestamp without time zone, in UTC."""
 
     impl = DateTime
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
-        """Drop the zone after moving to UTC; a naive datetime is refused, for nobody knows what it means."""
+        """Convert to UTC and drop the time zone; raise ValueError for a naive datetime, because its zone is unknown."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -45,7 +45,7 @@ class Instant(TypeDecorator[datetime]):
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
-        """Give back an aware UTC datetime, whether the column has a zone or not."""
+        """Return an aware UTC datetime, whether the column has a time zone or not."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -60,7 +60,7 @@ def _stamps() -> tuple[Column[Any], Column[Any]]:
 
 batch_exports = Table(
     "batch_exports",
-    application,
+    langfuse,
     Column("id", Text, primary_key=True),
     *_stamps(),
     Column("project_id", Text, nullable=False),
@@ -79,7 +79,7 @@ batch_exports = Table(
 
 users = Table(
     "users",
-    application,
+    langfuse,
     Column("id", Text, primary_key=True),
     Column("name", Text),
     Column("email", Text, unique=True),
@@ -88,7 +88,7 @@ users = Table(
 
 projects = Table(
     "projects",
-    application,
+    langfuse,
     Column("id", Text, primary_key=True),
     *_stamps(),
     Column("name", Text, nullable=False),
@@ -96,10 +96,10 @@ projects = Table(
 
 comments = Table(
     "comments",
-    application,
+    langfuse,
     Column("id", Text, primary_key=True),
     Column("project_id", Text, nullable=False),
-    Column("object_type", Text, nullable=False),  # an enum in the application's Postgres: compare with a literal
+    Column("object_type", Text, nullable=False),  # an enum in Langfuse's Postgres: compare with a literal
     Column("object_id", Text, nullable=False),
     *_stamps(),
     Column("content", Text, nullable=False),
@@ -109,7 +109,7 @@ comments = Table(
 
 trace_sessions = Table(
     "trace_sessions",
-    application,
+    langfuse,
     Column("id", Text, nullable=False),
     Column("project_id", Text, nullable=False),
     *_stamps(),
@@ -121,7 +121,7 @@ trace_sessions = Table(
 
 datasets = Table(
     "datasets",
-    application,
+    langfuse,
     Column("id", Text, nullable=False),
     Column("project_id", Text, nullable=False),
     Column("name", Text, nullable=False),
@@ -133,11 +133,11 @@ datasets = Table(
 
 dataset_items = Table(
     "dataset_items",
-    application,
+    langfuse,
     Column("id", Text, nullable=False),
     Column("project_id", Text, nullable=False),
     Column("dataset_id", Text, nullable=False),
-    Column("status", Text, nullable=False, server_default="ACTIVE"),  # an enum in the application's Postgres
+    Column("status", Text, nullable=False, server_default="ACTIVE"),  # an enum in Langfuse's Postgres
     Column("input", Json),
     Column("expected_output", Json),
     Column("metadata", Json),
@@ -153,10 +153,10 @@ dataset_items = Table(
 
 audit_logs = Table(
     "audit_logs",
-    application,
+    langfuse,
     Column("id", Text, primary_key=True),
     *_stamps(),
-    Column("type", Text, nullable=False, server_default="USER"),  # an enum in the application's Postgres
+    Column("type", Text, nullable=False, server_default="USER"),  # an enum in Langfuse's Postgres
     Column("api_key_id", Text),
     Column("user_id", Text),
     Column("org_id", Text, nullable=False),
@@ -173,7 +173,7 @@ audit_logs = Table(
 
 models = Table(
     "models",
-    application,
+    langfuse,
     Column("id", Text, primary_key=True),
     *_stamps(),
     Column("project_id", Text),
@@ -184,7 +184,7 @@ models = Table(
 
 pricing_tiers = Table(
     "pricing_tiers",
-    application,
+    langfuse,
     Column("id", Text, primary_key=True),
     *_stamps(),
     Column("model_id", Text, nullable=False),
@@ -195,7 +195,7 @@ pricing_tiers = Table(
 
 prices = Table(
     "prices",
-    application,
+    langfuse,
     Column("id", Text, primary_key=True),
     *_stamps(),
     Column("model_id", Text, nullable=False),
@@ -263,7 +263,7 @@ notices = Table(
     Column("error", Text),
     Column("traceparent", Text),
     PrimaryKeyConstraint("event_id", "channel"),
-    # The same ending, told by two events, is still one ending.
+    # Two events for the same end of an export make one notice.
     Index("waybill_notices_ending_idx", "export_id", "attempt", "status", "channel", unique=True),
     Index("waybill_notices_next_attempt_at_idx", "next_attempt_at"),
 )

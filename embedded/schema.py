@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Engine
 
-from config.tables import application
+from config.tables import langfuse
 
 SCHEMA = "clickhouse_schema.sql"
 
@@ -19,7 +19,7 @@ class Client(Protocol):
 
 def create_application_schema(clickhouse: Client, engine: Engine) -> None:
     """Create what is missing of the application's tables, on both sides."""
-    application.create_all(engine)
+    langfuse.create_all(engine)
     create(clickhouse)
 
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, make_url, text
 
 from config.labels import Verdict
-from config.tables import application
+from config.tables import langfuse
 from consumer import clock as clock_module
 from consumer.clock import DatabaseClock
 from consumer.guards import GuardPolicy, judge
@@ -25,7 +25,7 @@ ABOUT = timedelta(seconds=20)
 def engine(postgres: Postgres) -> Iterator[Engine]:
     with postgres.database() as database:
         opened = open_database(make_url(database.url).set(drivername="postgresql+psycopg"))
-        application.create_all(opened)
+        langfuse.create_all(opened)
         migrate(opened)
         yield opened
         opened.dispose()

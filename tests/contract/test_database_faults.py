@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, event, make_url, text, update
 from sqlalchemy.exc import DBAPIError
 
 from config.errors import Cancelled, Unavailable
-from config.tables import application, batch_exports
+from config.tables import batch_exports, langfuse
 from pipeline.database import connected, stoppable
 from pipeline.types import Progress
 from runtime.database import open_database, reading, writing
@@ -24,7 +24,7 @@ from tests.support.exports import queue
 def engine(postgres: Postgres) -> Iterator[Engine]:
     with postgres.database() as database:
         opened = open_database(make_url(database.url).set(drivername="postgresql+psycopg"))
-        application.create_all(opened)
+        langfuse.create_all(opened)
         yield opened
         opened.dispose()
 

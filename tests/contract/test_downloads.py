@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from sqlalchemy import make_url
 
-from config.tables import application
+from config.tables import langfuse
 from pipeline.storage import Storage
 from runtime.database import open_database
 from runtime.migrations import migrate
@@ -38,7 +38,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
 @pytest.fixture
 def server(storage: Storage, tmp_path: Path) -> Iterator[DownloadServer]:
     engine = open_database(make_url(f"sqlite:///{tmp_path}/jobs.db"))
-    application.create_all(engine)
+    langfuse.create_all(engine)
     migrate(engine)
     with DownloadServer(engine, storage).open() as opened:
         yield opened

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, delete, make_url
 
 from config.errors import Rejected, Unavailable
 from config.labels import Failure, Verdict
-from config.tables import application, batch_exports
+from config.tables import batch_exports, langfuse
 from consumer.jobs import Jobs
 from consumer.models import Claim, LeaseState
 from consumer.outbox import list_unpublished, mark_published
@@ -42,7 +42,7 @@ from tests.support.exports import (
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     if request.param == "sqlite":
         opened = open_database(make_url(f"sqlite:///{tmp_path}/jobs.db"))
-        application.create_all(opened)
+        langfuse.create_all(opened)
         migrate(opened)
         yield opened
         opened.dispose()
@@ -50,7 +50,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     postgres: Postgres = request.getfixturevalue("postgres")
     with postgres.database() as database:
         opened = open_database(make_url(database.url).set(drivername="postgresql+psycopg"))
-        application.create_all(opened)
+        langfuse.create_all(opened)
         migrate(opened)
         yield opened
         opened.dispose()

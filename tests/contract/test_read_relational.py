@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, text
 
 from config.errors import Cancelled, Rejected, Unavailable
-from config.tables import application
+from config.tables import langfuse
 from pipeline.encode import FORMATS
 from pipeline.encode.options import EncodeOptions
 from pipeline.read import open_table
@@ -81,7 +81,7 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def filled(database: Engine) -> Filled:
-    application.create_all(database)
+    langfuse.create_all(database)
     if database.dialect.name == "postgresql":
         with database.begin() as connection:
             for statement in ENUMS:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, delete, insert, make_url, text, update
 
 from config.errors import Cancelled
-from config.tables import application, audit_logs
+from config.tables import audit_logs, langfuse
 from pipeline.read import postgres as relational
 from pipeline.read.postgres import FETCH_BYTES, FEWEST_ROWS, MOST_ROWS
 from pipeline.spec import ExportSpec, read_spec
@@ -27,14 +27,14 @@ def database(request: pytest.FixtureRequest) -> Iterator[Engine]:
     if request.param == "sqlite":
         folder = request.getfixturevalue("tmp_path")
         engine = open_database(make_url(f"sqlite:///{folder}/waybill.db"))
-        application.create_all(engine)
+        langfuse.create_all(engine)
         yield engine
         engine.dispose()
         return
     server: Postgres = request.getfixturevalue("postgres")
     with server.database() as made:
         engine = open_database(make_url(made.url.replace("postgresql:", "postgresql+psycopg:")))
-        application.create_all(engine)
+        langfuse.create_all(engine)
         yield engine
         engine.dispose()
 
@@ -96,7 +96,7 @@ def test_no_connection_is_kept_when_a_reader_leaves_early(database: Engine) -> N
 def test_a_stop_interrupts_a_query_that_hangs(postgres: Postgres) -> None:
     with postgres.database() as made:
         engine = open_database(make_url(made.url.replace("postgresql:", "postgresql+psycopg:")))
-        application.create_all(engine)
+        langfuse.create_all(engine)
         progress = Progress()
         seen = threading.Event()
         with engine.begin() as blocker:

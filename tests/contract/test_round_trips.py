@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, make_url
 
 from config.labels import Outcome
-from config.tables import application
+from config.tables import langfuse
 from consumer.claim import Claimer
 from consumer.models import Claim
 from consumer.outbox import relay
@@ -23,7 +23,7 @@ from tests.support.intake import POLICY, FakePublisher
 def engine(postgres: Postgres) -> Iterator[Engine]:
     with postgres.database() as database:
         opened = open_database(make_url(database.url).set(drivername="postgresql+psycopg"))
-        application.create_all(opened)
+        langfuse.create_all(opened)
         migrate(opened)
         yield opened
         opened.dispose()

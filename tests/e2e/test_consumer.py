@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, Producer
 from sqlalchemy import Engine, select, update
 
 from config.settings import load
-from config.tables import application, batch_exports, outbox, runs
+from config.tables import batch_exports, langfuse, outbox, runs
 from consumer.dead_letters import DeadLetter, read_all
 from runtime.database import open_database
 from runtime.kafka import MESSAGE_BYTES
@@ -41,7 +41,7 @@ NOBODY_SWEEPS = "600"
 @pytest.fixture
 def engine(stack: Stack) -> Iterator[Engine]:
     opened = open_database(load(stack.environment()).database)
-    application.create_all(opened)
+    langfuse.create_all(opened)
     migrate(opened)
     yield opened
     opened.dispose()
@@ -394,7 +394,7 @@ def test_an_event_that_was_never_published_is_when_somebody_rings_again(
 
 def test_it_waits_for_what_is_missing_and_says_so(stack: Stack, tmp_path: Path) -> None:
     opened = open_database(load(stack.environment()).database)
-    application.create_all(opened)
+    langfuse.create_all(opened)
     with consumer(stack, tmp_path, wait=False) as daemon_:
         status, body = daemon_.get("/readyz")
         assert status == 503

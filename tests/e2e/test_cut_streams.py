@@ -11,7 +11,7 @@ from sqlalchemy import Engine, insert
 
 from cli import build
 from config.settings import load
-from config.tables import application, batch_exports
+from config.tables import batch_exports, langfuse
 from embedded.sample import fill
 from embedded.schema import create
 from runtime.database import open_database
@@ -48,7 +48,7 @@ FAULTS = {
 def engine(stack: Stack) -> Iterator[Engine]:
     settings = load(stack.environment())
     opened = open_database(settings.database)
-    application.create_all(opened)
+    langfuse.create_all(opened)
     migrate(opened)
     with build.clickhouse_client(settings) as client:
         create(client)

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, Row, insert, select, update
 
 from config.events import ExportFinished, Status
 from config.settings import load
-from config.tables import application, batch_exports, notices, users
+from config.tables import batch_exports, langfuse, notices, users
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.services.mail import Mail
@@ -29,7 +29,7 @@ QUICK = {"WAYBILL_RETRY_BASE_SECONDS": "0.2", "WAYBILL_SWEEP_SECONDS": "1", "WAY
 @pytest.fixture
 def engine(stack: Stack) -> Iterator[Engine]:
     opened = open_database(load(stack.environment()).database)
-    application.create_all(opened, tables=[users, batch_exports])
+    langfuse.create_all(opened, tables=[users, batch_exports])
     migrate(opened)
     yield opened
     opened.dispose()

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, insert, inspect, select, text, update
 
 from cli import build
 from config.settings import load
-from config.tables import application, batch_exports, notices, runs, users
+from config.tables import batch_exports, langfuse, notices, runs, users
 from embedded.sample import fill
 from embedded.schema import create
 from runtime.database import open_database
@@ -33,7 +33,7 @@ def engine(stack: Stack) -> Iterator[Engine]:
     """An application's database with data in it, and its ClickHouse; Waybill has been migrated."""
     settings = load(stack.environment())
     opened = open_database(settings.database)
-    application.create_all(opened)
+    langfuse.create_all(opened)
     migrate(opened)
     with build.clickhouse_client(settings) as client:
         create(client)
@@ -180,7 +180,7 @@ def test_a_stale_row_fails_and_asks_to_start_again(stack: Stack, engine: Engine,
 def test_migrate_adds_our_tables_to_an_applications_database_and_no_others(stack: Stack) -> None:
     environment = stack.environment()
     engine = open_database(load(environment).database)
-    application.create_all(engine)
+    langfuse.create_all(engine)
     before = {name: inspect(engine).get_columns(name) for name in inspect(engine).get_table_names()}
 
     done = waybill("migrate", environment=environment)

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, Producer
 from sqlalchemy import insert
 
 from config.settings import load
-from config.tables import application, users
+from config.tables import langfuse, users
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.services.stacks import Stack
@@ -49,7 +49,7 @@ def test_the_trace_of_a_request_reaches_the_logs_the_completion_and_the_mail(
 ) -> None:
     settings = load(stack.environment())
     engine = open_database(settings.database)
-    application.create_all(engine)
+    langfuse.create_all(engine)
     migrate(engine)
     export_id = f"{script}-{uuid.uuid4().hex[:8]}"
     with engine.begin() as connection:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cli import build
 from config.settings import load
-from config.tables import application
+from config.tables import langfuse
 from embedded.sample import fill
 from embedded.schema import create
 from runtime.database import open_database
@@ -80,7 +80,7 @@ def create_source(servers: Servers) -> Iterator[Source]:
             {"CLICKHOUSE_URL": servers.clickhouse, "CLICKHOUSE_DB": clickhouse_db, "DATABASE_URL": database.url}
         )
         engine = open_database(settings.database)
-        application.create_all(engine)
+        langfuse.create_all(engine)
         migrate(engine)
         with build.clickhouse_client(settings) as client:
             create(client)

@@ -15,7 +15,7 @@ from aiosmtpd.smtp import SMTP
 from sqlalchemy import Engine, insert
 
 from config.events import ExportFinished, Status
-from config.tables import application, batch_exports, users, waybill
+from config.tables import batch_exports, langfuse, users, waybill
 
 NOW = datetime(2026, 10, 1, 14, 5, tzinfo=UTC)
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -44,7 +44,7 @@ def completion(**changes: Any) -> ExportFinished:
 
 
 def create_tables(engine: Engine) -> None:
-    application.create_all(engine, tables=[batch_exports, users])
+    langfuse.create_all(engine, tables=[batch_exports, users])
     waybill.create_all(engine)
 
 

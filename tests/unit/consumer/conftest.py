@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, make_url
 
-from config.tables import application
+from config.tables import langfuse
 from runtime.database import open_database
 from runtime.migrations import migrate
 
@@ -15,7 +15,7 @@ from runtime.migrations import migrate
 def engine(tmp_path: Path) -> Iterator[Engine]:
     """A SQLite database with Langfuse's tables and ours."""
     opened = open_database(make_url(f"sqlite:///{tmp_path}/jobs.db"))
-    application.create_all(opened)
+    langfuse.create_all(opened)
     migrate(opened)
     yield opened
     opened.dispose()

@@ -121,7 +121,7 @@ def test_the_relational_side_is_filled_too(filled: Any) -> None:
     with engine.connect() as connection:
         counts = {
             table.name: connection.scalar(select(func.count()).select_from(table))
-            for table in tables.application.sorted_tables
+            for table in tables.langfuse.sorted_tables
         }
         commented = connection.scalar(select(func.count()).where(tables.comments.c.object_id == "trace-0000000"))
     empty = {name for name, count in counts.items() if not count}

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine
 
-from config.tables import application
+from config.tables import langfuse
 from embedded import schema
 from embedded.stack import Stack
 from tests.oracle import load, pools, raw, worlds
@@ -56,7 +56,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 
 def _engine(address: str) -> Iterator[Engine]:
     engine = create_engine(address)
-    application.create_all(engine)
+    langfuse.create_all(engine)
     yield engine
     engine.dispose()
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, func, inser
 from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 
 from config.errors import Unavailable
-from config.tables import application, outbox, runs, waybill
+from config.tables import langfuse, outbox, runs, waybill
 from runtime.database import open_database, reading, writing
 from runtime.migrations import VERSION_TABLE, migrate
 
@@ -33,7 +33,7 @@ def test_migrations_make_what_the_tables_declare(engine: Engine) -> None:
 
 
 def test_migrations_touch_nothing_of_the_applications(engine: Engine) -> None:
-    application.create_all(engine)
+    langfuse.create_all(engine)
     before = set(inspect(engine).get_table_names())
 
     migrate(engine)

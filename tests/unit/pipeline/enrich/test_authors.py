@@ -6,14 +6,14 @@ import pytest
 from sqlalchemy import Engine, create_engine, insert
 
 from config.errors import Unavailable
-from config.tables import application, users
+from config.tables import langfuse, users
 from pipeline.enrich.authors import Authors
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Engine]:
     engine = create_engine(f"sqlite:///{tmp_path / 'database'}")
-    application.create_all(engine)
+    langfuse.create_all(engine)
     yield engine
     engine.dispose()
 

@@ -7,14 +7,14 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, insert
 
 from config.errors import Unavailable
-from config.tables import application, comments
+from config.tables import comments, langfuse
 from pipeline.enrich.comments import Comments
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Engine]:
     engine = create_engine(f"sqlite:///{tmp_path / 'database'}")
-    application.create_all(engine)
+    langfuse.create_all(engine)
     yield engine
     engine.dispose()
 
