@@ -1,4 +1,4 @@
-"""Shows what a comment filter costs that finds many objects: `python -m tests.bench.comment_filters 50000 500000`."""
+"""Measures a comment filter that matches many objects: `python -m tests.bench.comment_filters 50000 500000`."""
 
 import resource
 import sys
@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from embedded import stack as embedded_parts
 from tests.services.stacks import Embedded
-from tests.support import databases as reading
+from tests.support.databases import Databases, open_databases
 
 FILTERS = [
     {"type": "string", "column": "commentContent", "operator": "contains", "value": "NEEDLE"},
@@ -30,10 +30,10 @@ FROM numbers({count:UInt64})
 """
 
 
-def fill(world: reading.World, count: int) -> None:
-    """Make so many traces with a comment each, and as many without."""
-    world.client.command(_TRACES, parameters={"count": 2 * count})
-    with world.database.begin() as connection:
+def fill(databases: Databases, count: int) -> None:
+    """Create this many traces with a comment each, and as many without."""
+    databases.client.command(_TRACES, parameters={"count": 2 * count})
+    with databases.engine.begin() as connection:
         connection.execute(text(_COMMENTS), {"count": count, "now": "2026-05-10 12:00:00"})
 
 
@@ -41,15 +41,16 @@ def main(counts: list[int]) -> None:
     for count in counts:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            with embedded_parts.started(folder / "parts") as parts, Embedded(parts).stack(folder) as stack:
-                world = reading.world(stack.environment())
-                fill(world, count)
-                _measure(world, count)
-                world.client.close()
-                world.database.dispose()
+            with (
+                embedded_parts.started(folder / "parts") as parts,
+                Embedded(parts).stack(folder) as stack,
+                open_databases(stack.environment()) as databases,
+            ):
+                fill(databases, count)
+                _measure(databases, count)
 
 
-def _measure(world: reading.World, count: int) -> None:
+def _measure(databases: Databases, count: int) -> None:
     before, begun = psutil.Process().memory_info().rss, time.perf_counter()
     rows = 0
 
@@ -57,7 +58,7 @@ def _measure(world: reading.World, count: int) -> None:
         nonlocal rows
         rows += batch.num_rows  # type: ignore[attr-defined] # a record batch
 
-    world.read_through(each, filter=FILTERS)
+    databases.read_through(each, filter=FILTERS)
     seconds = time.perf_counter() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(

@@ -1,7 +1,6 @@
 """What `waybill create` stores of the filters that people type."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import select
@@ -9,27 +8,25 @@ from sqlalchemy import select
 from config.tables import batch_exports
 from tests.services.stacks import Stack
 from tests.support.daemons import waybill
-from tests.support.databases import World, world
+from tests.support.databases import Databases
 
 
 @pytest.fixture
-def migrated(stack: Stack) -> Iterator[World]:
-    made = world(stack.environment())
+def migrated(databases: Databases, stack: Stack) -> Databases:
+    """The databases, with Waybill's own tables too."""
     done = waybill("migrate", environment=stack.environment())
     assert done.returncode == 0, done.stderr
-    yield made
-    made.client.close()
-    made.database.dispose()
+    return databases
 
 
-def test_filters_are_stored_as_the_application_would(stack: Stack, migrated: World) -> None:
+def test_filters_are_stored_as_the_application_would(stack: Stack, migrated: Databases) -> None:
     created = waybill(
         "create", "p", "traces", "--filter", "level=ERROR", "--filter", "scores.accuracy>=0.8", "--json",
         environment=stack.environment(),
     )  # fmt: skip
 
     assert created.returncode == 0, created.stderr
-    with migrated.database.connect() as connection:
+    with migrated.engine.connect() as connection:
         (query,) = connection.scalars(select(batch_exports.c.query)).all()
     assert query["filter"] == [
         {"type": "stringOptions", "column": "level", "operator": "any of", "value": ["ERROR"]},
@@ -38,17 +35,17 @@ def test_filters_are_stored_as_the_application_would(stack: Stack, migrated: Wor
     assert json.loads(created.stdout)["query"] == query
 
 
-def test_a_filter_that_the_table_can_t_honour_makes_no_export(stack: Stack, migrated: World) -> None:
+def test_a_filter_that_the_table_can_t_honour_makes_no_export(stack: Stack, migrated: Databases) -> None:
     refused = waybill("create", "p", "traces", "--filter", "colour=red", environment=stack.environment())
     unsorted = waybill("create", "p", "traces", "--order-by", "tags", environment=stack.environment())
 
     assert (refused.returncode, "colour" in refused.stderr) == (2, True)
     assert (unsorted.returncode, "tags" in unsorted.stderr) == (2, True)
-    with migrated.database.connect() as connection:
+    with migrated.engine.connect() as connection:
         assert connection.scalars(select(batch_exports.c.id)).all() == []
 
 
-def test_an_export_of_the_events_table_is_checked_as_one(stack: Stack, migrated: World) -> None:
+def test_an_export_of_the_events_table_is_checked_as_one(stack: Stack, migrated: Databases) -> None:
     created = waybill(
         "create", "p", "observations", "--events", "--filter", "positionInTrace=root", "--json",
         environment=stack.environment(),
@@ -58,5 +55,5 @@ def test_an_export_of_the_events_table_is_checked_as_one(stack: Stack, migrated:
     assert created.returncode == 0, created.stderr
     assert json.loads(created.stdout)["query"]["useEventsTable"] is True
     assert (refused.returncode, "colour" in refused.stderr) == (2, True)
-    with migrated.database.connect() as connection:
+    with migrated.engine.connect() as connection:
         assert len(connection.scalars(select(batch_exports.c.id)).all()) == 1

@@ -18,7 +18,7 @@ from pipeline.tables import TABLES, TableDeclaration
 from pipeline.tables.clickhouse_table import Filterable
 from tests.services.stacks import Stack
 from tests.support.daemons import waybill
-from tests.support.databases import CUTOFF, World, world
+from tests.support.databases import CUTOFF, Databases
 from tests.support.tables import EVENT_VARIANTS
 
 MARK = "zq'`\"\\{x:String}%(y)s;--"
@@ -31,7 +31,7 @@ EVERY: dict[str, TableDeclaration] = {
 SHARED = {"users", "models", "prices", "pricing_tiers"}
 
 
-def statements(made: World, table: str) -> list[Statement]:
+def statements(databases: Databases, table: str) -> list[Statement]:
     column = next(each for each in TABLES[table].filterables if each.type in {"string", "stringOptions"})
     query: dict[str, Any] = {
         "tableName": table,
@@ -43,14 +43,12 @@ def statements(made: World, table: str) -> list[Statement]:
     spec = read_spec(
         project_id=MARK, export_id="e", attempt=1, created_at=CUTOFF, query=query, format="JSONL", row_limit=4321
     )
-    return list_statements(spec, made.sources)
+    return list_statements(spec, databases.sources)
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_every_statement_is_bound_to_the_project_and_holds_no_value(stack: Stack, table: str) -> None:
-    made = world(stack.environment())
-
-    shown = statements(made, table)
+def test_every_statement_is_bound_to_the_project_and_holds_no_value(databases: Databases, table: str) -> None:
+    shown = statements(databases, table)
 
     assert shown
     for each in shown:
@@ -63,8 +61,6 @@ def test_every_statement_is_bound_to_the_project_and_holds_no_value(stack: Stack
             assert "project_id" in each.sql
             assert MARK in each.values.values()
     assert any(ASKED in each.values.values() for each in shown)
-    made.client.close()
-    made.database.dispose()
 
 
 VALUES: dict[str, dict[str, Any]] = {
@@ -99,15 +95,14 @@ def every_filter(table: TableDeclaration) -> list[dict[str, Any]]:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("table", EVERY, ids=list(EVERY))
-def test_no_filter_of_any_type_puts_its_value_into_a_statement(stack: Stack, table: str) -> None:
-    made = world(stack.environment())
+def test_no_filter_of_any_type_puts_its_value_into_a_statement(databases: Databases, table: str) -> None:
     filters = every_filter(EVERY[table])
     query = {"tableName": EVERY[table].name, "useEventsTable": table.endswith("-of-events")}
 
     for start in range(0, len(filters), AT_ONCE):
         some = {**query, "filter": filters[start : start + AT_ONCE]}
         spec = read_spec(project_id=MARK, export_id="e", attempt=1, created_at=CUTOFF, query=some, format="JSONL")
-        shown = list_statements(spec, made.sources)
+        shown = list_statements(spec, databases.sources)
         assert shown
         for each in shown:
             assert not {value for value in ("zq", "2033", "987654", "98765", "2026") if value in each.sql}, some
@@ -115,17 +110,13 @@ def test_no_filter_of_any_type_puts_its_value_into_a_statement(stack: Stack, tab
             if "project_id" in each.sql:
                 assert MARK in each.values.values()
 
-    made.client.close()
-    made.database.dispose()
 
-
-def test_the_command_shows_text_types_and_values_apart(stack: Stack) -> None:
-    made = world(stack.environment())
+def test_the_command_shows_text_types_and_values_apart(databases: Databases, stack: Stack) -> None:
     now = datetime.now(UTC)
     row = {"id": "a", "project_id": "p", "org_id": "o", "resource_type": "r", "resource_id": "x", "action": "create"}
     query = {"tableName": "audit_logs", "filter": [], "searchQuery": "needle"}
     export = {"id": "e", "project_id": "p", "user_id": "", "name": "n", "status": "QUEUED", "query": query}
-    with made.database.begin() as connection:
+    with databases.engine.begin() as connection:
         connection.execute(insert(audit_logs).values(row))
         connection.execute(insert(batch_exports).values(**export, format="CSV", created_at=now, updated_at=now))
 
@@ -144,5 +135,3 @@ def test_the_command_shows_text_types_and_values_apart(stack: Stack) -> None:
     assert main["parameters"].keys() == main["values"].keys()
     assert "'needle'" in for_people.stdout
     assert (missing.returncode, "nowhere" in missing.stderr) == (1, True)
-    made.client.close()
-    made.database.dispose()

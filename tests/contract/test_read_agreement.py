@@ -16,7 +16,7 @@ from tests.oracle import worlds
 from tests.oracle.pools import PROJECTS
 from tests.oracle.queries import queries
 from tests.services.stacks import Servers
-from tests.support.agreement import Filled, filled, thrifty
+from tests.support.agreement import Filled, cached_lookups, fill_databases
 from tests.support.tables import READINGS
 
 CASES = int(os.environ.get("CASES", "20"))
@@ -29,8 +29,11 @@ every_table = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def rows(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
-    with servers.stack(tmp_path_factory.mktemp("agreement")) as stack, filled(stack, worlds.make(SEED)) as made:
-        yield made
+    with (
+        servers.stack(tmp_path_factory.mktemp("agreement")) as stack,
+        fill_databases(stack, worlds.make(SEED)) as filled,
+    ):
+        yield filled
 
 
 @pytest.mark.parametrize("form", sorted(FORMATS))
@@ -45,7 +48,7 @@ def test_a_file_of_a_whole_table_is_the_expected_one(
 
 @pytest.fixture(scope="module")
 def many(rows: Filled) -> Iterator[Filled]:
-    with thrifty():
+    with cached_lookups():
         yield rows
 
 

@@ -1,34 +1,22 @@
 """Filters and orders by comments, which are found in the database and sent to ClickHouse."""
 
-from collections.abc import Iterator
-
-import pytest
 from sqlalchemy import insert
 
 from config.tables import comments
-from tests.services.stacks import Stack
-from tests.support.databases import Row, World, world
+from tests.support.databases import Databases, Row
 
 
-@pytest.fixture
-def empty(stack: Stack) -> Iterator[World]:
-    made = world(stack.environment())
-    yield made
-    made.client.close()
-    made.database.dispose()
-
-
-def comment(world: World, *written: tuple[str, str], project: str = "p", kind: str = "TRACE") -> None:
+def comment(databases: Databases, *written: tuple[str, str], project: str = "p", kind: str = "TRACE") -> None:
     rows = [
         {"id": f"{project} {kind} {object_id} {place}", "object_id": object_id, "content": content}
         for place, (object_id, content) in enumerate(written)
     ]
-    with world.database.begin() as connection:
+    with databases.engine.begin() as connection:
         connection.execute(insert(comments), [{**row, "project_id": project, "object_type": kind} for row in rows])
 
 
-def ids(world: World, *filters: Row) -> list[str]:
-    return sorted(world.ids(*filters))
+def ids(databases: Databases, *filters: Row) -> list[str]:
+    return sorted(databases.ids(*filters))
 
 
 def count(operator: str, value: float) -> Row:
@@ -42,50 +30,50 @@ def content(operator: str, value: str) -> Row:
 AWKWARD = "a\tb\nc\rd\\n'\"%_ü😀\\"
 
 
-def test_rows_are_counted_by_their_comments(empty: World) -> None:
-    empty.traces({"id": "none"}, {"id": AWKWARD}, {"id": "two"})
-    comment(empty, (AWKWARD, "x"), ("two", "x"), ("two", "y"), ("elsewhere", "x"))
-    comment(empty, ("none", "x"), project="q")
-    comment(empty, ("none", "x"), kind="OBSERVATION")
-    assert ids(empty, count("=", 0)) == ["none"]
-    assert ids(empty, count(">=", 1)) == [AWKWARD, "two"]
-    assert ids(empty, count("<", 2), count(">", 0)) == [AWKWARD]
-    assert empty.ids(orderBy={"column": "commentCount", "order": "DESC"}) == ["two", AWKWARD, "none"]
+def test_rows_are_counted_by_their_comments(databases: Databases) -> None:
+    databases.traces({"id": "none"}, {"id": AWKWARD}, {"id": "two"})
+    comment(databases, (AWKWARD, "x"), ("two", "x"), ("two", "y"), ("elsewhere", "x"))
+    comment(databases, ("none", "x"), project="q")
+    comment(databases, ("none", "x"), kind="OBSERVATION")
+    assert ids(databases, count("=", 0)) == ["none"]
+    assert ids(databases, count(">=", 1)) == [AWKWARD, "two"]
+    assert ids(databases, count("<", 2), count(">", 0)) == [AWKWARD]
+    assert databases.ids(orderBy={"column": "commentCount", "order": "DESC"}) == ["two", AWKWARD, "none"]
 
 
-def test_one_comment_that_says_so_is_enough_and_case_does_not_matter(empty: World) -> None:
-    empty.traces({"id": "none"}, {"id": "one"}, {"id": "two"})
-    comment(empty, ("one", "Looks GOOD to me"), ("two", "bad"), ("two", "100% a_b"))
-    assert ids(empty, content("contains", "good")) == ["one"]
-    assert ids(empty, content("does not contain", "good")) == ["none", "two"]
-    assert ids(empty, content("starts with", "LOOKS")) == ["one"]
-    assert ids(empty, content("ends with", "A_B")) == ["two"]
-    assert ids(empty, content("contains", "_o")) == []
-    assert ids(empty, content("=", "BAD")) == ["two"]
-    assert ids(empty, content("contains", "a"), content("contains", "%")) == ["two"]
-    assert ids(empty, content("contains", "\0")) == []
+def test_one_comment_that_says_so_is_enough_and_case_does_not_matter(databases: Databases) -> None:
+    databases.traces({"id": "none"}, {"id": "one"}, {"id": "two"})
+    comment(databases, ("one", "Looks GOOD to me"), ("two", "bad"), ("two", "100% a_b"))
+    assert ids(databases, content("contains", "good")) == ["one"]
+    assert ids(databases, content("does not contain", "good")) == ["none", "two"]
+    assert ids(databases, content("starts with", "LOOKS")) == ["one"]
+    assert ids(databases, content("ends with", "A_B")) == ["two"]
+    assert ids(databases, content("contains", "_o")) == []
+    assert ids(databases, content("=", "BAD")) == ["two"]
+    assert ids(databases, content("contains", "a"), content("contains", "%")) == ["two"]
+    assert ids(databases, content("contains", "\0")) == []
 
 
-def test_comments_are_filtered_by_options_and_by_their_absence(empty: World) -> None:
-    empty.traces({"id": "none"}, {"id": "one"}, {"id": "two"})
-    comment(empty, ("one", "Yes"), ("two", "no"), ("two", "maybe"))
+def test_comments_are_filtered_by_options_and_by_their_absence(databases: Databases) -> None:
+    databases.traces({"id": "none"}, {"id": "one"}, {"id": "two"})
+    comment(databases, ("one", "Yes"), ("two", "no"), ("two", "maybe"))
     options: Row = {
         "type": "stringOptions",
         "column": "commentContent",
         "value": ["YES", "\0", *map(str, range(40_000))],
     }
-    assert ids(empty, {**options, "operator": "any of"}) == ["one"]
-    assert ids(empty, {**options, "operator": "none of"}) == ["none", "two"]
+    assert ids(databases, {**options, "operator": "any of"}) == ["one"]
+    assert ids(databases, {**options, "operator": "none of"}) == ["none", "two"]
     null: Row = {"type": "null", "column": "commentContent", "value": ""}
-    assert ids(empty, {**null, "operator": "is null"}) == ["none"]
-    assert ids(empty, {**null, "operator": "is not null"}) == ["one", "two"]
+    assert ids(databases, {**null, "operator": "is null"}) == ["none"]
+    assert ids(databases, {**null, "operator": "is not null"}) == ["one", "two"]
 
 
-def test_fifty_thousand_objects_with_comments_are_no_trouble(empty: World) -> None:
-    empty.client.command(
+def test_fifty_thousand_objects_with_comments_are_no_trouble(databases: Databases) -> None:
+    databases.client.command(
         "INSERT INTO traces (id, project_id, timestamp, name, event_ts, is_deleted) "
         "SELECT toString(number), 'p', toDateTime64('2026-05-10 12:00:00', 3), 'n', now64(3), 0 FROM numbers(50002)"
     )
-    comment(empty, *((str(number), "x") for number in range(50_000)))
-    assert len(ids(empty, content("contains", "x"))) == 50_000
-    assert ids(empty, count("<", 1)) == ["50000", "50001"]
+    comment(databases, *((str(number), "x") for number in range(50_000)))
+    assert len(ids(databases, content("contains", "x"))) == 50_000
+    assert ids(databases, count("<", 1)) == ["50000", "50001"]

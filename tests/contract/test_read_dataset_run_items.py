@@ -1,14 +1,11 @@
 """Reading `dataset_run_items`, with the names of their datasets from the application's database."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
-import pytest
 from sqlalchemy import insert
 
 from config.tables import datasets
-from tests.services.stacks import Stack
-from tests.support.databases import MAY, Read, Row, World, world
+from tests.support.databases import MAY, Databases, Read, Row
 
 ITEM: Row = {
     "project_id": "p",
@@ -24,31 +21,23 @@ ITEM: Row = {
 }
 
 
-@pytest.fixture
-def empty(stack: Stack) -> Iterator[World]:
-    made = world(stack.environment())
-    yield made
-    made.client.close()
-    made.database.dispose()
+def items(databases: Databases, *rows: Row) -> None:
+    databases.put("dataset_run_items_rmt", *({**ITEM, "id": f"i{index}", **row} for index, row in enumerate(rows)))
 
 
-def items(empty: World, *rows: Row) -> None:
-    empty.put("dataset_run_items_rmt", *({**ITEM, "id": f"i{index}", **row} for index, row in enumerate(rows)))
-
-
-def dataset(empty: World, id_: str, name: str, project: str = "p") -> None:
-    with empty.database.begin() as connection:
+def dataset(databases: Databases, id_: str, name: str, project: str = "p") -> None:
+    with databases.engine.begin() as connection:
         connection.execute(insert(datasets).values(id=id_, project_id=project, name=name))
 
 
-def read(empty: World, **query: object) -> Read:
-    return empty.read(tableName="dataset_run_items", **query)  # type: ignore[arg-type] # query is JSON
+def read(databases: Databases, **query: object) -> Read:
+    return databases.read(tableName="dataset_run_items", **query)  # type: ignore[arg-type] # query is JSON
 
 
-def test_a_row_has_the_columns_and_values_of_its_item(empty: World) -> None:
-    dataset(empty, "d", "Fixtures")
-    items(empty, {"id": "x", "observation_id": "o", "created_at": "2026-05-10 12:00:00.123"})
-    found = read(empty)
+def test_a_row_has_the_columns_and_values_of_its_item(databases: Databases) -> None:
+    dataset(databases, "d", "Fixtures")
+    items(databases, {"id": "x", "observation_id": "o", "created_at": "2026-05-10 12:00:00.123"})
+    found = read(databases)
     assert found.rows == [
         {
             "id": "x",
@@ -64,28 +53,32 @@ def test_a_row_has_the_columns_and_values_of_its_item(empty: World) -> None:
     assert list(found.rows[0]) == [column.name for column in found.columns]
 
 
-def test_a_dataset_that_is_not_the_projects_has_no_name(empty: World) -> None:
-    dataset(empty, "d", "of another project", project="q")
-    items(empty, {})
-    assert [row["datasetName"] for row in read(empty).rows] == ["Unknown"]
+def test_a_dataset_that_is_not_the_projects_has_no_name(databases: Databases) -> None:
+    dataset(databases, "d", "of another project", project="q")
+    items(databases, {})
+    assert [row["datasetName"] for row in read(databases).rows] == ["Unknown"]
 
 
-def test_items_are_found_by_the_name_of_their_dataset(empty: World) -> None:
-    dataset(empty, "d", "100% Fixtures")
-    items(empty, {"id": "a"}, {"id": "b", "dataset_id": "gone"})
-    assert read(empty, searchQuery="% fix").ids() == ["a"]
-    assert read(empty, searchQuery="unknown").ids() == ["b"]
+def test_items_are_found_by_the_name_of_their_dataset(databases: Databases) -> None:
+    dataset(databases, "d", "100% Fixtures")
+    items(databases, {"id": "a"}, {"id": "b", "dataset_id": "gone"})
+    assert read(databases, searchQuery="% fix").ids() == ["a"]
+    assert read(databases, searchQuery="unknown").ids() == ["b"]
 
 
-def test_items_come_newest_first_and_once(empty: World) -> None:
-    items(empty, {"id": "old", "created_at": "2026-05-01 00:00:00"}, {"id": "b"}, {"id": "a"})
-    items(empty, {"id": "a", "event_ts": "2026-05-11 00:00:00"}, {"id": "late", "created_at": "2026-06-01 00:00:00"})
-    assert read(empty).ids() == ["a", "b", "old"]
-    assert read(empty, orderBy={"column": "createdAt", "order": "ASC"}).ids() == ["old", "a", "b"]
+def test_items_come_newest_first_and_once(databases: Databases) -> None:
+    items(databases, {"id": "old", "created_at": "2026-05-01 00:00:00"}, {"id": "b"}, {"id": "a"})
+    items(
+        databases, {"id": "a", "event_ts": "2026-05-11 00:00:00"}, {"id": "late", "created_at": "2026-06-01 00:00:00"}
+    )
+    assert read(databases).ids() == ["a", "b", "old"]
+    assert read(databases, orderBy={"column": "createdAt", "order": "ASC"}).ids() == ["old", "a", "b"]
 
 
-def test_scores_of_the_items_traces_are_filtered_by(empty: World) -> None:
-    items(empty, {"id": "a"}, {"id": "b", "trace_id": "u"})
-    empty.scores({"name": "acc", "value": 0.5, "observation_id": "o"}, {"name": "acc", "value": 0.25, "trace_id": "u"})
+def test_scores_of_the_items_traces_are_filtered_by(databases: Databases) -> None:
+    items(databases, {"id": "a"}, {"id": "b", "trace_id": "u"})
+    databases.scores(
+        {"name": "acc", "value": 0.5, "observation_id": "o"}, {"name": "acc", "value": 0.25, "trace_id": "u"}
+    )
     asked = {"type": "numberObject", "column": "agg_scores_avg", "key": "acc", "operator": ">", "value": 0.3}
-    assert read(empty, filter=[asked]).ids() == ["a"]
+    assert read(databases, filter=[asked]).ids() == ["a"]

@@ -1,40 +1,30 @@
 """Reading `events`, and the tables that are made of events where the application writes nothing else."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 
 from config.errors import Rejected
-from tests.services.stacks import Stack
-from tests.support.databases import MAY, Row, World, world
+from tests.support.databases import MAY, Databases, Row
 
 EVENT: Row = {"project_id": "p", "trace_id": "t", "span_id": "e", "start_time": MAY, "name": "n", "event_ts": MAY}
 LATER = "2026-05-11 00:00:00.000000"
 BY_ID = {"column": "id", "order": "ASC"}
 
 
-@pytest.fixture
-def empty(stack: Stack) -> Iterator[World]:
-    made = world(stack.environment())
-    yield made
-    made.client.close()
-    made.database.dispose()
+def put(databases: Databases, *rows: Row) -> None:
+    databases.put("events_full", *({**EVENT, **row} for row in rows))
 
 
-def put(empty: World, *rows: Row) -> None:
-    empty.put("events_full", *({**EVENT, **row} for row in rows))
+def ids(databases: Databases, *filters: Row, **query: object) -> list[str]:
+    return databases.ids(*filters, **{"tableName": "events", "orderBy": BY_ID, **query})
 
 
-def ids(empty: World, *filters: Row, **query: object) -> list[str]:
-    return empty.ids(*filters, **{"tableName": "events", "orderBy": BY_ID, **query})
-
-
-def test_a_row_has_the_columns_and_values_of_its_event(empty: World) -> None:
+def test_a_row_has_the_columns_and_values_of_its_event(databases: Databases) -> None:
     put(
-        empty,
+        databases,
         {
             "parent_span_id": "",
             "name": "answer",
@@ -60,7 +50,7 @@ def test_a_row_has_the_columns_and_values_of_its_event(empty: World) -> None:
             "environment": "default",
         },
     )
-    (row,) = empty.read(tableName="events").rows
+    (row,) = databases.read(tableName="events").rows
     flags = {"input#json": False, "output#json": False, "modelParameters#json": False}
     assert row == {
         "id": "e",
@@ -99,98 +89,107 @@ def test_a_row_has_the_columns_and_values_of_its_event(empty: World) -> None:
     }
 
 
-def test_events_come_last_start_first_and_then_by_id(empty: World) -> None:
+def test_events_come_last_start_first_and_then_by_id(databases: Databases) -> None:
     put(
-        empty,
+        databases,
         {"span_id": "b"},
         {"span_id": "moon", "start_time": "1969-07-20 20:17:40.123456"},
         {"span_id": "a"},
         {"span_id": "late", "start_time": "2026-05-10 12:00:00.000001"},
         {"span_id": "later", "start_time": "2026-05-20 00:00:00"},
     )
-    assert empty.ids(tableName="events", orderBy=None) == ["later", "late", "a", "b", "moon"]
-    assert ids(empty, {"type": "datetime", "column": "startTime", "operator": "<", "value": "1980-01-01"}) == ["moon"]
-    assert ids(empty, {"type": "datetime", "column": "startTime", "operator": ">", "value": "2026-05-11"}) == ["later"]
+    assert databases.ids(tableName="events", orderBy=None) == ["later", "late", "a", "b", "moon"]
+    assert ids(databases, {"type": "datetime", "column": "startTime", "operator": "<", "value": "1980-01-01"}) == [
+        "moon"
+    ]
+    assert ids(databases, {"type": "datetime", "column": "startTime", "operator": ">", "value": "2026-05-11"}) == [
+        "later"
+    ]
 
 
-def test_a_version_that_starts_at_another_time_or_is_of_another_trace_replaces_the_older_one(empty: World) -> None:
-    put(empty, {"name": "new", "start_time": "2026-05-01 00:00:00", "event_ts": LATER}, {"name": "old"})
-    put(empty, {"span_id": "f", "trace_id": "t2", "name": "new", "event_ts": LATER}, {"span_id": "f", "name": "old"})
-    put(empty, {"span_id": "gone"})
-    put(empty, {"span_id": "gone", "start_time": "2026-05-02 00:00:00", "event_ts": LATER, "is_deleted": 1})
-    assert [row["name"] for row in empty.read(tableName="events").rows] == ["new", "new"]
-    assert ids(empty, {"type": "string", "column": "name", "operator": "=", "value": "old"}) == []
-
-
-def test_words_match_whole_in_any_order_and_case(empty: World) -> None:
+def test_a_version_that_starts_at_another_time_or_is_of_another_trace_replaces_the_older_one(
+    databases: Databases,
+) -> None:
+    put(databases, {"name": "new", "start_time": "2026-05-01 00:00:00", "event_ts": LATER}, {"name": "old"})
     put(
-        empty,
+        databases, {"span_id": "f", "trace_id": "t2", "name": "new", "event_ts": LATER}, {"span_id": "f", "name": "old"}
+    )
+    put(databases, {"span_id": "gone"})
+    put(databases, {"span_id": "gone", "start_time": "2026-05-02 00:00:00", "event_ts": LATER, "is_deleted": 1})
+    assert [row["name"] for row in databases.read(tableName="events").rows] == ["new", "new"]
+    assert ids(databases, {"type": "string", "column": "name", "operator": "=", "value": "old"}) == []
+
+
+def test_words_match_whole_in_any_order_and_case(databases: Databases) -> None:
+    put(
+        databases,
         {"span_id": "a", "input": "The quick_brown FOX, 42"},
         {"span_id": "b", "input": "quickly", "metadata_names": ["k"], "metadata_values": ["über-Fox"]},
         {"span_id": "c", "output": "fox quick"},
     )
     words = {"type": "string", "column": "input", "operator": "matches"}
-    assert ids(empty, {**words, "value": "fox quick"}) == ["a"]
-    assert ids(empty, {**words, "value": "42 brown-THE"}) == ["a"]
-    assert ids(empty, {**words, "value": "quick"}) == ["a"]
+    assert ids(databases, {**words, "value": "fox quick"}) == ["a"]
+    assert ids(databases, {**words, "value": "42 brown-THE"}) == ["a"]
+    assert ids(databases, {**words, "value": "quick"}) == ["a"]
     keyed = {"type": "stringObject", "column": "metadata", "key": "k", "operator": "matches"}
-    assert ids(empty, {**keyed, "value": "fox über"}) == ["b"]
-    assert ids(empty, {**keyed, "value": "ber"}) == []
+    assert ids(databases, {**keyed, "value": "fox über"}) == ["b"]
+    assert ids(databases, {**keyed, "value": "ber"}) == []
 
 
 @pytest.mark.parametrize(("table", "column"), [("events", "name"), ("traces", "name"), ("dataset_items", "id")])
-def test_words_are_matched_only_where_texts_are_long(empty: World, table: str, column: str) -> None:
+def test_words_are_matched_only_where_texts_are_long(databases: Databases, table: str, column: str) -> None:
     words = {"type": "string", "column": column, "operator": "matches", "value": "x"}
     with pytest.raises(Rejected, match=f"The column '{column}' of {table} takes no operator 'matches'"):
-        empty.ids(words, tableName=table)
+        databases.ids(words, tableName=table)
 
 
-def test_a_place_in_a_trace_counts_all_events_of_it_before_the_cutoff(empty: World) -> None:
+def test_a_place_in_a_trace_counts_all_events_of_it_before_the_cutoff(databases: Databases) -> None:
     spans = {"r": "10:00:00", "a": "10:00:01", "b": "10:00:01", "z": "10:00:02"}
     put(
-        empty, *({"span_id": key, "start_time": f"2026-05-10 {at}", "parent_span_id": "r"} for key, at in spans.items())
+        databases,
+        *({"span_id": key, "start_time": f"2026-05-10 {at}", "parent_span_id": "r"} for key, at in spans.items()),
     )
-    put(empty, {"span_id": "r", "start_time": "2026-05-10 10:00:00", "parent_span_id": "", "event_ts": LATER})
-    put(empty, {"span_id": "app", "trace_id": "t2", "parent_span_id": "x", "is_app_root": True})
-    put(empty, {"span_id": "after", "start_time": "2026-06-01 00:00:00", "parent_span_id": "r"})
+    put(databases, {"span_id": "r", "start_time": "2026-05-10 10:00:00", "parent_span_id": "", "event_ts": LATER})
+    put(databases, {"span_id": "app", "trace_id": "t2", "parent_span_id": "x", "is_app_root": True})
+    put(databases, {"span_id": "after", "start_time": "2026-06-01 00:00:00", "parent_span_id": "r"})
     place = {"type": "positionInTrace", "column": "positionInTrace", "operator": "="}
-    assert ids(empty, {**place, "key": "root"}) == ["app", "r"]
-    assert ids(empty, {**place, "key": "first"}) == ["app", "r"]
-    assert ids(empty, {**place, "key": "last"}) == ["app", "z"]
-    assert ids(empty, {**place, "key": "nthFromStart", "value": 2}) == ["a"]
-    assert ids(empty, {**place, "key": "nthFromEnd", "value": 2}) == ["b"]
+    assert ids(databases, {**place, "key": "root"}) == ["app", "r"]
+    assert ids(databases, {**place, "key": "first"}) == ["app", "r"]
+    assert ids(databases, {**place, "key": "last"}) == ["app", "z"]
+    assert ids(databases, {**place, "key": "nthFromStart", "value": 2}) == ["a"]
+    assert ids(databases, {**place, "key": "nthFromEnd", "value": 2}) == ["b"]
     only = {"type": "stringOptions", "column": "id", "operator": "any of", "value": ["b", "z"]}
-    assert ids(empty, {**place, "key": "nthFromStart", "value": 2}, only) == []
+    assert ids(databases, {**place, "key": "nthFromStart", "value": 2}, only) == []
 
 
-def test_empty_text_is_missing_to_filters_and_shown_as_it_is(empty: World) -> None:
-    put(empty, {"span_id": "a", "user_id": ""}, {"span_id": "b", "user_id": "u"})
+def test_empty_text_is_missing_to_filters_and_shown_as_it_is(databases: Databases) -> None:
+    put(databases, {"span_id": "a", "user_id": ""}, {"span_id": "b", "user_id": "u"})
     null = {"type": "null", "column": "userId", "operator": "is null", "value": ""}
-    assert ids(empty, null) == ["a"]
-    assert ids(empty, {**null, "operator": "is not null"}) == ["b"]
-    assert [row["userId"] for row in empty.read(tableName="events", orderBy=BY_ID).rows] == ["", "u"]
+    assert ids(databases, null) == ["a"]
+    assert ids(databases, {**null, "operator": "is not null"}) == ["b"]
+    assert [row["userId"] for row in databases.read(tableName="events", orderBy=BY_ID).rows] == ["", "u"]
 
 
-def test_scores_of_the_event_and_of_its_trace_are_shown_and_told_apart_by_filters(empty: World) -> None:
-    put(empty, {"span_id": "a"}, {"span_id": "b"})
-    empty.scores({"value": 1, "observation_id": "a"}, {"value": 2, "observation_id": None})
-    read = empty.read(tableName="events", orderBy=BY_ID)
+def test_scores_of_the_event_and_of_its_trace_are_shown_and_told_apart_by_filters(databases: Databases) -> None:
+    put(databases, {"span_id": "a"}, {"span_id": "b"})
+    databases.scores({"value": 1, "observation_id": "a"}, {"value": 2, "observation_id": None})
+    read = databases.read(tableName="events", orderBy=BY_ID)
     assert [row["s"] for row in read.rows] == [[1.0, 2.0], [2.0]]
     asked = {"type": "numberObject", "key": "s", "operator": "=", "value": 1}
-    assert ids(empty, {**asked, "column": "scores_avg"}) == ["a"]
-    assert ids(empty, {**asked, "column": "trace_scores_avg"}) == []
-    assert ids(empty, {**asked, "column": "trace_scores_avg", "value": 2}) == ["a", "b"]
+    assert ids(databases, {**asked, "column": "scores_avg"}) == ["a"]
+    assert ids(databases, {**asked, "column": "trace_scores_avg"}) == []
+    assert ids(databases, {**asked, "column": "trace_scores_avg", "value": 2}) == ["a", "b"]
 
 
-def test_traces_are_made_of_events_only_where_the_project_has_no_trace(empty: World) -> None:
+def test_traces_are_made_of_events_only_where_the_project_has_no_trace(databases: Databases) -> None:
     put(
-        empty,
+        databases,
         {"span_id": "r", "input": "in", "output": "", "bookmarked": True, "tags": ["b"], "trace_name": ""},
         {"span_id": "c", "parent_span_id": "r", "start_time": "2026-05-10 11:00:00", "input": "no", "tags": ["a", "b"]},
         {"span_id": "u", "parent_span_id": "r", "user_id": "u", "event_ts": LATER, "public": True, "name": "deep"},
         {"span_id": "x", "trace_id": "rootless", "parent_span_id": "lost", "input": "no"},
     )
-    derived = empty.read(form="JSONL", orderBy=BY_ID)
+    derived = databases.read(form="JSONL", orderBy=BY_ID)
     rootless, row = derived.rows
     assert row["timestamp"] == datetime(2026, 5, 10, 11, tzinfo=UTC)
     assert (row["id"], row["name"], row["userId"], row["sessionId"]) == ("t", "n", "u", None)
@@ -202,30 +201,32 @@ def test_traces_are_made_of_events_only_where_the_project_has_no_trace(empty: Wo
         True,
     )
     assert (rootless["id"], rootless["input"], json.loads(rootless["metadata"])) == ("rootless", None, {})
-    empty.traces({"id": "kept"})
-    assert empty.ids() == ["kept"]
-    assert tuple(column.name for column in empty.read().columns) == tuple(column.name for column in derived.columns)
+    databases.traces({"id": "kept"})
+    assert databases.ids() == ["kept"]
+    assert tuple(column.name for column in databases.read().columns) == tuple(column.name for column in derived.columns)
 
 
 @pytest.mark.parametrize(("table", "own"), [("observations", "old"), ("sessions", "old"), ("scores", "old trace")])
-def test_a_query_may_read_from_the_events_table_and_gets_the_same_columns(empty: World, table: str, own: str) -> None:
-    put(empty, {"span_id": "new", "session_id": "new", "trace_name": "new trace"})
-    empty.put("observations", {"id": "old", **{name: value for name, value in EVENT.items() if name != "span_id"}})
-    empty.traces({"id": "t", "session_id": "old", "name": "old trace"})
-    empty.scores({})
+def test_a_query_may_read_from_the_events_table_and_gets_the_same_columns(
+    databases: Databases, table: str, own: str
+) -> None:
+    put(databases, {"span_id": "new", "session_id": "new", "trace_name": "new trace"})
+    databases.put("observations", {"id": "old", **{name: value for name, value in EVENT.items() if name != "span_id"}})
+    databases.traces({"id": "t", "session_id": "old", "name": "old trace"})
+    databases.scores({})
     name = "traceName" if table == "scores" else "id"
-    old, new = (empty.read(tableName=table, useEventsTable=flag) for flag in (False, True))
+    old, new = (databases.read(tableName=table, useEventsTable=flag) for flag in (False, True))
     assert old.columns == new.columns
     assert ([row[name] for row in old.rows], [row[name] for row in new.rows]) == ([own], [own.replace("old", "new")])
 
 
 @pytest.mark.parametrize("table", ["events", "traces", "observations", "sessions", "scores"])
-def test_no_event_of_another_project_is_read(empty: World, table: str) -> None:
+def test_no_event_of_another_project_is_read(databases: Databases, table: str) -> None:
     for project in ("p", "q"):
-        put(empty, {"project_id": project, "session_id": f"of {project}", "trace_name": f"of {project}"})
-        empty.scores({"project_id": project, "name": f"of {project}"})
+        put(databases, {"project_id": project, "session_id": f"of {project}", "trace_name": f"of {project}"})
+        databases.scores({"project_id": project, "name": f"of {project}"})
     newer = {"event_ts": LATER, "start_time": "2026-05-12 00:00:00", "trace_name": "of q", "session_id": "of q"}
-    put(empty, {"project_id": "q", **newer})
-    read = empty.read(tableName=table, useEventsTable=True)
+    put(databases, {"project_id": "q", **newer})
+    read = databases.read(tableName=table, useEventsTable=True)
     assert len(read.rows) == 1
     assert "of q" not in f"{read.columns} {read.rows}"

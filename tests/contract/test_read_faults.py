@@ -18,7 +18,7 @@ from pipeline.types import Progress
 from tests.contract.clickhouse_proxy import Trouble, proxy
 from tests.services.stacks import Servers
 from tests.support.daemons import eventually
-from tests.support.databases import World, world
+from tests.support.databases import Databases, open_databases
 
 END = 8
 MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9.2.1)\n"
@@ -29,24 +29,21 @@ Change = Callable[[bytes], bytes]
 
 
 @pytest.fixture(scope="module")
-def filled(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with servers.stack(tmp_path_factory.mktemp("faults")) as stack:
-        made = world(stack.environment())
-        made.traces(*({"id": f"t{number}", "input": "x" * 100} for number in range(1000)))
-        yield made
-        made.client.close()
-        made.database.dispose()
+def databases(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    with servers.stack(tmp_path_factory.mktemp("faults")) as stack, open_databases(stack.environment()) as databases:
+        databases.traces(*({"id": f"t{number}", "input": "x" * 100} for number in range(1000)))
+        yield databases
 
 
 @contextlib.contextmanager
-def through(filled: World, trouble: Trouble) -> Iterator[World]:
-    clickhouse = filled.sources.clickhouse
+def through(databases: Databases, trouble: Trouble) -> Iterator[Databases]:
+    clickhouse = databases.sources.clickhouse
     with proxy(clickhouse.url, trouble) as url:
-        yield replace(filled, sources=replace(filled.sources, clickhouse=replace(clickhouse, url=url)))
+        yield replace(databases, sources=replace(databases.sources, clickhouse=replace(clickhouse, url=url)))
 
 
-def test_through_the_proxy_all_rows_come(filled: World) -> None:
-    with through(filled, Trouble()) as proxied:
+def test_through_the_proxy_all_rows_come(databases: Databases) -> None:
+    with through(databases, Trouble()) as proxied:
         assert len(proxied.read().rows) == 1000
 
 
@@ -66,37 +63,40 @@ def test_through_the_proxy_all_rows_come(filled: World) -> None:
         pytest.param(lambda _: MEMORY, id="nothing but an exception"),
     ],
 )
-def test_an_answer_that_is_not_whole_is_unavailable(filled: World, change: Change, whole: bool) -> None:
-    with through(filled, Trouble(change, whole)) as proxied, pytest.raises(Unavailable) as raised:
+def test_an_answer_that_is_not_whole_is_unavailable(databases: Databases, change: Change, whole: bool) -> None:
+    with through(databases, Trouble(change, whole)) as proxied, pytest.raises(Unavailable) as raised:
         proxied.read()
     if MEMORY in change(b"" * END) or b"MEMORY" in change(b"x" * 100):
         assert "MEMORY_LIMIT_EXCEEDED" in str(raised.value)
 
 
-def test_a_cut_connection_behind_a_whole_stream_is_unavailable(filled: World) -> None:
-    with through(filled, Trouble(whole=False)) as proxied, pytest.raises(Unavailable):
+def test_a_cut_connection_behind_a_whole_stream_is_unavailable(databases: Databases) -> None:
+    with through(databases, Trouble(whole=False)) as proxied, pytest.raises(Unavailable):
         proxied.read()
 
 
-def test_a_statement_that_the_server_refuses_is_a_bug_of_ours(filled: World) -> None:
-    with through(filled, Trouble(lambda _: SYNTAX)) as proxied, pytest.raises(StatementRefused, match="Syntax error"):
+def test_a_statement_that_the_server_refuses_is_a_bug_of_ours(databases: Databases) -> None:
+    with (
+        through(databases, Trouble(lambda _: SYNTAX)) as proxied,
+        pytest.raises(StatementRefused, match="Syntax error"),
+    ):
         proxied.read()
 
 
-def test_a_server_that_is_not_there_is_unavailable(filled: World) -> None:
-    nowhere = replace(filled.sources, clickhouse=ClickHouse("http://127.0.0.1:9"))
+def test_a_server_that_is_not_there_is_unavailable(databases: Databases) -> None:
+    nowhere = replace(databases.sources, clickhouse=ClickHouse("http://127.0.0.1:9"))
     with pytest.raises(Unavailable, match="can't be reached"):
-        replace(filled, sources=nowhere).read()
+        replace(databases, sources=nowhere).read()
 
 
-def test_a_stop_is_heeded_at_once_while_the_server_is_silent_and_its_query_is_killed(filled: World) -> None:
+def test_a_stop_is_heeded_at_once_while_the_server_is_silent_and_its_query_is_killed(databases: Databases) -> None:
     trouble, progress = Trouble(silent=True), Progress()
 
     def stop() -> None:
         assert trouble.asked.wait(10)
         progress.stop()
 
-    with through(filled, trouble) as proxied:
+    with through(databases, trouble) as proxied:
         stopping = threading.Thread(target=stop)
         stopping.start()
         began = time.monotonic()
@@ -107,22 +107,22 @@ def test_a_stop_is_heeded_at_once_while_the_server_is_silent_and_its_query_is_ki
     assert len(trouble.killed) == 1
 
 
-def test_an_export_that_was_stopped_before_it_began_reads_nothing(filled: World) -> None:
+def test_an_export_that_was_stopped_before_it_began_reads_nothing(databases: Databases) -> None:
     progress = Progress()
     progress.stop()
     with pytest.raises(Cancelled):
-        filled.read(progress=progress)
+        databases.read(progress=progress)
 
 
-def test_what_one_export_learned_of_its_server_serves_the_next(filled: World) -> None:
+def test_what_one_export_learned_of_its_server_serves_the_next(databases: Databases) -> None:
     trouble = Trouble()
-    with through(filled, trouble) as proxied:
+    with through(databases, trouble) as proxied:
         assert [len(proxied.read().rows) for _ in range(3)] == [1000, 1000, 1000]
     assert len(trouble.learned) == 1
 
 
-def test_an_export_leaves_no_connection_open(filled: World) -> None:
-    with through(filled, Trouble()) as proxied:
+def test_an_export_leaves_no_connection_open(databases: Databases) -> None:
+    with through(databases, Trouble()) as proxied:
         port = urlsplit(proxied.sources.clickhouse.url).port
         gc.disable()
         try:
@@ -133,9 +133,9 @@ def test_an_export_leaves_no_connection_open(filled: World) -> None:
     assert [each for each in ours if each.status == "ESTABLISHED" and each.raddr.port == port] == []
 
 
-def test_exports_at_once_share_no_client(filled: World) -> None:
+def test_exports_at_once_share_no_client(databases: Databases) -> None:
     trouble = Trouble(silent=True)
-    with through(filled, trouble) as proxied:
+    with through(databases, trouble) as proxied:
         reading = [threading.Thread(target=proxied.read) for _ in range(2)]
         for each in reading:
             each.start()
@@ -145,9 +145,9 @@ def test_exports_at_once_share_no_client(filled: World) -> None:
             each.join()
 
 
-def test_after_a_failure_the_server_is_learned_anew(filled: World) -> None:
+def test_after_a_failure_the_server_is_learned_anew(databases: Databases) -> None:
     trouble = Trouble(whole=False)
-    with through(filled, trouble) as proxied:
+    with through(databases, trouble) as proxied:
         with pytest.raises(Unavailable):
             proxied.read()
         trouble.whole = True

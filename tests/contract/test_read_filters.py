@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.services.stacks import Servers
-from tests.support.databases import CUTOFF, World, world
+from tests.support.databases import CUTOFF, Databases, open_databases
 
 Row = dict[str, Any]
 
@@ -234,15 +234,12 @@ SEED = 7
 
 
 @pytest.fixture(scope="module")
-def filled(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with servers.stack(tmp_path_factory.mktemp("filters")) as stack:
-        made = world(stack.environment())
+def databases(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    with servers.stack(tmp_path_factory.mktemp("filters")) as stack, open_databases(stack.environment()) as databases:
         rows = random_rows(SEED)
         for start in range(0, len(rows), 50):
-            made.put("traces", *rows[start : start + 50])
-        yield made
-        made.client.close()
-        made.database.dispose()
+            databases.put("traces", *rows[start : start + 50])
+        yield databases
 
 
 @settings(
@@ -254,7 +251,7 @@ def filled(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 )
 @given(asked=st.lists(filters, max_size=2), search=searches, order=orders)
 def test_the_rows_read_are_those_that_the_query_asks_for(
-    filled: World, asked: list[Row], search: tuple[str, list[str] | None] | None, order: Row | None
+    databases: Databases, asked: list[Row], search: tuple[str, list[str] | None] | None, order: Row | None
 ) -> None:
     expected = [row for row in latest(random_rows(SEED)) if all(met(row, each) for each in asked)]
     query: Row = {"filter": asked, "orderBy": order}
@@ -262,7 +259,7 @@ def test_the_rows_read_are_those_that_the_query_asks_for(
         text, kinds = search
         expected = [row for row in expected if found(row, text, kinds)]
         query |= {"searchQuery": text} if kinds is None else {"searchQuery": text, "searchType": kinds}
-    read = filled.read(**query).ids()
+    read = databases.read(**query).ids()
     assert sorted(read) == sorted(row["id"] for row in expected)
     if order is not None:
         values = {row["id"]: COLUMNS[order["column"]](row) for row in expected}
@@ -272,16 +269,16 @@ def test_the_rows_read_are_those_that_the_query_asks_for(
         assert in_order[len(there) :] == [None] * (len(in_order) - len(there))
 
 
-def test_ten_thousand_values_in_one_list_are_no_trouble(filled: World) -> None:
+def test_ten_thousand_values_in_one_list_are_no_trouble(databases: Databases) -> None:
     options = [f"no such id, and a long one, {number}" for number in range(10_000)]
     wanted = latest(random_rows(SEED))[0]["id"]
     ask = {"type": "stringOptions", "column": "id", "operator": "any of", "value": [*options, wanted]}
-    assert filled.ids(ask) == [wanted]
+    assert databases.ids(ask) == [wanted]
 
 
-def test_the_instants_of_the_rows_are_compared_to_the_microsecond(filled: World) -> None:
+def test_the_instants_of_the_rows_are_compared_to_the_microsecond(databases: Databases) -> None:
     noon = datetime(2026, 5, 10, 12, tzinfo=UTC)
     ask = {"type": "datetime", "column": "timestamp", "operator": ">", "value": noon.isoformat()}
     at = {row["id"] for row in latest(random_rows(SEED)) if datetime.fromisoformat(row["timestamp"]) > noon}
-    assert set(filled.ids(ask)) == at
-    assert set(filled.ids({**ask, "value": "2026-05-10T11:59:59.999999Z"})) > at
+    assert set(databases.ids(ask)) == at
+    assert set(databases.ids({**ask, "value": "2026-05-10T11:59:59.999999Z"})) > at

@@ -1,16 +1,13 @@
 """Reading `observations`, from ClickHouse with their traces, and with models and prices from the database."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 
-import pytest
 from sqlalchemy import insert
 
 from config.tables import comments, models, prices, pricing_tiers
-from tests.services.stacks import Stack
-from tests.support.databases import MAY, Row, World, world
+from tests.support.databases import MAY, Databases, Row
 
 OBSERVATION: Row = {
     "id": "o",
@@ -26,30 +23,22 @@ OBSERVATION: Row = {
 LATER = {"event_ts": "2026-05-11 00:00:00.000"}
 
 
-@pytest.fixture
-def empty(stack: Stack) -> Iterator[World]:
-    made = world(stack.environment())
-    yield made
-    made.client.close()
-    made.database.dispose()
+def put(databases: Databases, *rows: Row) -> None:
+    databases.put("observations", *({**OBSERVATION, **row} for row in rows))
 
 
-def put(world: World, *rows: Row) -> None:
-    world.put("observations", *({**OBSERVATION, **row} for row in rows))
-
-
-def ids(world: World, *filters: Row, **query: object) -> list[str]:
-    return world.ids(*filters, tableName="observations", **query)
+def ids(databases: Databases, *filters: Row, **query: object) -> list[str]:
+    return databases.ids(*filters, tableName="observations", **query)
 
 
 def number(column: str, operator: str, value: float) -> Row:
     return {"type": "number", "column": column, "operator": operator, "value": value}
 
 
-def priced(world: World, model: str, project: str | None, price: str, *, default: bool = True) -> None:
+def priced(databases: Databases, model: str, project: str | None, price: str, *, default: bool = True) -> None:
     tier = {"id": f"tier of {model}", "model_id": model, "name": "Standard", "is_default": default}
     price_of = {"model_id": model, "project_id": project, "pricing_tier_id": tier["id"], "price": Decimal(price)}
-    with world.database.begin() as connection:
+    with databases.engine.begin() as connection:
         connection.execute(
             insert(models).values(id=model, project_id=project, model_name=model, match_pattern="x", unit="TOKENS")
         )
@@ -57,10 +46,10 @@ def priced(world: World, model: str, project: str | None, price: str, *, default
         connection.execute(insert(prices).values(id=f"input of {model}", usage_type="input", **price_of))
 
 
-def test_a_row_has_the_values_of_its_observation_and_of_its_trace(empty: World) -> None:
-    empty.traces({"name": "chat", "user_id": "u", "tags": ["b", "a"], "timestamp": "2026-05-09 01:02:03.004"})
+def test_a_row_has_the_values_of_its_observation_and_of_its_trace(databases: Databases) -> None:
+    databases.traces({"name": "chat", "user_id": "u", "tags": ["b", "a"], "timestamp": "2026-05-09 01:02:03.004"})
     put(
-        empty,
+        databases,
         {
             "parent_observation_id": "root",
             "end_time": "2026-05-10 12:00:02.500",
@@ -80,8 +69,8 @@ def test_a_row_has_the_values_of_its_observation_and_of_its_trace(empty: World) 
             "tool_call_names": ["search"],
         },
     )
-    priced(empty, "m", None, "0.0000025")
-    (row,) = empty.read(tableName="observations", form="JSONL").rows
+    priced(databases, "m", None, "0.0000025")
+    (row,) = databases.read(tableName="observations", form="JSONL").rows
     assert (row["traceName"], row["userId"], row["traceTags"]) == ("chat", "u", ["b", "a"])
     assert row["traceTimestamp"] == datetime(2026, 5, 9, 1, 2, 3, 4000, tzinfo=UTC)
     assert (row["latency"], row["timeToFirstToken"]) == (Decimal("2.5"), Decimal("0.25"))
@@ -98,40 +87,40 @@ def test_a_row_has_the_values_of_its_observation_and_of_its_trace(empty: World) 
     assert (row["input#json"], row["output#json"], row["modelParameters#json"]) == (True, False, True)
 
 
-def test_an_observation_without_a_trace_end_or_usage_has_nothing_there(empty: World) -> None:
-    put(empty, {"trace_id": "nowhere"})
-    (row,) = empty.read(tableName="observations").rows
+def test_an_observation_without_a_trace_end_or_usage_has_nothing_there(databases: Databases) -> None:
+    put(databases, {"trace_id": "nowhere"})
+    (row,) = databases.read(tableName="observations").rows
     missing = ("traceName", "traceTimestamp", "userId", "endTime", "latency", "timeToFirstToken", "modelId")
     assert [row[name] for name in missing] == [None] * len(missing)
     assert (row["inputCost"], row["outputCost"], row["totalCost"]) == (None, None, 0)
     assert (row["inputUsage"], row["totalUsage"], row["traceTags"]) == (0, 0, [])
 
 
-def test_a_version_of_another_type_or_day_replaces_the_older_one(empty: World) -> None:
-    put(empty, {"id": "typed"}, {"id": "moved"}, {"id": "gone"})
-    put(empty, {"id": "typed", "type": "SPAN", "name": "new", **LATER})
-    put(empty, {"id": "moved", "start_time": "2026-05-02 00:00:00.000", "name": "new", **LATER})
-    put(empty, {"id": "gone", "type": "SPAN", "is_deleted": 1, **LATER})
-    rows = empty.read(tableName="observations", orderBy={"column": "id", "order": "ASC"}).rows
+def test_a_version_of_another_type_or_day_replaces_the_older_one(databases: Databases) -> None:
+    put(databases, {"id": "typed"}, {"id": "moved"}, {"id": "gone"})
+    put(databases, {"id": "typed", "type": "SPAN", "name": "new", **LATER})
+    put(databases, {"id": "moved", "start_time": "2026-05-02 00:00:00.000", "name": "new", **LATER})
+    put(databases, {"id": "gone", "type": "SPAN", "is_deleted": 1, **LATER})
+    rows = databases.read(tableName="observations", orderBy={"column": "id", "order": "ASC"}).rows
     assert [(row["id"], row["name"], row["type"]) for row in rows] == [
         ("moved", "new", "GENERATION"),
         ("typed", "new", "SPAN"),
     ]
 
 
-def test_nothing_of_another_project_is_read(empty: World) -> None:
+def test_nothing_of_another_project_is_read(databases: Databases) -> None:
     for project in ("p", "q"):
-        empty.traces({"project_id": project, "name": f"of {project}"})
-        put(empty, {"project_id": project, "internal_model_id": "of q"}, {"project_id": project, "id": "all"})
-        empty.scores({"project_id": project, "observation_id": "o", "name": f"of {project}"})
-        with empty.database.begin() as connection:
+        databases.traces({"project_id": project, "name": f"of {project}"})
+        put(databases, {"project_id": project, "internal_model_id": "of q"}, {"project_id": project, "id": "all"})
+        databases.scores({"project_id": project, "observation_id": "o", "name": f"of {project}"})
+        with databases.engine.begin() as connection:
             connection.execute(
                 insert(comments).values(
                     id=project, project_id=project, object_type="OBSERVATION", object_id="o", content=project
                 )
             )
-    priced(empty, "of q", "q", "1")
-    read = empty.read(tableName="observations", orderBy={"column": "id", "order": "DESC"})
+    priced(databases, "of q", "q", "1")
+    read = databases.read(tableName="observations", orderBy={"column": "id", "order": "DESC"})
     assert [column.name for column in read.columns][-2:] == ["comments", "of p"]
     mine = read.rows[0]
     assert (mine["traceName"], mine["modelId"], mine["inputPrice"]) == ("of p", None, None)
@@ -139,70 +128,75 @@ def test_nothing_of_another_project_is_read(empty: World) -> None:
     assert len(read.rows) == 2
 
 
-def test_only_scores_of_the_observation_count_and_comments_keep_them_apart(empty: World) -> None:
-    put(empty, {"id": "o"}, {"id": "other"})
-    empty.scores(
+def test_only_scores_of_the_observation_count_and_comments_keep_them_apart(databases: Databases) -> None:
+    put(databases, {"id": "o"}, {"id": "other"})
+    databases.scores(
         {"value": 1, "observation_id": "o", "comment": "good"},
         {"value": 2, "observation_id": "o", "comment": "bad"},
         {"value": 3, "observation_id": "o", "comment": "bad"},
         {"value": 9, "observation_id": None},
         {"value": 8, "observation_id": "o", "trace_id": "elsewhere"},
     )
-    rows = empty.read(tableName="observations", orderBy={"column": "id", "order": "ASC"}).rows
+    rows = databases.read(tableName="observations", orderBy={"column": "id", "order": "ASC"}).rows
     assert [row["s"] for row in rows] == [[1.0, 2.5], None]
     average = {"type": "numberObject", "column": "scores", "key": "s", "operator": "=", "value": 2.5}
-    assert ids(empty, average) == ["o"]
-    assert ids(empty, {**average, "value": 9}) == []
+    assert ids(databases, average) == ["o"]
+    assert ids(databases, {**average, "value": 9}) == []
 
 
-def test_prices_are_those_of_the_default_tier(empty: World) -> None:
-    put(empty, {"id": "a", "internal_model_id": "dear"}, {"id": "b", "internal_model_id": "fair"}, {"id": "c"})
-    priced(empty, "dear", "p", "1000", default=False)
-    priced(empty, "fair", "p", "99999999.000000000000000000000000000001")
-    rows = empty.read(tableName="observations", orderBy={"column": "id", "order": "ASC"}).rows
+def test_prices_are_those_of_the_default_tier(databases: Databases) -> None:
+    put(databases, {"id": "a", "internal_model_id": "dear"}, {"id": "b", "internal_model_id": "fair"}, {"id": "c"})
+    priced(databases, "dear", "p", "1000", default=False)
+    priced(databases, "fair", "p", "99999999.000000000000000000000000000001")
+    rows = databases.read(tableName="observations", orderBy={"column": "id", "order": "ASC"}).rows
     assert [row["modelId"] for row in rows] == ["dear", "fair", None]
     assert rows[0]["inputPrice"] is None
     assert abs(rows[1]["inputPrice"] - 99999999) < Decimal("0.001")
 
 
-def test_trace_columns_filter_and_sort_observations(empty: World) -> None:
-    empty.traces({"id": "t1", "user_id": "ann", "tags": ["x"]}, {"id": "t2", "user_id": "bob", "session_id": "s"})
-    put(empty, {"id": "a", "trace_id": "t1"}, {"id": "b", "trace_id": "t2"}, {"id": "c", "trace_id": "none"})
+def test_trace_columns_filter_and_sort_observations(databases: Databases) -> None:
+    databases.traces({"id": "t1", "user_id": "ann", "tags": ["x"]}, {"id": "t2", "user_id": "bob", "session_id": "s"})
+    put(databases, {"id": "a", "trace_id": "t1"}, {"id": "b", "trace_id": "t2"}, {"id": "c", "trace_id": "none"})
     text = {"type": "string", "column": "userId", "operator": "=", "value": "ann"}
-    assert ids(empty, text) == ["a"]
-    assert sorted(ids(empty, {**text, "operator": "does not contain"})) == ["b", "c"]
-    assert ids(empty, {"type": "arrayOptions", "column": "traceTags", "operator": "any of", "value": ["x"]}) == ["a"]
-    assert sorted(ids(empty, {"type": "null", "column": "sessionId", "operator": "is null", "value": ""})) == ["a", "c"]
-    assert ids(empty, orderBy={"column": "userId", "order": "DESC"}) == ["b", "a", "c"]
+    assert ids(databases, text) == ["a"]
+    assert sorted(ids(databases, {**text, "operator": "does not contain"})) == ["b", "c"]
+    assert ids(databases, {"type": "arrayOptions", "column": "traceTags", "operator": "any of", "value": ["x"]}) == [
+        "a"
+    ]
+    assert sorted(ids(databases, {"type": "null", "column": "sessionId", "operator": "is null", "value": ""})) == [
+        "a",
+        "c",
+    ]
+    assert ids(databases, orderBy={"column": "userId", "order": "DESC"}) == ["b", "a", "c"]
 
 
-def test_numbers_are_compared_digit_by_digit(empty: World) -> None:
+def test_numbers_are_compared_digit_by_digit(databases: Databases) -> None:
     big = 9007199254740993
     put(
-        empty,
+        databases,
         {"id": "a", "usage_details": {"total": big}, "cost_details": {"total": "0.300000000000"}},
         {"id": "b", "usage_details": {"total": big - 1}, "cost_details": {"total": "0.300000000001"}},
     )
-    assert ids(empty, number("totalTokens", "=", big)) == ["a"]
-    assert ids(empty, number("totalTokens", "<", big)) == ["b"]
-    assert ids(empty, number("totalCost", "=", 0.3)) == ["a"]
-    assert ids(empty, number("totalCost", ">", 0.3)) == ["b"]
-    assert ids(empty, number("totalCost", ">", 0.3000000000005)) == ["b"]
-    assert ids(empty, number("totalCost", "=", 0.3000000000005)) == []
-    assert ids(empty, number("totalCost", ">", 1e300)) == []
-    assert len(ids(empty, number("totalCost", ">=", -1e300))) == 2
+    assert ids(databases, number("totalTokens", "=", big)) == ["a"]
+    assert ids(databases, number("totalTokens", "<", big)) == ["b"]
+    assert ids(databases, number("totalCost", "=", 0.3)) == ["a"]
+    assert ids(databases, number("totalCost", ">", 0.3)) == ["b"]
+    assert ids(databases, number("totalCost", ">", 0.3000000000005)) == ["b"]
+    assert ids(databases, number("totalCost", "=", 0.3000000000005)) == []
+    assert ids(databases, number("totalCost", ">", 1e300)) == []
+    assert len(ids(databases, number("totalCost", ">=", -1e300))) == 2
 
 
-def test_a_place_in_the_trace_counts_by_start(empty: World) -> None:
+def test_a_place_in_the_trace_counts_by_start(databases: Databases) -> None:
     put(
-        empty,
+        databases,
         {"id": "x", "start_time": "2026-05-10 12:00:00.000"},
         {"id": "y", "start_time": "2026-05-10 13:00:00.000", "parent_observation_id": "x"},
         {"id": "z", "start_time": "2026-05-10 14:00:00.000", "parent_observation_id": "x", "type": "SPAN"},
         {"id": "w", "trace_id": "u", "parent_observation_id": "gone"},
     )
     place: Row = {"type": "positionInTrace", "column": "positionInTrace", "operator": "="}
-    assert sorted(ids(empty, {**place, "key": "first"})) == ["w", "x"]
-    assert sorted(ids(empty, {**place, "key": "last"})) == ["w", "z"]
-    assert ids(empty, {**place, "key": "root"}) == ["x"]
-    assert ids(empty, {**place, "key": "nthFromEnd", "value": 2}) == ["y"]
+    assert sorted(ids(databases, {**place, "key": "first"})) == ["w", "x"]
+    assert sorted(ids(databases, {**place, "key": "last"})) == ["w", "z"]
+    assert ids(databases, {**place, "key": "root"}) == ["x"]
+    assert ids(databases, {**place, "key": "nthFromEnd", "value": 2}) == ["y"]

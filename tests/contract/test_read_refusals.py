@@ -9,33 +9,30 @@ from config.errors import Rejected
 from pipeline.tables import TABLES
 from tests.oracle.columns import columns_of
 from tests.services.stacks import Servers
-from tests.support.databases import World, world
+from tests.support.databases import Databases, open_databases
 
 SQL = "x'; DROP TABLE traces; DELETE FROM audit_logs; --"
 
 
 @pytest.fixture(scope="module")
-def made(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with servers.stack(tmp_path_factory.mktemp("refusals")) as stack:
-        made = world(stack.environment())
-        made.traces({"id": "one", "metadata": {"k": "v"}})
-        yield made
-        made.client.close()
-        made.database.dispose()
+def databases(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    with servers.stack(tmp_path_factory.mktemp("refusals")) as stack, open_databases(stack.environment()) as databases:
+        databases.traces({"id": "one", "metadata": {"k": "v"}})
+        yield databases
 
 
-def refusal(made: World, table: str, **query: Any) -> str:
+def refusal(databases: Databases, table: str, **query: Any) -> str:
     with pytest.raises(Rejected) as raised:
-        made.read(tableName=table, **query)
+        databases.read(tableName=table, **query)
     return str(raised.value)
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_column_that_is_not_there_is_named_with_those_that_are(made: World, table: str) -> None:
+def test_a_column_that_is_not_there_is_named_with_those_that_are(databases: Databases, table: str) -> None:
     unknown = {"type": "string", "column": "colour", "operator": "=", "value": "red"}
     known = columns_of(table)
-    by_filter = refusal(made, table, filter=[unknown])
-    by_order = refusal(made, table, orderBy={"column": "colour", "order": "ASC"})
+    by_filter = refusal(databases, table, filter=[unknown])
+    by_order = refusal(databases, table, orderBy={"column": "colour", "order": "ASC"})
     assert "'colour'" in by_filter
     assert all(column in by_filter for column in known)
     assert "'colour'" in by_order
@@ -43,39 +40,41 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(made: World, ta
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_type_that_is_not_the_column_s_is_named_with_those_that_are(made: World, table: str) -> None:
+def test_a_type_that_is_not_the_column_s_is_named_with_those_that_are(databases: Databases, table: str) -> None:
     column = next(each for each in columns_of(table).values() if each.type in {"string", "stringOptions"})
-    said = refusal(made, table, filter=[{"type": "number", "column": column.id, "operator": "=", "value": 1}])
+    said = refusal(databases, table, filter=[{"type": "number", "column": column.id, "operator": "=", "value": 1}])
     assert f"'{column.id}'" in said
     assert "'number'" in said
     assert "null, string, stringOptions" in said
 
 
 @pytest.mark.parametrize("table", [table for table in TABLES if table != "events"])
-def test_full_text_is_refused_where_there_is_none(made: World, table: str) -> None:
+def test_full_text_is_refused_where_there_is_none(databases: Databases, table: str) -> None:
     column = next(each for each in columns_of(table).values() if each.type in {"string", "stringOptions"})
-    said = refusal(made, table, filter=[{"type": "string", "column": column.id, "operator": "matches", "value": "x"}])
+    said = refusal(
+        databases, table, filter=[{"type": "string", "column": column.id, "operator": "matches", "value": "x"}]
+    )
     assert f"'{column.id}'" in said
     assert "'matches'" in said
     assert "=, contains, does not contain, starts with, ends with" in said
 
 
 @pytest.mark.parametrize(("table", "kind"), [("sessions", "content"), ("scores", "input"), ("audit_logs", "output")])
-def test_a_search_where_nothing_can_be_found_is_refused(made: World, table: str, kind: str) -> None:
-    said = refusal(made, table, searchQuery="x", searchType=[kind])
+def test_a_search_where_nothing_can_be_found_is_refused(databases: Databases, table: str, kind: str) -> None:
+    said = refusal(databases, table, searchQuery="x", searchType=[kind])
     assert kind in said
     assert table in said
 
 
 @pytest.mark.parametrize("table", ["prompts", "../traces", ""])
-def test_an_unknown_table_is_named_with_those_that_can_be_exported(made: World, table: str) -> None:
-    said = refusal(made, table)
+def test_an_unknown_table_is_named_with_those_that_can_be_exported(databases: Databases, table: str) -> None:
+    said = refusal(databases, table)
     assert repr(table) in said
     assert all(each in said for each in TABLES)
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_sql_in_a_text_is_a_text(made: World, table: str) -> None:
+def test_sql_in_a_text_is_a_text(databases: Databases, table: str) -> None:
     columns = columns_of(table)
     text = next(each for each in columns.values() if each.type in {"string", "stringOptions"})
     filters: list[dict[str, Any]] = [{"type": "string", "column": text.id, "operator": "=", "value": SQL}]
@@ -89,12 +88,12 @@ def test_sql_in_a_text_is_a_text(made: World, table: str) -> None:
         for each in columns.values()
         if each.type == "categoryOptions"
     ]
-    assert made.read(tableName=table, filter=filters, searchQuery=SQL, project=SQL).rows == []
-    assert SQL in refusal(made, table, filter=[{**filters[0], "column": SQL}])
-    assert made.ids() == ["one"]
+    assert databases.read(tableName=table, filter=filters, searchQuery=SQL, project=SQL).rows == []
+    assert SQL in refusal(databases, table, filter=[{**filters[0], "column": SQL}])
+    assert databases.ids() == ["one"]
 
 
-def test_a_key_that_is_not_there_finds_nothing_and_excludes_nothing(made: World) -> None:
+def test_a_key_that_is_not_there_finds_nothing_and_excludes_nothing(databases: Databases) -> None:
     absent: dict[str, Any] = {"type": "stringObject", "column": "metadata", "key": "nowhere", "value": "v"}
-    assert made.ids({**absent, "operator": "="}) == []
-    assert made.ids({**absent, "operator": "does not contain"}) == ["one"]
+    assert databases.ids({**absent, "operator": "="}) == []
+    assert databases.ids({**absent, "operator": "does not contain"}) == ["one"]

@@ -1,16 +1,13 @@
 """Reading `sessions`: traces that share a session id, with what their observations add up to."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 
-import pytest
 from sqlalchemy import insert
 
 from config.tables import comments, trace_sessions
-from tests.services.stacks import Stack
-from tests.support.databases import MAY, Read, Row, World, world
+from tests.support.databases import MAY, Databases, Read, Row
 
 SPAN: Row = {
     "id": "o",
@@ -25,35 +22,29 @@ SPAN: Row = {
 }
 
 
-@pytest.fixture
-def empty(stack: Stack) -> Iterator[World]:
-    made = world(stack.environment())
-    yield made
-    made.client.close()
-    made.database.dispose()
+def spans(databases: Databases, *rows: Row) -> None:
+    databases.put("observations", *({**SPAN, "id": f"o{index}", **row} for index, row in enumerate(rows)))
 
 
-def spans(empty: World, *rows: Row) -> None:
-    empty.put("observations", *({**SPAN, "id": f"o{index}", **row} for index, row in enumerate(rows)))
+def read(databases: Databases, **query: object) -> Read:
+    return databases.read(tableName="sessions", **query)  # type: ignore[arg-type] # query is JSON
 
 
-def read(empty: World, **query: object) -> Read:
-    return empty.read(tableName="sessions", **query)  # type: ignore[arg-type] # query is JSON
+def ids(databases: Databases, *filters: Row) -> list[str]:
+    return read(databases, filter=list(filters)).ids()
 
 
-def ids(empty: World, *filters: Row) -> list[str]:
-    return read(empty, filter=list(filters)).ids()
-
-
-def mark(empty: World, session: str, project: str = "p", *, bookmarked: bool = False, public: bool = False) -> None:
-    with empty.database.begin() as connection:
+def mark(
+    databases: Databases, session: str, project: str = "p", *, bookmarked: bool = False, public: bool = False
+) -> None:
+    with databases.engine.begin() as connection:
         connection.execute(
             insert(trace_sessions).values(id=session, project_id=project, bookmarked=bookmarked, public=public)
         )
 
 
-def test_a_row_has_what_its_traces_and_their_observations_add_up_to(empty: World) -> None:
-    empty.traces(
+def test_a_row_has_what_its_traces_and_their_observations_add_up_to(databases: Databases) -> None:
+    databases.traces(
         {"id": "t1", "session_id": "s", "user_id": "ben", "tags": ["b", "a"], "timestamp": "2026-05-11 00:00:00"},
         {"id": "t2", "session_id": "s", "user_id": "ann", "tags": ["b", "c"], "timestamp": "2026-05-10 00:00:00.123"},
         {"id": "t3", "session_id": "s", "user_id": "ann"},
@@ -61,7 +52,7 @@ def test_a_row_has_what_its_traces_and_their_observations_add_up_to(empty: World
         {"id": "nowhere", "session_id": ""},
     )
     spans(
-        empty,
+        databases,
         {
             "trace_id": "t1",
             "start_time": "2026-05-10 12:00:00.900",
@@ -78,7 +69,7 @@ def test_a_row_has_what_its_traces_and_their_observations_add_up_to(empty: World
         },
         {"trace_id": "elsewhere", "end_time": "2026-05-12 00:00:00", "cost_details": {"total": "9"}},
     )
-    found = read(empty)
+    found = read(databases)
     assert [column.name for column in found.columns] == [
         *("id", "userIds", "countTraces", "sessionDuration", "inputCost", "outputCost", "totalCost", "totalTokens"),
         *("traceTags", "createdAt", "bookmarked", "public", "totalCount", "comments"),
@@ -103,57 +94,57 @@ def test_a_row_has_what_its_traces_and_their_observations_add_up_to(empty: World
     ]
 
 
-def test_a_session_without_observations_has_no_duration_and_costs_nothing(empty: World) -> None:
-    empty.traces({"session_id": "s"})
-    (row,) = read(empty).rows
+def test_a_session_without_observations_has_no_duration_and_costs_nothing(databases: Databases) -> None:
+    databases.traces({"session_id": "s"})
+    (row,) = read(databases).rows
     assert (row["sessionDuration"], row["totalCost"], row["totalTokens"]) == (None, 0, 0)
-    assert ids(empty, {"type": "null", "column": "sessionDuration", "operator": "is null", "value": ""}) == ["s"]
+    assert ids(databases, {"type": "null", "column": "sessionDuration", "operator": "is null", "value": ""}) == ["s"]
 
 
-def test_an_observation_that_has_not_ended_ends_where_it_starts(empty: World) -> None:
-    empty.traces({"session_id": "s"})
-    spans(empty, {}, {"start_time": "2026-05-10 12:00:02.500"})
-    assert read(empty).rows[0]["sessionDuration"] == 2
+def test_an_observation_that_has_not_ended_ends_where_it_starts(databases: Databases) -> None:
+    databases.traces({"session_id": "s"})
+    spans(databases, {}, {"start_time": "2026-05-10 12:00:02.500"})
+    assert read(databases).rows[0]["sessionDuration"] == 2
 
 
-def test_only_latest_versions_belong_to_a_session(empty: World) -> None:
+def test_only_latest_versions_belong_to_a_session(databases: Databases) -> None:
     later = {"event_ts": "2026-05-11 00:00:00"}
-    empty.traces({"id": "moved", "session_id": "old"}, {"id": "gone", "session_id": "gone"})
-    empty.traces(
+    databases.traces({"id": "moved", "session_id": "old"}, {"id": "gone", "session_id": "gone"})
+    databases.traces(
         {"id": "moved", "session_id": "new", "timestamp": "2026-05-09 00:00:00", **later},
         {"id": "gone", "session_id": "gone", "is_deleted": 1, **later},
     )
-    spans(empty, {"trace_id": "moved", "usage_details": {"total": 5}})
-    spans(empty, {"trace_id": "moved", "usage_details": {"total": 1}, "type": "GENERATION", **later})
-    assert [(row["id"], row["totalTokens"]) for row in read(empty).rows] == [("new", 1)]
+    spans(databases, {"trace_id": "moved", "usage_details": {"total": 5}})
+    spans(databases, {"trace_id": "moved", "usage_details": {"total": 1}, "type": "GENERATION", **later})
+    assert [(row["id"], row["totalTokens"]) for row in read(databases).rows] == [("new", 1)]
 
 
-def test_a_session_is_as_old_as_its_first_trace(empty: World) -> None:
-    empty.traces(
+def test_a_session_is_as_old_as_its_first_trace(databases: Databases) -> None:
+    databases.traces(
         {"id": "t1", "session_id": "before", "timestamp": "2026-05-31 23:59:59.999"},
         {"id": "t2", "session_id": "before", "timestamp": "2026-06-02 00:00:00"},
         {"id": "t3", "session_id": "at", "timestamp": "2026-06-01 00:00:00"},
     )
-    assert [(row["id"], row["countTraces"]) for row in read(empty).rows] == [("before", 2)]
+    assert [(row["id"], row["countTraces"]) for row in read(databases).rows] == [("before", 2)]
 
 
-def test_sessions_come_in_the_order_of_their_beginnings(empty: World) -> None:
-    empty.traces(
+def test_sessions_come_in_the_order_of_their_beginnings(databases: Databases) -> None:
+    databases.traces(
         {"id": "t1", "session_id": "b", "timestamp": "2026-05-02 00:00:00"},
         {"id": "t2", "session_id": "a", "timestamp": "2026-05-02 00:00:00"},
         {"id": "t3", "session_id": "c", "timestamp": "2026-05-01 00:00:00"},
     )
-    assert read(empty).ids() == ["c", "a", "b"]
-    assert read(empty, orderBy={"column": "Created At", "order": "DESC"}).ids() == ["a", "b", "c"]
+    assert read(databases).ids() == ["c", "a", "b"]
+    assert read(databases, orderBy={"column": "Created At", "order": "DESC"}).ids() == ["a", "b", "c"]
 
 
-def test_marks_are_shown_filtered_and_sorted_by(empty: World) -> None:
-    empty.traces(*({"id": each, "session_id": each} for each in ("bookmarked", "public", "unknown", "plain")))
-    mark(empty, "bookmarked", bookmarked=True)
-    mark(empty, "public", public=True)
-    mark(empty, "plain")
-    mark(empty, "unknown", project="q", bookmarked=True, public=True)
-    shown = {row["id"]: (row["bookmarked"], row["public"]) for row in read(empty).rows}
+def test_marks_are_shown_filtered_and_sorted_by(databases: Databases) -> None:
+    databases.traces(*({"id": each, "session_id": each} for each in ("bookmarked", "public", "unknown", "plain")))
+    mark(databases, "bookmarked", bookmarked=True)
+    mark(databases, "public", public=True)
+    mark(databases, "plain")
+    mark(databases, "unknown", project="q", bookmarked=True, public=True)
+    shown = {row["id"]: (row["bookmarked"], row["public"]) for row in read(databases).rows}
     assert shown == {
         "bookmarked": (True, False),
         "public": (False, True),
@@ -161,38 +152,38 @@ def test_marks_are_shown_filtered_and_sorted_by(empty: World) -> None:
         "plain": (False, False),
     }
     asked = {"type": "boolean", "column": "⭐️", "value": True}
-    assert ids(empty, {**asked, "operator": "="}) == ["bookmarked"]
-    assert ids(empty, {**asked, "operator": "<>"}) == ["plain", "public", "unknown"]
-    sorted_by_marks = read(empty, orderBy={"column": "bookmarked", "order": "DESC"})
+    assert ids(databases, {**asked, "operator": "="}) == ["bookmarked"]
+    assert ids(databases, {**asked, "operator": "<>"}) == ["plain", "public", "unknown"]
+    sorted_by_marks = read(databases, orderBy={"column": "bookmarked", "order": "DESC"})
     assert sorted_by_marks.ids() == ["bookmarked", "plain", "public", "unknown"]
 
 
-def test_metadata_asks_the_traces_of_a_session(empty: World) -> None:
-    empty.traces(
+def test_metadata_asks_the_traces_of_a_session(databases: Databases) -> None:
+    databases.traces(
         {"id": "t1", "session_id": "both", "metadata": {"k": "red"}},
         {"id": "t2", "session_id": "both", "metadata": {"k": "blue"}},
         {"id": "t3", "session_id": "blue", "metadata": {"k": "blue"}},
         {"id": "t4", "session_id": "none", "metadata": {"x": "red"}},
     )
     asked = {"type": "stringObject", "column": "metadata", "key": "k", "value": "red"}
-    assert ids(empty, {**asked, "operator": "="}) == ["both"]
-    assert ids(empty, {**asked, "operator": "does not contain"}) == ["blue", "none"]
+    assert ids(databases, {**asked, "operator": "="}) == ["both"]
+    assert ids(databases, {**asked, "operator": "does not contain"}) == ["blue", "none"]
 
 
-def test_nothing_of_another_project_is_in_a_session(empty: World) -> None:
+def test_nothing_of_another_project_is_in_a_session(databases: Databases) -> None:
     for project, cost in (("p", "1"), ("q", "100")):
-        empty.traces({"project_id": project, "session_id": "s", "user_id": project, "tags": [project]})
-        spans(empty, {"project_id": project, "cost_details": {"total": cost}})
-        empty.scores({"project_id": project, "trace_id": None, "session_id": "s", "name": f"of {project}"})
-        with empty.database.begin() as connection:
+        databases.traces({"project_id": project, "session_id": "s", "user_id": project, "tags": [project]})
+        spans(databases, {"project_id": project, "cost_details": {"total": cost}})
+        databases.scores({"project_id": project, "trace_id": None, "session_id": "s", "name": f"of {project}"})
+        with databases.engine.begin() as connection:
             connection.execute(
                 insert(comments).values(
                     id=f"c {project}", project_id=project, object_type="SESSION", object_id="s", content=project
                 )
             )
-    (row,) = read(empty).rows
+    (row,) = read(databases).rows
     assert (row["userIds"], row["traceTags"], row["countTraces"], row["totalCost"]) == (["p"], ["p"], 1, 1)
     assert [each["content"] for each in json.loads(row["comments"])] == ["p"]
     scored = {"type": "numberObject", "column": "scores_avg", "operator": ">=", "value": 0}
-    assert ids(empty, {**scored, "key": "of p"}) == ["s"]
-    assert ids(empty, {**scored, "key": "of q"}) == []
+    assert ids(databases, {**scored, "key": "of p"}) == ["s"]
+    assert ids(databases, {**scored, "key": "of q"}) == []

@@ -12,7 +12,7 @@ from tests.oracle.columns import columns_of
 from tests.oracle.pools import PROJECTS
 from tests.oracle.raw import CLICKHOUSE_TABLES
 from tests.services.stacks import Stack
-from tests.support.agreement import Filled, filled, thrifty
+from tests.support.agreement import Filled, cached_lookups, fill_databases
 from tests.support.tables import READINGS
 
 OURS, THEIRS = PROJECTS[:2]
@@ -95,8 +95,8 @@ def queries(table: str, *, events: bool) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def rows(stack: Stack) -> Iterator[Filled]:
-    with filled(stack, ours()) as made, thrifty():
-        yield made
+    with fill_databases(stack, ours()) as filled, cached_lookups():
+        yield filled
 
 
 def test_rows_of_another_project_with_the_same_ids_change_no_file(rows: Filled, stack: Stack) -> None:
@@ -104,7 +104,7 @@ def test_rows_of_another_project_with_the_same_ids_change_no_file(rows: Filled, 
     every = [query for table, events in READINGS for query in queries(table, events=events)]
     alone = [rows.file(OURS, query, "JSONL") for query in every]
 
-    load.fill(environment["CLICKHOUSE_URL"], environment["CLICKHOUSE_DB"], rows.world.database, theirs())
+    load.fill(environment["CLICKHOUSE_URL"], environment["CLICKHOUSE_DB"], rows.databases.engine, theirs())
 
     for query, before in zip(every, alone, strict=True):
         assert rows.file(OURS, query, "JSONL") == before, query
@@ -119,7 +119,7 @@ def test_two_exports_give_the_same_bytes_whatever_the_server_merges(rows: Filled
     again = [rows.file(OURS, query, "CSV") for query in every]
 
     for name in (*CLICKHOUSE_TABLES, "events_core"):
-        rows.world.client.command(f"OPTIMIZE TABLE {name} FINAL")
+        rows.databases.client.command(f"OPTIMIZE TABLE {name} FINAL")
 
     assert first == again
     assert [rows.file(OURS, query, "CSV") for query in every] == first

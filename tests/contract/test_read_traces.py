@@ -1,7 +1,6 @@
 """Reading `traces`, from ClickHouse with comments from the database: what is in the file, and what is not."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -10,17 +9,7 @@ from sqlalchemy import insert
 from config.errors import Cancelled, Rejected
 from config.tables import comments, users
 from pipeline.types import Kind, Progress
-from tests.services.stacks import Stack
-from tests.support.databases import MAY, World, world
-
-
-@pytest.fixture
-def empty(stack: Stack) -> Iterator[World]:
-    made = world(stack.environment())
-    yield made
-    made.client.close()
-    made.database.dispose()
-
+from tests.support.databases import MAY, Databases
 
 FIXED = (
     *("id", "timestamp", "name", "userId", "sessionId", "release", "version", "environment", "tags"),
@@ -28,8 +17,8 @@ FIXED = (
 )
 
 
-def test_a_row_has_the_columns_and_values_of_its_trace(empty: World) -> None:
-    empty.traces(
+def test_a_row_has_the_columns_and_values_of_its_trace(databases: Databases) -> None:
+    databases.traces(
         {
             "id": "t1",
             "timestamp": "2026-05-10 12:00:00.123",
@@ -47,7 +36,7 @@ def test_a_row_has_the_columns_and_values_of_its_trace(empty: World) -> None:
             "metadata": {"a/b": "1", "k": '{"n": 12345678901234567890}', "e": ""},
         }
     )
-    read = empty.read()
+    read = databases.read()
     assert tuple(column.name for column in read.columns) == FIXED
     assert read.rows == [
         {
@@ -72,9 +61,9 @@ def test_a_row_has_the_columns_and_values_of_its_trace(empty: World) -> None:
     ]
 
 
-def test_what_is_not_there_is_null_but_name_is_empty(empty: World) -> None:
-    empty.traces({"name": ""})
-    (row,) = empty.read().rows
+def test_what_is_not_there_is_null_but_name_is_empty(databases: Databases) -> None:
+    databases.traces({"name": ""})
+    (row,) = databases.read().rows
     assert row["name"] == ""
     assert [name for name, value in row.items() if value is None] == [
         *("userId", "sessionId", "release", "version", "input", "output")
@@ -83,7 +72,7 @@ def test_what_is_not_there_is_null_but_name_is_empty(empty: World) -> None:
     assert (row["input#json"], row["output#json"]) == (False, False)
 
 
-def test_metadata_is_nested_where_the_format_can_carry_it(empty: World) -> None:
+def test_metadata_is_nested_where_the_format_can_carry_it(databases: Databases) -> None:
     values = {
         "n": "1.10",
         "s": "text",
@@ -92,121 +81,125 @@ def test_metadata_is_nested_where_the_format_can_carry_it(empty: World) -> None:
         "x": "{",
         "b": "\ufeff1",
     }
-    empty.traces({"metadata": values})
-    tabular = empty.read(form="PARQUET").rows[0]["metadata"]
-    nested = empty.read(form="JSONL").rows[0]["metadata"]
+    databases.traces({"metadata": values})
+    tabular = databases.read(form="PARQUET").rows[0]["metadata"]
+    nested = databases.read(form="JSONL").rows[0]["metadata"]
     assert json.loads(tabular) == values
     assert "\n" not in nested
     assert json.loads(nested, parse_float=str, parse_int=str) == {**values, "o": {"a": ["1"]}}
 
 
-def test_columns_are_known_when_there_are_no_rows(empty: World) -> None:
-    read = empty.read()
+def test_columns_are_known_when_there_are_no_rows(databases: Databases) -> None:
+    read = databases.read()
     assert (tuple(column.name for column in read.columns), read.rows, read.truncated) == (FIXED, [], False)
 
 
-def test_only_the_latest_version_of_a_trace_is_read(empty: World) -> None:
-    empty.traces({"name": "new", "event_ts": "2026-05-11 00:00:00.000"})
-    empty.traces({"name": "old", "event_ts": "2026-05-09 00:00:00.000"})
-    assert [row["name"] for row in empty.read().rows] == ["new"]
-    assert empty.ids({"type": "string", "column": "name", "operator": "=", "value": "old"}) == []
+def test_only_the_latest_version_of_a_trace_is_read(databases: Databases) -> None:
+    databases.traces({"name": "new", "event_ts": "2026-05-11 00:00:00.000"})
+    databases.traces({"name": "old", "event_ts": "2026-05-09 00:00:00.000"})
+    assert [row["name"] for row in databases.read().rows] == ["new"]
+    assert databases.ids({"type": "string", "column": "name", "operator": "=", "value": "old"}) == []
 
 
-def test_a_version_on_another_day_replaces_the_older_one(empty: World) -> None:
-    empty.traces({"name": "new", "timestamp": "2026-03-01 00:00:00.000", "event_ts": "2026-05-11 00:00:00.000"})
-    empty.traces({"name": "old"})
-    assert [row["name"] for row in empty.read().rows] == ["new"]
-    assert empty.ids({"type": "string", "column": "name", "operator": "=", "value": "old"}) == []
+def test_a_version_on_another_day_replaces_the_older_one(databases: Databases) -> None:
+    databases.traces({"name": "new", "timestamp": "2026-03-01 00:00:00.000", "event_ts": "2026-05-11 00:00:00.000"})
+    databases.traces({"name": "old"})
+    assert [row["name"] for row in databases.read().rows] == ["new"]
+    assert databases.ids({"type": "string", "column": "name", "operator": "=", "value": "old"}) == []
 
 
-def test_a_deletion_on_another_day_deletes_the_trace(empty: World) -> None:
-    empty.traces({"id": "gone"}, {"id": "stays"})
-    empty.traces(
+def test_a_deletion_on_another_day_deletes_the_trace(databases: Databases) -> None:
+    databases.traces({"id": "gone"}, {"id": "stays"})
+    databases.traces(
         {"id": "gone", "timestamp": "2026-05-09 00:00:00.000", "event_ts": "2026-05-11 00:00:00.000", "is_deleted": 1}
     )
-    assert empty.ids() == ["stays"]
+    assert databases.ids() == ["stays"]
 
 
-def test_a_deletion_in_another_month_of_what_is_one_day_for_the_server_deletes_the_trace(empty: World) -> None:
+def test_a_deletion_in_another_month_of_what_is_one_day_for_the_server_deletes_the_trace(databases: Databases) -> None:
     """A Date begins in 1970: the day before is the same one, but not the same partition."""
-    empty.traces({"timestamp": "1970-01-01 00:00:00.000"})
-    empty.traces({"timestamp": "1969-12-31 23:59:59.999", "event_ts": "2026-05-11 00:00:00.000", "is_deleted": 1})
-    assert empty.ids() == []
+    databases.traces({"timestamp": "1970-01-01 00:00:00.000"})
+    databases.traces({"timestamp": "1969-12-31 23:59:59.999", "event_ts": "2026-05-11 00:00:00.000", "is_deleted": 1})
+    assert databases.ids() == []
 
 
-def test_a_trace_written_again_after_its_deletion_is_back(empty: World) -> None:
-    empty.traces({"is_deleted": 1})
-    empty.traces({"timestamp": "2026-05-09 00:00:00.000", "event_ts": "2026-05-11 00:00:00.000"})
-    assert empty.ids() == ["t"]
+def test_a_trace_written_again_after_its_deletion_is_back(databases: Databases) -> None:
+    databases.traces({"is_deleted": 1})
+    databases.traces({"timestamp": "2026-05-09 00:00:00.000", "event_ts": "2026-05-11 00:00:00.000"})
+    assert databases.ids() == ["t"]
 
 
-def test_of_two_versions_with_one_event_time_the_later_day_counts(empty: World) -> None:
-    empty.traces({"name": "later", "timestamp": "2026-05-11 00:00:00.000"}, {"name": "earlier"})
-    assert [row["name"] for row in empty.read().rows] == ["later"]
+def test_of_two_versions_with_one_event_time_the_later_day_counts(databases: Databases) -> None:
+    databases.traces({"name": "later", "timestamp": "2026-05-11 00:00:00.000"}, {"name": "earlier"})
+    assert [row["name"] for row in databases.read().rows] == ["later"]
 
 
-def test_a_filter_on_time_never_brings_back_an_older_version_of_the_same_day(empty: World) -> None:
-    empty.traces({"timestamp": "2026-05-10 13:00:00.000"})
-    empty.traces({"timestamp": "2026-05-10 11:00:00.000", "event_ts": "2026-05-11 00:00:00.000"})
+def test_a_filter_on_time_never_brings_back_an_older_version_of_the_same_day(databases: Databases) -> None:
+    databases.traces({"timestamp": "2026-05-10 13:00:00.000"})
+    databases.traces({"timestamp": "2026-05-10 11:00:00.000", "event_ts": "2026-05-11 00:00:00.000"})
     noon = {"type": "datetime", "column": "timestamp", "value": "2026-05-10T12:00:00Z"}
-    assert empty.ids({**noon, "operator": ">="}) == []
-    assert empty.ids({**noon, "operator": "<"}) == ["t"]
+    assert databases.ids({**noon, "operator": ">="}) == []
+    assert databases.ids({**noon, "operator": "<"}) == ["t"]
 
 
-def test_rows_from_the_cutoff_on_are_left_out(empty: World) -> None:
-    empty.traces(
+def test_rows_from_the_cutoff_on_are_left_out(databases: Databases) -> None:
+    databases.traces(
         {"id": "before", "timestamp": "2026-05-31 23:59:59.999"},
         {"id": "at", "timestamp": "2026-06-01 00:00:00.000"},
         {"id": "after", "timestamp": "2026-06-02 00:00:00.000"},
     )
-    assert empty.ids() == ["before"]
+    assert databases.ids() == ["before"]
 
 
-def test_rows_from_before_1970_are_read_filtered_and_sorted_like_others(empty: World) -> None:
-    empty.traces(
+def test_rows_from_before_1970_are_read_filtered_and_sorted_like_others(databases: Databases) -> None:
+    databases.traces(
         {"id": "moon", "timestamp": "1969-07-20 20:17:40.123"},
         {"id": "now"},
         {"id": "y2k", "timestamp": "2000-01-01 00:00:00"},
     )
-    assert sorted(empty.ids()) == ["moon", "now", "y2k"]
-    assert empty.ids(orderBy={"column": "timestamp", "order": "ASC"}) == ["moon", "y2k", "now"]
-    assert empty.ids(orderBy={"column": "timestamp", "order": "DESC"}) == ["now", "y2k", "moon"]
+    assert sorted(databases.ids()) == ["moon", "now", "y2k"]
+    assert databases.ids(orderBy={"column": "timestamp", "order": "ASC"}) == ["moon", "y2k", "now"]
+    assert databases.ids(orderBy={"column": "timestamp", "order": "DESC"}) == ["now", "y2k", "moon"]
     year = {"type": "datetime", "column": "timestamp"}
-    assert empty.ids({**year, "operator": "<", "value": "2010-01-01"}, orderBy={"column": "id", "order": "ASC"}) == [
+    assert databases.ids(
+        {**year, "operator": "<", "value": "2010-01-01"}, orderBy={"column": "id", "order": "ASC"}
+    ) == [
         "moon",
         "y2k",
     ]
-    assert empty.ids(
+    assert databases.ids(
         {**year, "operator": ">", "value": "1950-01-01"},
         {**year, "operator": "<=", "value": "1969-07-20T20:17:40.123Z"},
     ) == ["moon"]
-    assert empty.ids({**year, "operator": ">=", "value": "1970-01-01"}, orderBy={"column": "id", "order": "ASC"}) == [
+    assert databases.ids(
+        {**year, "operator": ">=", "value": "1970-01-01"}, orderBy={"column": "id", "order": "ASC"}
+    ) == [
         "now",
         "y2k",
     ]
 
 
-def test_no_row_score_or_comment_of_another_project_is_read(empty: World) -> None:
+def test_no_row_score_or_comment_of_another_project_is_read(databases: Databases) -> None:
     for project in ("p", "q"):
-        empty.traces({"project_id": project, "name": f"of {project}"})
-        empty.scores({"project_id": project, "name": f"of {project}"})
-        with empty.database.begin() as connection:
+        databases.traces({"project_id": project, "name": f"of {project}"})
+        databases.scores({"project_id": project, "name": f"of {project}"})
+        with databases.engine.begin() as connection:
             connection.execute(
                 insert(comments).values(
                     id=f"c {project}", project_id=project, object_type="TRACE", object_id="t", content=project
                 )
             )
     # A newer version in another project must not replace this one.
-    empty.traces({"project_id": "q", "event_ts": "2026-05-12 00:00:00.000", "timestamp": "2026-05-12 00:00:00.000"})
-    (row,) = empty.read(project="p").rows
+    databases.traces({"project_id": "q", "event_ts": "2026-05-12 00:00:00.000", "timestamp": "2026-05-12 00:00:00.000"})
+    (row,) = databases.read(project="p").rows
     assert row["name"] == "of p"
     assert [each["content"] for each in json.loads(row["comments"])] == ["p"]
-    assert [column.name for column in empty.read(project="p").columns][15:] == ["of p"]
+    assert [column.name for column in databases.read(project="p").columns][15:] == ["of p"]
 
 
-def test_scores_become_columns_of_lists(empty: World) -> None:
-    empty.traces({"id": "t"}, {"id": "u"})
-    empty.scores(
+def test_scores_become_columns_of_lists(databases: Databases) -> None:
+    databases.traces({"id": "t"}, {"id": "u"})
+    databases.scores(
         {"name": "acc", "value": 0.5},
         {"name": "acc", "value": 0.25, "execution_trace_id": "x"},
         {"name": "acc", "value": 1, "execution_trace_id": "y", "trace_id": "u"},
@@ -219,7 +212,7 @@ def test_scores_become_columns_of_lists(empty: World) -> None:
         {"name": "fix", "data_type": "CORRECTION", "long_string_value": "never exported"},
         {"name": "elsewhere", "trace_id": None, "session_id": "s"},
     )
-    read = empty.read()
+    read = databases.read()
     assert [(column.name, column.kind) for column in read.columns][15:] == [
         (name, Kind.LIST) for name in ("acc", "cat", "elsewhere", "note", "ok")
     ]
@@ -228,27 +221,27 @@ def test_scores_become_columns_of_lists(empty: World) -> None:
     assert u == [[0.5], None, None, None, None]
 
 
-def test_a_score_counts_once_in_its_latest_version_and_not_when_deleted(empty: World) -> None:
+def test_a_score_counts_once_in_its_latest_version_and_not_when_deleted(databases: Databases) -> None:
     later = {"event_ts": "2026-05-11 00:00:00.000"}
-    empty.traces({})
-    empty.scores({"id": "a", "value": 1, **later}, {"id": "b", "value": 1}, {"id": "c", "name": "gone"})
-    empty.scores({"id": "a", "value": 9}, {"id": "b", "value": 2, "name": "renamed", **later})
-    empty.scores({"id": "c", "name": "gone", "timestamp": "2026-05-09 00:00:00.000", "is_deleted": 1, **later})
-    read = empty.read()
+    databases.traces({})
+    databases.scores({"id": "a", "value": 1, **later}, {"id": "b", "value": 1}, {"id": "c", "name": "gone"})
+    databases.scores({"id": "a", "value": 9}, {"id": "b", "value": 2, "name": "renamed", **later})
+    databases.scores({"id": "c", "name": "gone", "timestamp": "2026-05-09 00:00:00.000", "is_deleted": 1, **later})
+    read = databases.read()
     assert [column.name for column in read.columns][15:] == ["renamed", "s"]
     assert (read.rows[0]["s"], read.rows[0]["renamed"]) == ([1.0], [2.0])
 
 
-def test_a_score_from_after_the_cutoff_gives_neither_name_nor_value(empty: World) -> None:
-    empty.traces({})
+def test_a_score_from_after_the_cutoff_gives_neither_name_nor_value(databases: Databases) -> None:
+    databases.traces({})
     late = {"created_at": "2026-06-01 00:00:00.001"}
-    empty.scores({"value": 1}, {"value": 2, "execution_trace_id": "x", **late}, {"name": "late", **late})
-    read = empty.read()
+    databases.scores({"value": 1}, {"value": 2, "execution_trace_id": "x", **late}, {"name": "late", **late})
+    read = databases.read()
     assert [column.name for column in read.columns][15:] == ["s"]
     assert read.rows[0]["s"] == [1.0]
 
 
-def test_score_names_may_be_anything(empty: World) -> None:
+def test_score_names_may_be_anything(databases: Databases) -> None:
     names = [
         "id",
         "scores.id",
@@ -263,9 +256,9 @@ def test_score_names_may_be_anything(empty: World) -> None:
         "'; --",
         "ü" * 300,
     ]
-    empty.traces({})
-    empty.scores(*({"name": name, "value": index} for index, name in enumerate(names)))
-    read = empty.read()
+    databases.traces({})
+    databases.scores(*({"name": name, "value": index} for index, name in enumerate(names)))
+    read = databases.read()
     columns = [column.name for column in read.columns]
     assert len(columns) == 15 + len(names)
     for index, name in enumerate(names):
@@ -273,24 +266,24 @@ def test_score_names_may_be_anything(empty: World) -> None:
         assert read.batches[0].column(place).to_pylist() == [[float(index)]], name
 
 
-def test_a_name_with_numbers_and_texts_is_a_list_of_json_values(empty: World) -> None:
-    empty.traces({"id": "t"}, {"id": "u"}, {"id": "v"})
-    empty.scores(
+def test_a_name_with_numbers_and_texts_is_a_list_of_json_values(databases: Databases) -> None:
+    databases.traces({"id": "t"}, {"id": "u"}, {"id": "v"})
+    databases.scores(
         {"name": "m", "value": 0.5},
         {"name": "m", "value": 7, "data_type": "CATEGORICAL", "string_value": 'say "hi"\n\\'},
         {"name": "m", "value": 3, "trace_id": "v"},
     )
-    read = empty.read()
+    read = databases.read()
     assert read.columns[15].kind is Kind.MIXED
     t, u, v = (row["m"] for row in read.rows)
     assert (json.loads(t), u, json.loads(v)) == ([0.5, 'say "hi"\n\\'], None, [3])
 
 
-def test_comments_come_in_order_with_their_authors_address(empty: World) -> None:
-    empty.traces({"id": "t"}, {"id": "u"})
+def test_comments_come_in_order_with_their_authors_address(databases: Databases) -> None:
+    databases.traces({"id": "t"}, {"id": "u"})
     at = datetime(2026, 5, 1, 10, 0, 0, 5000, tzinfo=UTC)
     common = {"project_id": "p", "object_type": "TRACE", "object_id": "t"}
-    with empty.database.begin() as connection:
+    with databases.engine.begin() as connection:
         connection.execute(insert(users).values(id="ann", name="Ann", email="ann@example.org"))
         connection.execute(
             insert(comments),
@@ -308,7 +301,7 @@ def test_comments_come_in_order_with_their_authors_address(empty: World) -> None
                 },
             ],
         )
-    t, u = (json.loads(row["comments"]) for row in empty.read().rows)
+    t, u = (json.loads(row["comments"]) for row in databases.read().rows)
     assert t == [
         {"id": "c1", "content": "first", "author_email": "ann@example.org", "created_at": "2026-05-01T10:00:00.005Z"},
         {"id": "c2", "content": 'se"cönd\n', "author_email": None, "created_at": "2026-05-01T10:00:00.005Z"},
@@ -317,13 +310,13 @@ def test_comments_come_in_order_with_their_authors_address(empty: World) -> None
     assert u == []
 
 
-def test_text_that_is_not_utf8_becomes_replacement_characters(empty: World) -> None:
-    empty.client.command(
+def test_text_that_is_not_utf8_becomes_replacement_characters(databases: Databases) -> None:
+    databases.client.command(
         f"INSERT INTO traces (id, project_id, timestamp, name, event_ts, input, tags, metadata) VALUES"
         f" ('ok', 'p', '{MAY}', 'ü', '{MAY}', NULL, [], map()),"
         f" ('bad', 'p', '{MAY}', unhex('61ff62'), '{MAY}', unhex('22c328'), [unhex('ff'), 'x'], map('k', unhex('fe')))"
     )
-    bad, ok = empty.read(form="JSONL").rows
+    bad, ok = databases.read(form="JSONL").rows
     assert (bad["name"], bad["input"], bad["input#json"], bad["tags"]) == (
         "a\ufffdb",
         '"\ufffd(',
@@ -334,38 +327,38 @@ def test_text_that_is_not_utf8_becomes_replacement_characters(empty: World) -> N
     assert (ok["name"], ok["input"]) == ("ü", None)
 
 
-def test_a_row_limit_that_cuts_says_so(empty: World) -> None:
-    empty.traces(*({"id": f"t{number:02}"} for number in range(10)))
-    cut, whole = empty.read(limit=7), empty.read(limit=10)
+def test_a_row_limit_that_cuts_says_so(databases: Databases) -> None:
+    databases.traces(*({"id": f"t{number:02}"} for number in range(10)))
+    cut, whole = databases.read(limit=7), databases.read(limit=10)
     assert (cut.ids(), cut.truncated) == ([f"t{number:02}" for number in range(7)], True)
     assert (len(whole.rows), whole.truncated) == (10, False)
 
 
-def test_rows_of_megabytes_come_in_batches_of_bounded_size(empty: World) -> None:
-    empty.client.command(
+def test_rows_of_megabytes_come_in_batches_of_bounded_size(databases: Databases) -> None:
+    databases.client.command(
         "INSERT INTO traces (id, project_id, timestamp, name, event_ts, input) SELECT toString(number), 'p',"
         f" '{MAY}', 'n', '{MAY}', concat(repeat('x', 1000000), repeat('y', 1000000)) FROM numbers(100)"
     )
-    read = empty.read()
+    read = databases.read()
     assert len(read.rows) == 100
     assert max(batch.nbytes for batch in read.batches) <= 64 << 20
 
 
-def test_rows_are_counted_as_they_go_by_and_a_stop_is_heeded(empty: World) -> None:
-    empty.client.command(
+def test_rows_are_counted_as_they_go_by_and_a_stop_is_heeded(databases: Databases) -> None:
+    databases.client.command(
         "INSERT INTO traces (id, project_id, timestamp, name, event_ts, input) SELECT toString(number), 'p',"
         f" '{MAY}', 'n', '{MAY}', repeat('x', 1000) FROM numbers(30000)"
     )
     progress = Progress()
-    assert (len(empty.read(progress=progress).rows), progress.rows) == (30000, 30000)
+    assert (len(databases.read(progress=progress).rows), progress.rows) == (30000, 30000)
     stopping = Progress()
     with pytest.raises(Cancelled):
-        empty.read(progress=stopping, each=lambda _: stopping.stop())
+        databases.read(progress=stopping, each=lambda _: stopping.stop())
     assert 0 < stopping.rows < 30000
 
 
-def test_two_reads_give_the_same_order(empty: World) -> None:
-    empty.traces(
+def test_two_reads_give_the_same_order(databases: Databases) -> None:
+    databases.traces(
         *(
             {
                 "id": f"t{number * 7919 % 100:02}",
@@ -376,9 +369,9 @@ def test_two_reads_give_the_same_order(empty: World) -> None:
         )
     )
     order = {"column": "Name", "order": "DESC"}
-    first, second = empty.ids(orderBy=order), empty.ids(orderBy=order)
+    first, second = databases.ids(orderBy=order), databases.ids(orderBy=order)
     assert first == second
-    names = {row["id"]: row["name"] for row in empty.read().rows}
+    names = {row["id"]: row["name"] for row in databases.read().rows}
     assert [names[each] for each in first] == ["b"] * 50 + ["a"] * 50
 
 
@@ -399,6 +392,6 @@ def test_two_reads_give_the_same_order(empty: World) -> None:
         ),
     ],
 )
-def test_what_cannot_be_honoured_is_rejected_by_name(empty: World, query: dict[str, object], told: str) -> None:
+def test_what_cannot_be_honoured_is_rejected_by_name(databases: Databases, query: dict[str, object], told: str) -> None:
     with pytest.raises(Rejected, match=told.replace("(", r"\(")):
-        empty.read(**query)  # type: ignore[arg-type] # query is JSON
+        databases.read(**query)  # type: ignore[arg-type] # query is JSON

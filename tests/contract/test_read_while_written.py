@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from runtime.database import open_database
 from tests.contract.concurrent_writer import START, Rounds, Target, state, writing_to_clickhouse, writing_to_database
 from tests.services.stacks import Stack
-from tests.support.databases import Read, World, world
+from tests.support.databases import Databases, Read
 from tests.support.tables import CLICKHOUSE_TABLES, DATABASE_TABLES
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
@@ -47,14 +47,6 @@ SHOWN = {
 }
 
 
-@pytest.fixture
-def made(stack: Stack) -> Iterator[World]:
-    made = world(stack.environment())
-    yield made
-    made.client.close()
-    made.database.dispose()
-
-
 def seen(read: Read, table: str) -> dict[str, str]:
     ids = read.ids()
     assert len(set(ids)) == len(ids), "a row is there twice"
@@ -83,19 +75,19 @@ def hold_one_moment(export: Callable[[], dict[str, str]], rounds: Rounds) -> Non
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("table", CLICKHOUSE_TABLES)
-def test_rows_of_clickhouse_are_those_of_one_moment(stack: Stack, made: World, table: str) -> None:
+def test_rows_of_clickhouse_are_those_of_one_moment(stack: Stack, databases: Databases, table: str) -> None:
     environment = stack.environment()
     with writing_to_clickhouse(environment["CLICKHOUSE_URL"], environment["CLICKHOUSE_DB"], TARGETS[table]) as rounds:
-        hold_one_moment(lambda: seen(made.read(tableName=table), table), rounds)
+        hold_one_moment(lambda: seen(databases.read(tableName=table), table), rounds)
 
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("table", DATABASE_TABLES)
-def test_rows_of_the_database_are_those_of_one_moment(made: World, table: str) -> None:
-    database = open_database(made.database.url)
+def test_rows_of_the_database_are_those_of_one_moment(databases: Databases, table: str) -> None:
+    database = open_database(databases.engine.url)
     with database.connect():  # before the writer: SQLite's readers and writers get out of each other's way
         pass
-    reader = replace(made, sources=replace(made.sources, database=database))
-    with writing_to_database(made.database.url.render_as_string(hide_password=False), table) as rounds:
+    reader = replace(databases, sources=replace(databases.sources, database=database))
+    with writing_to_database(databases.engine.url.render_as_string(hide_password=False), table) as rounds:
         hold_one_moment(lambda: seen(reader.read(tableName=table), table), rounds)
     database.dispose()

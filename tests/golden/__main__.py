@@ -1,4 +1,4 @@
-"""Writes the files anew: `python -m tests.golden`; what they hold comes from the oracle alone."""
+"""Writes the files again: `python -m tests.golden`; their content comes from the oracle alone."""
 
 import tempfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.oracle import load, raw
 from tests.oracle.expected import expected, table_of
 from tests.oracle.pools import CUTOFF
 from tests.services.stacks import Embedded
-from tests.support import databases as reading
+from tests.support.databases import open_databases
 
 
 def main() -> None:
@@ -18,12 +18,10 @@ def main() -> None:
         folder = Path(name)
         with embedded_parts.started(folder / "parts") as parts, Embedded(parts).stack(folder) as stack:
             environment = stack.environment()
-            empty = reading.world(environment)
             address, database = environment["CLICKHOUSE_URL"], environment["CLICKHOUSE_DB"]
-            load.fill(address, database, empty.database, world())
-            _write(raw.load(address, database, empty.database))
-            empty.client.close()
-            empty.database.dispose()
+            with open_databases(environment) as databases:
+                load.fill(address, database, databases.engine, world())
+                _write(raw.load(address, database, databases.engine))
 
 
 def _write(rows: raw.World) -> None:

@@ -9,13 +9,13 @@ import pytest
 from tests.golden.cases import CASES, ENDINGS, FILES, Case, world
 from tests.golden.writer import listed, typed
 from tests.services.stacks import Servers
-from tests.support.agreement import Filled, filled
+from tests.support.agreement import Filled, fill_databases
 
 
 @pytest.fixture(scope="module")
 def rows(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
-    with servers.stack(tmp_path_factory.mktemp("golden")) as stack, filled(stack, world()) as made:
-        yield made
+    with servers.stack(tmp_path_factory.mktemp("golden")) as stack, fill_databases(stack, world()) as filled:
+        yield filled
 
 
 @pytest.mark.parametrize("form", ["CSV", "JSON", "JSONL"])

@@ -1,4 +1,4 @@
-"""A world of random rows in all databases, and files of it compared with what the oracle expects."""
+"""Compares the files that the product makes of random rows with those that the oracle expects."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,14 +24,14 @@ from tests.oracle.expected import expected, table_of
 from tests.oracle.pools import CUTOFF
 from tests.oracle.values import Table
 from tests.services.stacks import Stack
-from tests.support import databases as reading
+from tests.support.databases import Databases, open_databases
 
 
 @dataclass(frozen=True)
 class Filled:
-    """Databases with a world in them, as the product reads them and as the oracle does."""
+    """Databases with rows in them, and the same rows as the oracle reads them."""
 
-    world: reading.World
+    databases: Databases
     rows: raw.World
 
     @cached_property
@@ -39,14 +39,14 @@ class Filled:
         return {}
 
     def table(self, project: str, name: str, *, events: bool = False) -> Table:
-        """All rows of a table, by the oracle."""
+        """All rows of a table, as the oracle expects them."""
         key = (project, name, events)
         if key not in self._tables:
             self._tables[key] = table_of(self.rows, project, name, CUTOFF, use_events_table=events)
         return self._tables[key]
 
     def problems(self, project: str, query: Mapping[str, Any], form: str) -> list[str]:
-        """What is wrong with the file that the product makes of a stored query."""
+        """The differences between the file that the product makes of a stored query and the expected one, in words."""
         table = self.table(project, query["tableName"], events=query.get("useEventsTable", False))
         return differences(expected(table, query), self.file(project, query, form), form)
 
@@ -55,16 +55,16 @@ class Filled:
         spec = read_spec(
             project_id=project, export_id="e", attempt=1, created_at=CUTOFF, query=dict(query), format=form
         )
-        with open_table(spec, self.world.sources, Progress()) as table:
+        with open_table(spec, self.databases.sources, Progress()) as table:
             pieces = FORMATS[form].encode(table.columns, table.enrich(table.batches), EncodeOptions())
             return b"".join(bytes(piece) for piece in pieces)
 
 
 @contextmanager
-def thrifty() -> Iterator[None]:
-    """Ask what is the same in all cases of a world that stays as it is once: settings, surveys, names of scores.
+def cached_lookups() -> Iterator[None]:
+    """Cache the server's settings, the surveys and the names of scores: all cases of the same rows share them.
 
-    The statement that reads the rows of a case is sent for each.
+    The statement that reads the rows is sent for every case.
     """
     clients: dict[str, Client] = {}
     answers: dict[str, list[dict[str, Any]]] = {}
@@ -95,14 +95,10 @@ def thrifty() -> Iterator[None]:
 
 
 @contextmanager
-def filled(stack: Stack, made: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Filled]:
-    """Fill the databases of a stack with the rows of a world, by table."""
+def fill_databases(stack: Stack, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Filled]:
+    """Fill the databases of a stack with rows by table."""
     environment = stack.environment()
-    world = reading.world(environment)
     address, database = environment["CLICKHOUSE_URL"], environment["CLICKHOUSE_DB"]
-    load.fill(address, database, world.database, made)
-    try:
-        yield Filled(world, raw.load(address, database, world.database))
-    finally:
-        world.client.close()
-        world.database.dispose()
+    with open_databases(environment) as databases:
+        load.fill(address, database, databases.engine, rows)
+        yield Filled(databases, raw.load(address, database, databases.engine))

@@ -1,7 +1,8 @@
-"""What the tests of reading share: sources that are empty, rows put in as JSON, a table read as Python values."""
+"""Databases of a test: opened empty, filled with rows as JSON, and read through the product as Python values."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,7 +30,7 @@ Row = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Read:
-    """All that one export read."""
+    """The rows that one export read."""
 
     columns: tuple[Column, ...]
     rows: list[dict[str, Any]]
@@ -41,15 +42,15 @@ class Read:
 
 
 @dataclass(frozen=True)
-class World:
-    """Empty databases, and ways to fill and to read them."""
+class Databases:
+    """ClickHouse and the SQL database of a test, and ways to fill and to read them."""
 
     sources: Sources
     client: Client
-    database: Engine
+    engine: Engine
 
     def put(self, table: str, *rows: Row) -> None:
-        """Insert rows as one part."""
+        """Insert rows into a ClickHouse table as one part."""
         lines = "\n".join(json.dumps(row) for row in rows)
         self.client.raw_insert(
             table, insert_block=lines, fmt="JSONEachRow", settings={"date_time_input_format": "best_effort"}
@@ -92,7 +93,7 @@ class World:
         progress: Progress | None = None,
         **query: object,
     ) -> Table:
-        """Read a table to its end, and keep none of it."""
+        """Read a table to its end without keeping its batches."""
         spec = read_spec(
             project_id=project,
             export_id="e",
@@ -109,7 +110,7 @@ class World:
             return table
 
     def ids(self, *filters: Row, **query: object) -> list[str]:
-        """Read the ids of the rows that meet some filters."""
+        """Read the ids of the rows that match the filters."""
         return self.read(filter=list(filters), **query).ids()  # type: ignore[arg-type] # query is JSON
 
 
@@ -127,8 +128,9 @@ SCORE: Row = {
 }
 
 
-def world(environment: Mapping[str, str], url: str | None = None) -> World:
-    """Make the application's schema where the settings point; read through `url` if it is given."""
+@contextmanager
+def open_databases(environment: Mapping[str, str], url: str | None = None) -> Iterator[Databases]:
+    """Create Langfuse's schema in the databases of these settings; read through `url` if it is given."""
     settings = load(environment)
     assert settings.clickhouse_url is not None
     host, port = settings.clickhouse_url.removeprefix("http://").split(":")
@@ -140,12 +142,16 @@ def world(environment: Mapping[str, str], url: str | None = None) -> World:
         database=settings.clickhouse_db,
         autogenerate_session_id=False,
     )
-    database = create_engine(settings.database)
-    create_application_schema(client, database)
+    engine = create_engine(settings.database)
+    create_application_schema(client, engine)
     clickhouse = ClickHouse(
         url or settings.clickhouse_url,
         settings.clickhouse_user,
         settings.clickhouse_password.get_secret_value(),
         settings.clickhouse_db,
     )
-    return World(Sources(clickhouse, database), client, database)
+    try:
+        yield Databases(Sources(clickhouse, engine), client, engine)
+    finally:
+        client.close()
+        engine.dispose()
