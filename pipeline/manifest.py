@@ -3,7 +3,6 @@
 import json
 from datetime import UTC, datetime
 
-from pipeline.query.words import in_words
 from pipeline.spec import ExportSpec
 from pipeline.types import ExportResult
 
@@ -36,7 +35,6 @@ def manifest(spec: ExportSpec, result: ExportResult, compression: str, finished_
         "projectId": spec.project_id,
         "batchExportId": spec.export_id,
         "attempt": spec.attempt,
-        "queryInWords": in_words(spec),
         "query": spec.query.model_dump(mode="json", by_alias=True),
         "cutoff": _iso(result.cutoff),
         "finishedAt": _iso(finished_at),

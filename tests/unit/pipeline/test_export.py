@@ -117,7 +117,6 @@ def test_the_file_holds_the_rows_and_the_manifest_describes_it(
         "projectId": "p/1",
         "batchExportId": "e1",
         "attempt": 2,
-        "queryInWords": "traces created before 2026-03-01T12:00:00.123Z",
         "query": json.loads(what.query.model_dump_json(by_alias=True)),
         "cutoff": "2026-03-01T12:00:00.123Z",
         "finishedAt": "2026-03-01T12:05:00.000Z",
