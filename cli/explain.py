@@ -16,7 +16,7 @@ from consumer.attempt import read_job_spec
 from pipeline.read import open_table
 from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec
-from pipeline.types import Progress
+from pipeline.types import OutputOptions, Progress
 
 VALUE_LIMIT = 200
 _PLACEHOLDER = re.compile(r"\{(\w+):([^{}]+)\}")
@@ -37,7 +37,7 @@ def explain(project: Project, export: Export, as_json: JsonFlag = False) -> None
     settings = load(needs=["DATABASE_URL", "CLICKHOUSE_URL"])
     jobs = build.jobs(settings)
     job = find_job(jobs, project, export)
-    spec = read_job_spec(job, job.attempt, row_limit=settings.row_limit)
+    spec = read_job_spec(job, job.attempt, OutputOptions(row_limit=settings.row_limit))
     statements = list_statements(spec, build.sources(settings, build.engine(settings)))
     if as_json:
         print_json([_fields(each) for each in statements])

@@ -36,6 +36,7 @@ from consumer.slots import Slots
 from consumer.sweeper import Sweeper
 from pipeline.read.connections import Sources
 from pipeline.storage import Storage
+from pipeline.types import OutputOptions
 from runtime.daemon import every, stop_on_signals, supervise, wait_for_dependencies
 from runtime.http import Check, Health, serve
 from runtime.kafka import build_app, raw_topic
@@ -225,9 +226,9 @@ def _listen(settings: Settings, intake: Intake, datadir: Path) -> faust.App:
 
 def _export_policy(settings: Settings) -> ExportPolicy:
     return ExportPolicy(
-        prefix=settings.prefix,
-        row_limit=settings.row_limit,
-        csv_neutralise=settings.csv_neutralise,
+        output=OutputOptions(
+            prefix=settings.prefix, row_limit=settings.row_limit, csv_neutralise=settings.csv_neutralise
+        ),
         link_lifetime=timedelta(hours=settings.link_hours),
         max_attempts=settings.max_attempts,
         backoff=Backoff(first=settings.retry_base_seconds),

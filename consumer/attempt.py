@@ -16,11 +16,10 @@ from consumer.guards import INTERNAL_TEXT
 from consumer.jobs import Jobs
 from consumer.metrics import export_labels
 from consumer.models import Claim, Job, LeaseState
-from pipeline.export import content_type_of
 from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.storage import Storage
-from pipeline.types import ExportResult, Progress
+from pipeline.types import ExportResult, OutputOptions, Progress
 from runtime.logs import about
 from runtime.retry import Backoff
 from runtime.tracing import Tracer
@@ -51,9 +50,7 @@ class Export(Protocol):
 class ExportPolicy:
     """How exports are written and retried; `backoff` gives the delays between attempts."""
 
-    prefix: str
-    row_limit: int | None
-    csv_neutralise: bool
+    output: OutputOptions
     link_lifetime: timedelta
     max_attempts: int
     backoff: Backoff
@@ -75,23 +72,15 @@ class WorkerContext:
 
     def read_spec(self, job: Job, attempt: int) -> ExportSpec:
         """Read what to export, by the worker's policy; raises Rejected."""
-        return read_job_spec(
-            job,
-            attempt,
-            row_limit=self.policy.row_limit,
-            prefix=self.policy.prefix,
-            csv_neutralise=self.policy.csv_neutralise,
-        )
+        return read_job_spec(job, attempt, self.policy.output)
 
     def extend_lease(self, claim: Claim, progress: Progress) -> LeaseState:
         """Extend the lease of a claim and record its progress; raises Unavailable."""
         return self.jobs.extend_lease(claim, rows=progress.rows, bytes_=progress.bytes, now=self.now())
 
 
-def read_job_spec(
-    job: Job, attempt: int, *, row_limit: int | None = None, prefix: str = "", csv_neutralise: bool = True
-) -> ExportSpec:
-    """Read what to export from the stored row of a job; the settings are for the file. Raises Rejected."""
+def read_job_spec(job: Job, attempt: int, output: OutputOptions) -> ExportSpec:
+    """Read what to export from the stored row of a job; `output` is for the file. Raises Rejected."""
     return read_spec(
         project_id=job.project_id,
         export_id=job.id,
@@ -99,9 +88,7 @@ def read_job_spec(
         created_at=job.created_at,
         query=job.query,
         format=job.format,
-        row_limit=row_limit,
-        prefix=prefix,
-        csv_neutralise=csv_neutralise,
+        output=output,
     )
 
 
@@ -146,7 +133,7 @@ def _export(claim: Claim, context: WorkerContext, progress: Progress) -> Settle:
         fence = partial(_check_lease, claim, context, progress)
         result = context.export(spec, context.sources, context.storage, progress, context.metrics, fence=fence)
         name, lifetime = result.key.rpartition("/")[2], context.policy.link_lifetime
-        url = context.storage.sign(result.key, lifetime, name, content_type_of(spec))
+        url = context.storage.sign(result.key, lifetime, name, spec.encoding.content_type)
     except Rejected as error:
         return partial(_reject, claim, context, str(error))
     except Cancelled:

@@ -1,18 +1,16 @@
 """Deletes what is no longer needed: orphaned uploads and files, files of expired exports, old published events."""
 
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from urllib.parse import quote, unquote
 
 from config.errors import Unavailable
 from consumer import outbox
 from consumer.jobs import Jobs
 from consumer.models import Run
 from consumer.queries import list_expired, list_latest_runs
-from pipeline.manifest import manifest_key
+from pipeline.object_key import find_exports, manifest_key
 from pipeline.spec import ExportSpec
 from pipeline.storage import Storage
 from runtime.threads import in_thread
@@ -22,8 +20,6 @@ logger = logging.getLogger(__name__)
 BATCH = 100
 KEEP_PUBLISHED = timedelta(days=7)
 """How long published events are kept, so that operators can look at them."""
-
-_OURS = re.compile(r"(?:^|/)\d+-lf-[^/]*?-export-([^/]+?)\.(?:csv|jsonl?|parquet)(?:\.[a-z.]+)?$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +53,7 @@ class Cleanup:
         now = self.now()
         before = now - self.lease
         for key in sorted(self.storage.list_uploads(self.prefix, before)):
-            ids = exports_of(key)
+            ids = find_exports(key)
             runs = [run for run in list_latest_runs(self.jobs.engine, ids) if ids[run.export_id] == run.project_id]
             if not runs or any(run.live(now) for run in runs):
                 continue
@@ -94,13 +90,3 @@ def delete_orphans(storage: Storage, spec: ExportSpec, before: datetime) -> None
     storage.abort_uploads(spec.key, before)
     storage.delete(spec.key, spec.attempt)
     storage.delete(manifest_key(spec.key), spec.attempt)
-
-
-def exports_of(key: str) -> dict[str, str]:
-    """Return the exports that a key may belong to, several as ids may contain dashes: project ids by export id."""
-    found = _OURS.search(key)
-    if found is None:
-        return {}
-    parts = found[1].split("-")
-    ways = [("-".join(parts[:at]), "-".join(parts[at:])) for at in range(1, len(parts))]
-    return {unquote(export): unquote(project) for project, export in ways if quote(unquote(export), safe="") == export}

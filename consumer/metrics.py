@@ -11,8 +11,8 @@ from config.labels import Failure, Outcome, UploadOutcome, Verdict
 from config.metrics import Metrics
 from config.tables import batch_exports, outbox, runs
 from consumer.models import Job
-from pipeline.encode import FORMATS
 from pipeline.tables import TABLES
+from pipeline.types import FORMATS
 from runtime.database import reading
 
 OTHER = "other"

@@ -18,8 +18,8 @@ from config.events import ExportRequested
 from config.settings import load
 from config.tables import users
 from embedded.sample import PROJECTS, fill
-from pipeline.encode import FORMATS
 from pipeline.tables import TABLES
+from pipeline.types import FORMATS
 from runtime.publisher import Outgoing
 
 NEEDS = ("DATABASE_URL", "CLICKHOUSE_URL", "KAFKA_BOOTSTRAP_SERVERS")

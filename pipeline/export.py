@@ -1,17 +1,15 @@
 """Runs one export: rows in, one finished object and its manifest out."""
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
 from datetime import UTC, datetime
 
-from config.errors import Cancelled, Unavailable
 from config.metrics import Metrics
-from pipeline.compress import CODECS, Codec
-from pipeline.encode import FORMATS
-from pipeline.encode.options import EncodeOptions
-from pipeline.manifest import CONTENT_TYPE, manifest, manifest_key
-from pipeline.metering import Checksum, Stages, Tally, counted
-from pipeline.prefetch import ahead
+from pipeline.batches import rebatch
+from pipeline.compress import COMPRESSORS
+from pipeline.encode import ENCODERS
+from pipeline.export_file import open_file
+from pipeline.manifest import make_manifest
+from pipeline.metering import Flow
 from pipeline.read import Table, open_table
 from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec
@@ -19,16 +17,13 @@ from pipeline.storage.types import Storage
 from pipeline.types import ExportResult, Progress
 from pipeline.watch import watch
 
-# What packs itself packs unless it is asked not to.
-_PACKED_BY_DEFAULT = "zstd"
-
 
 def utc_now() -> datetime:
     """Return the time."""
     return datetime.now(UTC)
 
 
-def export(  # noqa: PLR0913 (where rows come from and go to, who watches, and the clock)
+def export(  # noqa: PLR0913 (the source, the target, the observers and the clock)
     spec: ExportSpec,
     sources: Sources,
     storage: Storage,
@@ -38,10 +33,10 @@ def export(  # noqa: PLR0913 (where rows come from and go to, who watches, and t
     fence: Callable[[], None],
     clock: Callable[[], datetime] = utc_now,
 ) -> ExportResult:
-    """Export what `spec` asks for, and return what was stored under its key; the manifest is beside it.
+    """Export the rows that `spec` selects, and return the result; the file is stored under the spec's key.
 
-    `fence` is called right before the object becomes visible, and raises Cancelled if it must not. Raises Rejected,
-    Unavailable or Cancelled (also after `progress.stop`), and then leaves nothing behind.
+    Its manifest is stored beside it. `fence` is called right before the object becomes visible, and raises Cancelled if
+    it must not. Raises Rejected, Unavailable or Cancelled (also after `progress.stop`), and then leaves nothing behind.
     """
     with open_table(spec, sources, progress) as table:
         return deliver(spec, table, storage, progress, metrics, fence=fence, clock=clock)
@@ -57,65 +52,38 @@ def deliver(  # noqa: PLR0913 (as `export`)
     fence: Callable[[], None],
     clock: Callable[[], datetime] = utc_now,
 ) -> ExportResult:
-    """Do as `export` does with a table that is open already."""
-    form, codec, options = FORMATS[spec.format], _codec(spec), _options(spec)
-    stages, raw, stored, checksum = Stages(metrics), Tally(), Tally(), Checksum()
-    progress.stages = stages.seconds
-    batches = watch(stages.timed("read", table.batches), progress, spec.export_id)
-    enriched = stages.timed("enrich", table.enrich(batches))
-    file = storage.open(spec.key, content_type_of(spec), spec.attempt)
-    beside = storage.open(manifest_key(spec.key), CONTENT_TYPE, spec.attempt)
-    progress.on_stop(file.interrupt)
-    progress.on_stop(beside.interrupt)
-    # Both are entered before the fence: what another attempt puts there afterwards is then seen by them.
-    with closing(ahead(enriched)) as ready, counted(file, metrics) as upload, beside as description:
-        encoded = stages.timed("encode", form.encode(table.columns, stages.timed("wait", ready), options))
-        compressed = stages.timed("compress", codec.compress(raw.counted(encoded)))
-        with closing(ahead(compressed)) as chunks:
-            for chunk in stages.timed("checksum", checksum.summed(stored.counted(stages.timed("idle", chunks)))):
-                with stages.spent("upload"):
-                    upload.write(chunk)
-                progress.bytes = stored.bytes
+    """Do as `export` does with a table that is already open."""
+    encoding = spec.encoding
+    # The flow is left first: its threads end before the uploads are aborted.
+    with open_file(spec, storage, progress, metrics) as file, Flow(metrics) as flow:
+        progress.stages = flow.seconds
+        batches = flow.stage("read", rebatch(table.batches, encoding.format.batch_bytes))
+        batches = watch(batches, progress, spec.export_id)
+        batches = flow.stage("enrich", table.enrich(batches))
+        batches = flow.prefetch("wait", batches)
+        chunks = flow.stage("encode", ENCODERS[encoding.format.name](table.columns, batches, encoding))
+        chunks = flow.stage("compress", COMPRESSORS[encoding.codec.name](flow.raw.count(chunks)))
+        chunks = flow.prefetch("idle", chunks)
+        chunks = flow.stage("checksum", flow.checksum.add(flow.stored.count(chunks)))
+        for chunk in chunks:
+            with flow.charge("upload"):
+                file.write(chunk)
+            progress.bytes = flow.stored.bytes
         fence()
-        result = ExportResult(
-            key=spec.key,
-            rows=progress.rows,
-            raw_bytes=raw.bytes,
-            bytes=stored.bytes,
-            sha256=checksum.hex,
-            truncated=table.truncated,
-            columns=tuple(column.name for column in table.columns),
-            cutoff=spec.created_at,
-        )
-        with stages.spent("upload"), _both_or_none(spec, storage):
-            upload.finish()
-            description.write(manifest(spec, result, options.compression, clock()))
-            description.finish()
+        result = _make_result(spec, table, progress, flow)
+        with flow.charge("upload"):
+            file.commit(lambda: make_manifest(spec, result, clock()))
     return result
 
 
-def content_type_of(spec: ExportSpec) -> str:
-    """Return the media type of the export's file, as stored and as links serve it."""
-    return _codec(spec).content_type or FORMATS[spec.format].content_type
-
-
-def _codec(spec: ExportSpec) -> Codec:
-    return CODECS["none" if FORMATS[spec.format].packs_itself else spec.query.compression]
-
-
-def _options(spec: ExportSpec) -> EncodeOptions:
-    unasked = "compression" not in spec.query.model_fields_set
-    if unasked and FORMATS[spec.format].packs_itself:
-        return EncodeOptions(_PACKED_BY_DEFAULT, spec.csv_neutralise)
-    return EncodeOptions(spec.query.compression, spec.csv_neutralise)
-
-
-@contextmanager
-def _both_or_none(spec: ExportSpec, storage: Storage) -> Iterator[None]:
-    """Take back a file that can't have a manifest, unless a later attempt has replaced it."""
-    try:
-        yield
-    except (Unavailable, Cancelled):
-        with suppress(Unavailable):
-            storage.delete(spec.key, spec.attempt)
-        raise
+def _make_result(spec: ExportSpec, table: Table, progress: Progress, flow: Flow) -> ExportResult:
+    return ExportResult(
+        key=spec.key,
+        rows=progress.rows,
+        raw_bytes=flow.raw.bytes,
+        bytes=flow.stored.bytes,
+        sha256=flow.checksum.hex,
+        truncated=table.truncated,
+        columns=tuple(column.name for column in table.columns),
+        cutoff=spec.created_at,
+    )

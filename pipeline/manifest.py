@@ -1,4 +1,4 @@
-"""Describes a finished file, for whoever has the file alone."""
+"""Describes a finished file, for a reader who has only the file."""
 
 import json
 from datetime import UTC, datetime
@@ -10,15 +10,10 @@ VERSION = 1
 CONTENT_TYPE = "application/json"
 
 
-def manifest_key(key: str) -> str:
-    """Return the key of the manifest of the object under `key`."""
-    return f"{key}.manifest.json"
+def make_manifest(spec: ExportSpec, result: ExportResult, finished_at: datetime) -> bytes:
+    """Return the manifest as JSON: what the file is, what it contains, and the request that it answers.
 
-
-def manifest(spec: ExportSpec, result: ExportResult, compression: str, finished_at: datetime) -> bytes:
-    """Return the manifest as JSON: what the file is and holds, and which request it answers.
-
-    `bytes` and `sha256` are those of the file as stored, `rawBytes` its size before compression.
+    `bytes` and `sha256` are those of the file as stored, `rawBytes` is its size before compression.
     """
     content = {
         "version": VERSION,
@@ -27,8 +22,8 @@ def manifest(spec: ExportSpec, result: ExportResult, compression: str, finished_
         "bytes": result.bytes,
         "rawBytes": result.raw_bytes,
         "sha256": result.sha256,
-        "format": spec.format,
-        "compression": compression,
+        "format": spec.encoding.format.name,
+        "compression": spec.encoding.compression,
         "columns": result.columns,
         "truncated": result.truncated,
         "tableName": spec.query.table_name,
@@ -36,11 +31,11 @@ def manifest(spec: ExportSpec, result: ExportResult, compression: str, finished_
         "batchExportId": spec.export_id,
         "attempt": spec.attempt,
         "query": spec.query.model_dump(mode="json", by_alias=True),
-        "cutoff": _iso(result.cutoff),
-        "finishedAt": _iso(finished_at),
+        "cutoff": _format_instant(result.cutoff),
+        "finishedAt": _format_instant(finished_at),
     }
     return json.dumps(content, ensure_ascii=False, indent=2).encode() + b"\n"
 
 
-def _iso(instant: datetime) -> str:
+def _format_instant(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

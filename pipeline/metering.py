@@ -1,45 +1,86 @@
-"""Measures what flows between the stages: seconds spent in each, bytes that pass, uploads that end."""
+"""Measures the flow through the stages: seconds in each, bytes, checksum."""
 
 import hashlib
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import ExitStack, closing, contextmanager
+from types import TracebackType
+from typing import Self, TypeVar
 
-from config.labels import Stage, UploadOutcome
+from config.labels import Stage
 from config.metrics import Metrics
-from pipeline.encode.options import Chunk
-from pipeline.storage.types import Upload
+from pipeline.buffer import Chunk
+from pipeline.prefetch import prefetch
 
 T = TypeVar("T")
 
 
-class Stages:
-    """Charges time to stages that pull from one another: waiting for a stage below is that stage's time.
+class ByteCounter:
+    """Counts the bytes that pass."""
 
-    Stage names are labels of `waybill_stage_seconds_total`. Each thread's stages are told apart. `seconds`
-    has the sums of this export.
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def count(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """Yield the chunks unchanged."""
+        for chunk in chunks:
+            self.bytes += len(chunk)
+            yield chunk
+
+
+class Checksum:
+    """Computes the SHA-256 of the bytes that pass."""
+
+    def __init__(self) -> None:
+        self._sum = hashlib.sha256()
+
+    @property
+    def hex(self) -> str:
+        """The checksum so far, in hexadecimal."""
+        return self._sum.hexdigest()
+
+    def add(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """Yield the chunks unchanged."""
+        for chunk in chunks:
+            self._sum.update(chunk)
+            yield chunk
+
+
+class Flow:
+    """The stages of one export, each of which pulls from the one before; measures the time of each.
+
+    A stage is not charged for the time that it waits for the stage before it in the same thread. `seconds` has the
+    sums of this export; `raw` and `stored` count its bytes before and after compression. Leaving the `with` block ends
+    the threads of the prefetched stages, the last one first.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self.seconds: dict[str, float] = {}
+        self.raw = ByteCounter()
+        self.stored = ByteCounter()
+        self.checksum = Checksum()
         self._counter = metrics.stage_seconds
         self._thread = threading.local()
+        self._prefetched = ExitStack()
 
-    def timed(self, stage: Stage, source: Iterator[T]) -> Iterator[T]:
-        """Yield what `source` yields, charging `stage`."""
+    def stage(self, stage: Stage, source: Iterator[T]) -> Iterator[T]:
+        """Yield the items of `source`, charging `stage`."""
         while True:
-            with self.spent(stage):
+            with self.charge(stage):
                 try:
                     item = next(source)
                 except StopIteration:
                     return
             yield item
 
+    def prefetch(self, stage: Stage, source: Iterator[T]) -> Iterator[T]:
+        """Run the stages up to here in a thread of their own, and charge waiting for them to `stage`."""
+        return self.stage(stage, self._prefetched.enter_context(closing(prefetch(source))))
+
     @contextmanager
-    def spent(self, stage: Stage) -> Iterator[None]:
-        """Charge the block's time to `stage`, less what stages inside of it are charged."""
+    def charge(self, stage: Stage) -> Iterator[None]:
+        """Charge the block's time to `stage`, less the time that is charged to other stages inside it."""
         inside: list[float] = self._thread.__dict__.setdefault("inside", [])
         inside.append(0.0)
         began = time.perf_counter()
@@ -53,45 +94,10 @@ class Stages:
             if inside:
                 inside[-1] += taken
 
+    def __enter__(self) -> Self:
+        return self
 
-@contextmanager
-def counted(upload: Upload, metrics: Metrics) -> Iterator[Upload]:
-    """Enter the upload, and count how it ended: completed when the block ends by itself, else aborted."""
-    outcome: UploadOutcome = "aborted"
-    try:
-        with upload:
-            yield upload
-            outcome = "completed"
-    finally:
-        metrics.uploads.labels(outcome).inc()
-
-
-class Tally:
-    """Counts the bytes that pass."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-
-    def counted(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        """Yield the chunks as they are."""
-        for chunk in chunks:
-            self.bytes += len(chunk)
-            yield chunk
-
-
-class Checksum:
-    """Sums up the bytes that pass, with SHA-256."""
-
-    def __init__(self) -> None:
-        self._sum = hashlib.sha256()
-
-    @property
-    def hex(self) -> str:
-        """The sum so far, in hexadecimal."""
-        return self._sum.hexdigest()
-
-    def summed(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        """Yield the chunks as they are."""
-        for chunk in chunks:
-            self._sum.update(chunk)
-            yield chunk
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._prefetched.close()

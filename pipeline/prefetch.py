@@ -1,4 +1,4 @@
-"""Lets one stage work while the next one does."""
+"""Runs the stages before it in a thread of their own, so that they work while the next stage does."""
 
 import threading
 from collections.abc import Generator, Iterator
@@ -8,27 +8,27 @@ from queue import Full, Queue
 from typing import TypeVar
 
 T = TypeVar("T")
-_LOOK_UP = 0.1
+_POLL_SECONDS = 0.1
 
 
 class _End:
-    """The last thing from a source: what it raised, if it did."""
+    """The last item of a source, with its error if it failed."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
 
 
-def ahead(source: Iterator[T], depth: int = 1) -> Generator[T]:
-    """Yield what `source` yields, made in a thread of its own, at most `depth` items before they are asked for.
+def prefetch(source: Iterator[T], depth: int = 1) -> Generator[T]:
+    """Yield the items of `source`, which runs in its own thread, at most `depth` items ahead.
 
-    What the source raises is raised here, after the items before it. Closing this closes the source, once the item
-    that it is busy with is made.
+    An error of the source is raised here, after the items before it. Closing this generator closes the source, once
+    the source has finished the item that it works on.
     """
     items: Queue[T | _End] = Queue(maxsize=depth)
     stop = threading.Event()
-    # Its log lines carry what those of this thread do.
+    # The copy of the context gives the thread's log lines the fields of this thread.
     work = partial(copy_context().run, _fill, source, items, stop)
-    thread = threading.Thread(target=work, name="waybill-ahead", daemon=True)
+    thread = threading.Thread(target=work, name="waybill-prefetch", daemon=True)
     thread.start()
     try:
         while not isinstance(item := items.get(), _End):
@@ -57,7 +57,7 @@ def _fill(source: Iterator[T], items: "Queue[T | _End]", stop: threading.Event) 
 def _put(items: "Queue[T | _End]", item: "T | _End", stop: threading.Event) -> bool:
     while not stop.is_set():
         try:
-            items.put(item, timeout=_LOOK_UP)
+            items.put(item, timeout=_POLL_SECONDS)
         except Full:
             continue
         return True

@@ -1,24 +1,23 @@
-"""Reads a stored request into what is to be exported, or says what is wrong with it."""
+"""Reads a row of `batch_exports` into an ExportSpec, or rejects it by naming all that is wrong."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 from pydantic import ValidationError
 
 from config.errors import Rejected
-from pipeline.compress import CODECS
-from pipeline.encode import FORMATS
+from pipeline.object_key import make_key
 from pipeline.request import ExportQuery
+from pipeline.types import FORMATS, Encoding, OutputOptions, choose_encoding
 
 MAX_QUERY_CHARACTERS = 4_000_000
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DEFAULT_OUTPUT = OutputOptions()
 
-# Where pydantic's words name its own machinery, the user's own terms are said instead.
-_WORDS = {
+# Replaces pydantic's messages that speak of its own types.
+_MESSAGES = {
     "missing": "is missing",
     "extra_forbidden": "is unknown",
     "union_tag_not_found": "has no 'type'",
@@ -33,8 +32,7 @@ _WORDS = {
 class ExportSpec:
     """One attempt at one export: what to read, and how to write it.
 
-    `created_at` (aware, UTC) is the cutoff: rows of that instant or later are left out. `row_limit` None means
-    all rows.
+    `created_at` (aware, UTC) is the cutoff: rows created at that instant or later are left out.
     """
 
     project_id: str
@@ -42,38 +40,27 @@ class ExportSpec:
     attempt: int
     created_at: datetime
     query: ExportQuery
-    format: str
-    row_limit: int | None
-    prefix: str
-    csv_neutralise: bool
+    encoding: Encoding
 
     @property
-    def nested(self) -> bool:
-        """Whether the format can carry JSON values as values."""
-        return self.format in {"JSON", "JSONL"}
-
-    @property
-    def typed(self) -> bool:
-        """Whether the format has types of its own, and so a column for each name of scores."""
-        return self.format == "PARQUET"
+    def output(self) -> OutputOptions:
+        """The settings for the file."""
+        return self.encoding.options
 
     @property
     def key(self) -> str:
         """The object's key: the same on every attempt."""
-        milliseconds = (self.created_at - EPOCH) // timedelta(milliseconds=1)
-        table, project_id, export_id = map(_safe, (self.query.table_name, self.project_id, self.export_id))
-        name = f"{milliseconds}-lf-{table}-export-{project_id}-{export_id}"
-        written = FORMATS[self.format]
-        packed = "" if written.packs_itself else CODECS[self.query.compression].extension
-        return f"{self.prefix}{name}.{written.extension}{packed}"
+        return make_key(
+            self.output.prefix,
+            self.created_at,
+            self.query.table_name,
+            project_id=self.project_id,
+            export_id=self.export_id,
+            extension=self.encoding.extension,
+        )
 
 
-def _safe(part: str) -> str:
-    """Percent-encode what could be a path or need quoting."""
-    return quote(part, safe="")
-
-
-def read_spec(  # noqa: PLR0913 (the columns of the row, and the settings that say how its file is written)
+def read_spec(  # noqa: PLR0913 (the columns of the row, and the settings for its file)
     *,
     project_id: str,
     export_id: str,
@@ -81,9 +68,7 @@ def read_spec(  # noqa: PLR0913 (the columns of the row, and the settings that s
     created_at: datetime,
     query: object,
     format: str,  # noqa: A002 (the column's name)
-    row_limit: int | None = None,
-    prefix: str = "",
-    csv_neutralise: bool = True,
+    output: OutputOptions = DEFAULT_OUTPUT,
 ) -> ExportSpec:
     """Read a row of `batch_exports`; `query` is its JSON, parsed or as text.
 
@@ -91,16 +76,15 @@ def read_spec(  # noqa: PLR0913 (the columns of the row, and the settings that s
     """
     if format.upper() not in FORMATS:
         raise Rejected(f"The format {format[:40]!r} is unknown; it can be {', '.join(FORMATS)}.")
+    asked = read_query(query)
+    compression = asked.compression if "compression" in asked.model_fields_set else None
     return ExportSpec(
         project_id=project_id,
         export_id=export_id,
         attempt=attempt,
         created_at=created_at.astimezone(UTC),
-        query=read_query(query),
-        format=format.upper(),
-        row_limit=row_limit,
-        prefix=prefix,
-        csv_neutralise=csv_neutralise,
+        query=asked,
+        encoding=choose_encoding(format.upper(), compression, output),
     )
 
 
@@ -115,29 +99,29 @@ def read_query(query: object) -> ExportQuery:
     try:
         return ExportQuery.model_validate(json.loads(text) if isinstance(query, str) else query)
     except ValidationError as error:
-        problems = [_problem(each) for each in error.errors(include_url=False)[:10]]
+        problems = [_describe(each) for each in error.errors(include_url=False)[:10]]
         raise Rejected(f"The query can't be read: {'; '.join(problems)}.") from error
     except ValueError as error:
         raise Rejected("The query can't be read: it is not JSON.") from error
 
 
-def _problem(error: Mapping[str, Any]) -> str:
-    where = _where(error["loc"])
+def _describe(error: Mapping[str, Any]) -> str:
+    where = _format_place(error["loc"])
     if error["type"] == "union_tag_invalid":
         return f"{where}: the type {error['ctx']['tag'][:40]!r} is unknown; it can be {error['ctx']['expected_tags']}"
     if error["type"] == "literal_error":
         given = repr(error["input"])[:40]
         return f"{where}: {given} is unknown; it can be {error['ctx']['expected']}"
-    words = _WORDS.get(error["type"], error["msg"].removeprefix("Value error, ").removeprefix("Input "))
-    return f"{where}: {words}" if where else words
+    message = _MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, ").removeprefix("Input "))
+    return f"{where}: {message}" if where else message
 
 
-def _where(path: tuple[str | int, ...]) -> str:
-    """Name a place as a person counts: `filter 2, operator`."""
+def _format_place(path: tuple[str | int, ...]) -> str:
+    """Name a place in the query, counted from 1: `filter 2, operator`."""
     parts: list[str] = []
     for index, part in enumerate(path):
         if isinstance(part, int):
             parts[-1] += f" {part + 1}"
-        elif not (index > 1 and isinstance(path[index - 1], int)):  # after the number comes the filter's type
+        elif not (index > 1 and isinstance(path[index - 1], int)):  # the filter's type follows the number
             parts.append(part)
     return ", ".join(parts)

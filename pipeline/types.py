@@ -1,4 +1,4 @@
-"""Names what flows through the stages: columns of record batches, the progress that watches them, the result."""
+"""Declares what the stages share: columns, formats and codecs as plain data, the progress, the result."""
 
 import threading
 from collections.abc import Callable
@@ -15,9 +15,9 @@ CELLS = "#cells"
 
 
 class Kind(Enum):
-    """What a column's values mean; an encoder knows one way to write each kind.
+    """The meaning of a column's values; an encoder has one way to write each kind.
 
-    The Arrow types that a reader hands over for each kind:
+    A reader delivers these Arrow types for each kind:
 
     - TEXT: string
     - BOOL: bool
@@ -25,13 +25,14 @@ class Kind(Enum):
     - NUMBER: double
     - DECIMAL: decimal128
     - INSTANT: timestamp[ms|us, UTC]
-    - JSON: string; null, or always one valid JSON text (an object or array made by us or by the database)
-    - MAYBE_JSON: string that may hold a JSON text; a bool column named `<name>#json` tells which cells do
+    - JSON: string; null, or one valid JSON text
+    - MAYBE_JSON: string that may hold a JSON text; a bool column named `<name>#json` says which cells do
     - LIST: list<string> or list<double>
-    - MIXED: string; null, or the JSON text of a list of strings and numbers, with no needless escapes; Parquet alone
-      meets it, for the other formats have SPARSE
-    - SPARSE: these come last, and all in one column named CELLS, of lists, sorted, of what the row has: structs of the
-      column's place among them (from 1) and its text, one valid JSON text on one line, with no needless escapes
+    - MIXED: string; null, or the JSON text of a list of strings and numbers, with no needless escapes; only typed
+      formats get it, the others get SPARSE
+    - SPARSE: these columns come last. One column named CELLS has the cells of all of them: for each row a sorted list
+      of structs of the column's place among them (from 1) and its text, which is valid JSON on one line, with no
+      needless escapes
     """
 
     TEXT = auto()
@@ -49,15 +50,120 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the file: its name there, and what its values mean."""
+    """One column of the file: its name and the meaning of its values."""
 
     name: str
     kind: Kind
 
 
+@dataclass(frozen=True)
+class Format:
+    """A file format and its abilities; its encoder is in `pipeline.encode.ENCODERS`.
+
+    `batch_bytes` is about the size of the batches that its encoder gets. `nested`: JSON values are stored as values.
+    `typed`: columns have types, so each score name gets a column of its own. `packs_itself`: the format compresses
+    inside, so its files are not compressed again.
+    """
+
+    name: str
+    extension: str
+    content_type: str
+    batch_bytes: int = 5 << 20
+    nested: bool = False
+    typed: bool = False
+    packs_itself: bool = False
+
+
+FORMATS: dict[str, Format] = {
+    each.name: each
+    for each in (
+        Format("CSV", "csv", "text/csv; charset=utf-8"),
+        Format("JSON", "json", "application/json", nested=True),
+        Format("JSONL", "jsonl", "application/x-ndjson", nested=True),
+        Format(
+            "PARQUET",
+            "parquet",
+            "application/vnd.apache.parquet",
+            batch_bytes=8 << 20,  # a batch is a row group
+            typed=True,
+            packs_itself=True,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A compression of whole files; its code is in `pipeline.compress.COMPRESSORS`.
+
+    `extension` is appended to the file's name. `content_type` None keeps that of the format.
+    """
+
+    name: str
+    extension: str
+    content_type: str | None
+
+
+CODECS: dict[str, Codec] = {
+    each.name: each
+    for each in (
+        Codec("none", "", None),
+        Codec("gzip", ".gz", "application/gzip"),
+        Codec("zstd", ".zst", "application/zstd"),
+    )
+}
+
+_INNER_COMPRESSION = "zstd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """The settings that say how files are written.
+
+    `prefix` begins each object's key. `row_limit` None means all rows. `csv_neutralise` makes CSV cells safe that a
+    spreadsheet would run as a formula.
+    """
+
+    prefix: str = ""
+    row_limit: int | None = None
+    csv_neutralise: bool = True
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How one file is written: `codec` compresses the whole of it; `compression` also names a compression inside."""
+
+    format: Format
+    codec: Codec
+    compression: str
+    options: OutputOptions
+
+    @property
+    def extension(self) -> str:
+        """The end of the file's name, without the first dot."""
+        return f"{self.format.extension}{self.codec.extension}"
+
+    @property
+    def content_type(self) -> str:
+        """The media type of the file as stored."""
+        return self.codec.content_type or self.format.content_type
+
+
+def choose_encoding(format_: str, compression: str | None, options: OutputOptions) -> Encoding:
+    """Return the encoding for a format and a compression by name; None leaves the compression to the format.
+
+    A format that compresses itself uses zstd unless the query names another compression; other formats use none.
+    """
+    format_chosen = FORMATS[format_]
+    if format_chosen.packs_itself:
+        return Encoding(format_chosen, CODECS["none"], compression or _INNER_COMPRESSION, options)
+    codec = CODECS[compression or "none"]
+    return Encoding(format_chosen, codec, codec.name, options)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportResult:
-    """One finished object: what its manifest says, and what the run, the event and the mail repeat.
+    """One finished object, as its manifest, its run, its completion event and its email describe it.
 
     `rows` are rows in the file, `raw_bytes` its size before compression, `bytes` its size as stored, `sha256` (hex)
     that of the stored bytes; `truncated` when the row limit cut it.
@@ -74,7 +180,7 @@ class ExportResult:
 
 
 class Progress:
-    """How far an export is, and the way to stop it: the pipeline's thread writes, the heartbeat reads and stops.
+    """Counts how far an export is and stops it: the pipeline's thread writes; the heartbeat reads and stops.
 
     `stages` has the seconds spent in each stage so far.
     """
@@ -94,26 +200,26 @@ class Progress:
         return self._stopped.is_set()
 
     def stop(self) -> None:
-        """Ask the export to stop, and unblock what it waits for; safe from any thread, more than once."""
+        """Ask the export to stop, and unblock what it waits for; can be called from any thread, more than once."""
         with self._lock:
             self._stopped.set()
             callbacks, self._on_stop = self._on_stop, []
-        # The latest first: what waits on top is freed before what lies below is asked to end, which may take its time.
+        # The last registered comes first: it waits for those before it, and to interrupt those may take long.
         for callback in reversed(callbacks):
             callback()
 
     def stall(self) -> None:
-        """Stop it because nothing has moved for too long; `stalled` then tells so."""
+        """Stop the export because no row or byte has moved for too long, and set `stalled`."""
         self.stalled = True
         self.stop()
 
     def forget(self, callback: Callable[[], None]) -> None:
-        """Do not call `callback` any more; what has passed needs no stopping."""
+        """Do not call `callback` at the stop any more."""
         with self._lock, suppress(ValueError):
             self._on_stop.remove(callback)
 
     def on_stop(self, callback: Callable[[], None]) -> None:
-        """Call `callback` (from the stopping thread) at the stop, or at once when it has come already."""
+        """Call `callback` at the stop, from the stopping thread; immediately if the export is stopped already."""
         with self._lock:
             late = self._stopped.is_set()
             if not late:

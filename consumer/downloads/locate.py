@@ -9,8 +9,8 @@ from config.labels import NoFile
 from consumer.attempt import read_job_spec
 from consumer.jobs import Jobs
 from consumer.models import Job
-from pipeline.export import content_type_of
 from pipeline.storage import Storage
+from pipeline.types import OutputOptions
 
 REDIRECT_LIFETIME = timedelta(minutes=10)
 SHORTEST_LIFETIME = timedelta(seconds=1)
@@ -59,7 +59,7 @@ def _find_file(storage: Storage, job: Job, now: datetime) -> File | Refusal:
     if storage.size(run.object_key) != run.bytes:
         return Refusal(why=NoFile.GONE)
     try:
-        content_type = content_type_of(read_job_spec(job, job.attempt))
+        content_type = read_job_spec(job, job.attempt, OutputOptions()).encoding.content_type
     except Rejected:
         return Refusal(why=NoFile.GONE)
     name = run.object_key.rpartition("/")[2]

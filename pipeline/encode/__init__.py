@@ -1,39 +1,25 @@
-"""Turns record batches into the bytes of a file: one encoder per format."""
+"""Encodes record batches as the bytes of a file: one encoder for each format of `pipeline.types.FORMATS`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipeline.buffer import Chunk
 from pipeline.encode.csv import encode_csv
 from pipeline.encode.json import encode_json, encode_jsonl
-from pipeline.encode.options import Chunk, EncodeOptions
 from pipeline.encode.parquet import encode_parquet
-from pipeline.types import Column
+from pipeline.types import Column, Encoding
 
-Encode = Callable[[Sequence[Column], Iterator[pa.RecordBatch], EncodeOptions], Iterator[Chunk]]
-"""Reads batches that have all of the columns by name, with their `#json` companions, and yields pieces of the file.
+Encode = Callable[[Sequence[Column], Iterator[pa.RecordBatch], Encoding], Iterator[Chunk]]
+"""Reads batches that have all columns by name, with their `#json` companions, and yields the file in chunks.
 
-Takes no more from the reader than it needs for the next piece; what the reader raises passes through.
+Reads no more batches than the next chunk needs. Batches have at most about `Format.batch_bytes` or one row, and may
+have no rows. Errors of the batches' iterator pass through.
 """
 
-
-@dataclass(frozen=True)
-class Format:
-    """A way to write rows: its file name extension, its media type, its encoder.
-
-    `packs_itself` where the format has its own compression inside, so that its files are not compressed again.
-    """
-
-    extension: str
-    content_type: str
-    encode: Encode
-    packs_itself: bool = False
-
-
-FORMATS: dict[str, Format] = {
-    "CSV": Format("csv", "text/csv; charset=utf-8", encode_csv),
-    "JSON": Format("json", "application/json", encode_json),
-    "JSONL": Format("jsonl", "application/x-ndjson", encode_jsonl),
-    "PARQUET": Format("parquet", "application/vnd.apache.parquet", encode_parquet, packs_itself=True),
+ENCODERS: dict[str, Encode] = {
+    "CSV": encode_csv,
+    "JSON": encode_json,
+    "JSONL": encode_jsonl,
+    "PARQUET": encode_parquet,
 }

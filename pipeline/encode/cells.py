@@ -1,66 +1,70 @@
-"""Prepares what CSV, JSON and Parquet share: columns by position, and JSON cells without needless escapes."""
+r"""Prepares the cells that several formats share: columns by position, JSON without needless `\uXXXX` escapes."""
 
+import unicodedata
 from collections.abc import Sequence
 
 import polars as pl
 import pyarrow as pa
 
-from pipeline.encode.escapes import unescape
 from pipeline.types import JSON_FLAG, Column, Kind
 
 _ESCAPED = r"\u"
-_ISO = {"ms": "%Y-%m-%dT%H:%M:%S%.3fZ", "us": "%Y-%m-%dT%H:%M:%S%.6fZ"}
+# An escaped backslash, a surrogate pair, or one escape: the first from the left in valid JSON text.
+_ESCAPE = r"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4})"
+_INSTANT_FORMATS = {"ms": "%Y-%m-%dT%H:%M:%S%.3fZ", "us": "%Y-%m-%dT%H:%M:%S%.6fZ"}
 
 
-def own(columns: Sequence[Column]) -> list[Column]:
-    """List the columns that come in one of their own: all before the sparse ones."""
+def list_fixed(columns: Sequence[Column]) -> list[Column]:
+    """List the columns that have an Arrow column of their own: all except the sparse ones, which come last."""
     return [column for column in columns if column.kind is not Kind.SPARSE]
 
 
-def positional(table: pa.Table, columns: Sequence[Column]) -> pl.DataFrame:
-    """Return the columns named by position (`0`, `1`, …), for polars would read users' names as patterns.
+def make_frame(batch: pa.RecordBatch, columns: Sequence[Column]) -> pl.DataFrame:
+    """Return the columns named by position (`0`, `1`, …), because polars would read users' names as patterns.
 
-    The table has the columns first, then the companions; the companion of column `0` is named `0#json`. What all sparse
-    columns are in comes last, and is left out.
+    The batch has the columns first, then the companions; the companion of column `0` is named `0#json`. The one column
+    of sparse cells comes last, and is left out.
     """
     places = [str(place) for place in range(len(columns))]
-    maybe = {column.name: flag_of(str(place)) for place, column in enumerate(columns) if column.kind is Kind.MAYBE_JSON}
-    companions = table.schema.names[len(columns) : len(columns) + len(maybe)]
+    maybe = {
+        column.name: flag_name(str(place)) for place, column in enumerate(columns) if column.kind is Kind.MAYBE_JSON
+    }
+    companions = batch.schema.names[len(columns) : len(columns) + len(maybe)]
     flags = [maybe[name.removesuffix(JSON_FLAG)] for name in companions]
-    kept = table.select(range(len(places) + len(flags)))
-    return pl.DataFrame(kept.rename_columns([*places, *flags]))
+    arrays = batch.columns[: len(places) + len(flags)]
+    return pl.DataFrame(pa.table(arrays, names=[*places, *flags]))
 
 
-def flag_of(name: str) -> str:
+def flag_name(name: str) -> str:
     """Return the name of a MAYBE_JSON column's companion."""
     return f"{name}{JSON_FLAG}"
 
 
-def holds_json(kind: Kind, name: str) -> pl.Expr:
-    """Say of each cell of a JSON column whether it holds JSON."""
-    return pl.col(flag_of(name)).fill_null(value=False) if kind is Kind.MAYBE_JSON else pl.col(name).is_not_null()
+def mask_json(kind: Kind, name: str) -> pl.Expr:
+    """Return for each cell of a JSON column whether it contains JSON."""
+    return pl.col(flag_name(name)).fill_null(value=False) if kind is Kind.MAYBE_JSON else pl.col(name).is_not_null()
 
 
-def found(frame: pl.DataFrame, columns: Sequence[Column], checks: dict[str, pl.Expr]) -> dict[str, pl.Series]:
-    """Return the masks of the checks that hold for a row at least, and of the escapes that `unescaped` mends.
+def find_masks(frame: pl.DataFrame, columns: Sequence[Column], checks: dict[str, pl.Expr]) -> dict[str, pl.Series]:
+    r"""Evaluate the checks, and those for `\u` escapes; return the masks that are true for at least one row.
 
-    One pass over the frame for all of them: it is the passes that cost.
+    All are evaluated in one pass over the frame, because the passes are what costs.
     """
-    masks = frame.select(mask.alias(name) for name, mask in (_escapes(columns) | checks).items())
+    masks = frame.select(mask.alias(name) for name, mask in (_list_escapes(columns) | checks).items())
     return {mask.name: mask for mask in masks if mask.any()}
 
 
-def _escapes(columns: Sequence[Column]) -> dict[str, pl.Expr]:
+def _list_escapes(columns: Sequence[Column]) -> dict[str, pl.Expr]:
     return {
         f"{place}{_ESCAPED}": pl.col(str(place)).str.contains(_ESCAPED, literal=True)
-        & holds_json(column.kind, str(place))
+        & mask_json(column.kind, str(place))
         for place, column in enumerate(columns)
         if column.kind in {Kind.JSON, Kind.MAYBE_JSON}
     }
 
 
-def unescaped(frame: pl.DataFrame, masks: dict[str, pl.Series]) -> list[pl.Series]:
-    r"""Return the columns that hold `\u` escapes in JSON, with the characters themselves in their place."""
+def unescape_columns(frame: pl.DataFrame, masks: dict[str, pl.Series]) -> list[pl.Series]:
+    r"""Return the columns that have `\u` escapes in JSON, with the characters themselves in their place."""
     result = []
     for mask_name, mask in masks.items():
         if mask_name.endswith(_ESCAPED):
@@ -69,23 +73,49 @@ def unescaped(frame: pl.DataFrame, masks: dict[str, pl.Series]) -> list[pl.Serie
     return result
 
 
-def iso(table: pa.Table, name: str) -> pl.Expr:
+def unescape(texts: pl.Series) -> pl.Series:
+    r"""Replace the `\uXXXX` escapes in JSON texts by their characters; each text keeps its JSON value.
+
+    Quotes, backslashes and control characters stay escaped, because the text would change its meaning. Lone surrogates
+    stay too, because UTF-8 can't hold them. All cells must be valid JSON or null.
+    """
+    escapes = texts.str.extract_all(_ESCAPE).explode(empty_as_null=False).unique().drop_nulls()
+    table = {escape: text for escape in escapes if (text := _decode(escape)) is not None}
+    # A match of the escaped backslash hides the text after it from the other patterns.
+    return texts.str.replace_many({**table, r"\\": r"\\"}) if table else texts
+
+
+def _decode(escape: str) -> str | None:
+    """Return the character of an escape, or None where the escape has to stay."""
+    if escape == r"\\":
+        return None
+    units = [int(unit, 16) for unit in escape.split(r"\u")[1:]]
+    if len(units) == 1:
+        (code,) = units
+    else:
+        code = 0x10000 + ((units[0] - 0xD800) << 10) + (units[1] - 0xDC00)
+    character = chr(code)
+    stays = character in '"\\' or unicodedata.category(character) in {"Cc", "Cs"}
+    return None if stays else character
+
+
+def format_instants(batch: pa.RecordBatch, name: str) -> pl.Expr:
     """Return an INSTANT column as ISO 8601 text in UTC."""
-    return pl.col(name).dt.strftime(_ISO[table.field(int(name)).type.unit])
+    return pl.col(name).dt.strftime(_INSTANT_FORMATS[batch.field(int(name)).type.unit])
 
 
-def json_text(name: str) -> pl.Expr:
+def format_json(name: str) -> pl.Expr:
     """Return each value of a column as the text of a JSON value, and null as null; NaN and infinities are `null`.
 
-    Only what is there is encoded, for columns of scores are mostly null.
+    Only the values that are not null are encoded, because columns of scores are mostly null.
     """
-    there = pl.col(name).is_not_null()
+    present = pl.col(name).is_not_null()
     boxed = pl.struct(pl.col(name).drop_nulls().alias("v")).struct.json_encode()
     texts = boxed.str.strip_prefix('{"v":').str.strip_suffix("}")
-    return texts.gather(pl.when(there).then(there.cum_sum() - 1)).alias(name)
+    return texts.gather(pl.when(present).then(present.cum_sum() - 1)).alias(name)
 
 
-def in_one_piece(texts: pl.Series) -> memoryview:
+def concatenate(texts: pl.Series) -> memoryview:
     """Return the texts one after the other; none may be null."""
     _, offsets, text = texts.to_arrow().cast(pa.large_string()).buffers()
     ends = memoryview(offsets).cast("q")

@@ -5,115 +5,129 @@ from collections.abc import Container, Iterator, Sequence
 import polars as pl
 import pyarrow as pa
 
-from pipeline.buffer import Pieces
-from pipeline.encode.cells import found, iso, json_text, own, positional, unescaped
-from pipeline.encode.options import Chunk, EncodeOptions
-from pipeline.encode.slices import sized
-from pipeline.encode.sparse import FEW, Template, spread, texts_of
-from pipeline.types import CELLS, Column, Kind
+from pipeline.buffer import Chunk, WriteBuffer
+from pipeline.encode.cells import (
+    find_masks,
+    format_instants,
+    format_json,
+    list_fixed,
+    make_frame,
+    unescape_columns,
+)
+from pipeline.encode.sparse import SPREAD_COLUMNS, Template, list_texts, spread_cells
+from pipeline.types import CELLS, Column, Encoding, Kind
 
-_SLICE = 5 << 20
-_RUNS = r"^[=+\-@\t\r]"
+_FORMULA = r"^[=+\-@\t\r]"
 _NUMBER = r"^[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-_SPECIAL = r'[",\r\n]'
+_QUOTED = r'[",\r\n]'
 
 
-def encode_csv(columns: Sequence[Column], batches: Iterator[pa.RecordBatch], options: EncodeOptions) -> Iterator[Chunk]:
+def encode_csv(columns: Sequence[Column], batches: Iterator[pa.RecordBatch], encoding: Encoding) -> Iterator[Chunk]:
     """Yield a header, always, and the rows; lines end with CRLF.
 
-    Null is an empty field and empty text is `""`. Lists and JSON are JSON text. With `options.neutralise`, cells and
-    names that a spreadsheet would run as a formula get an apostrophe in front; plain numbers stay.
+    Null is an empty field and empty text is `""`. Lists and JSON are JSON text. With `csv_neutralise`, cells and names
+    that a spreadsheet would run as a formula get an apostrophe in front; plain numbers stay.
     """
-    yield _header(columns, options)
-    fixed = own(columns)
+    safe = encoding.options.csv_neutralise
+    yield _encode_header(columns, safe=safe)
+    fixed = list_fixed(columns)
     template = Template([","] * (len(columns) - len(fixed)), "", "\r\n")
-    for table in sized(batches, _SLICE):
-        yield from _rows(table, fixed, template, options)
+    for batch in batches:
+        if batch.num_rows:
+            yield from _encode_rows(batch, make_texts(batch, fixed, safe=safe), template)
 
 
-def _header(columns: Sequence[Column], options: EncodeOptions) -> bytes:
-    name = pl.col("name")
-    named = pl.DataFrame({"name": [column.name for column in columns]}, schema={"name": pl.String})
-    names = named.select(name=_safe(name) if options.neutralise else name)
-    line = names.select(pl.when(_special(name)).then(_quoted(name)).otherwise(name).str.join(",")).item()
-    return f"{line}\r\n".encode()
+def make_texts(batch: pa.RecordBatch, columns: Sequence[Column], *, safe: bool) -> pl.DataFrame:
+    """Return the cells of the fixed columns as texts, not quoted; columns are named by position.
 
-
-def _rows(table: pa.Table, columns: Sequence[Column], template: Template, options: EncodeOptions) -> Iterator[Chunk]:
-    frame = positional(table, columns)
-    masks = found(frame, columns, _checks(columns, options))
-    texts = frame.with_columns(unescaped(frame, masks)).select(
-        _text(table, column.kind, str(place), masks).alias(str(place)) for place, column in enumerate(columns)
+    `safe`: cells that a spreadsheet would run as a formula get an apostrophe in front.
+    """
+    frame = make_frame(batch, columns)
+    masks = find_masks(frame, columns, _list_checks(columns, safe=safe))
+    return frame.with_columns(unescape_columns(frame, masks)).select(
+        _format(batch, column.kind, str(place), masks).alias(str(place)) for place, column in enumerate(columns)
     )
-    if not template.columns:
-        yield _write(texts)
-        return
-    cells = table[CELLS].combine_chunks()
-    if template.columns <= FEW:
-        yield _write(texts.hstack(spread(cells, template.columns)))
-    else:
-        yield from template.rows(_joined(texts), cells, _quoted_all(texts_of(cells)))
 
 
-def _write(texts: pl.DataFrame) -> bytes:
-    target = Pieces()
-    texts.write_csv(target, include_header=False, line_terminator="\r\n", quote_style="necessary")  # type: ignore[call-overload] # all it does is write
-    return target.take()
+def neutralise(cell: pl.Expr) -> pl.Expr:
+    """Put an apostrophe in front of texts that a spreadsheet would run as a formula; plain numbers stay."""
+    runs = cell.str.contains(_FORMULA) & ~cell.str.contains(_NUMBER)
+    return pl.when(runs).then(pl.concat_str(pl.lit("'"), cell)).otherwise(cell)
 
 
-def _joined(texts: pl.DataFrame) -> pl.Series:
-    """Write the rows as `_write` does, without their ends."""
-    special = texts.select(_special(pl.all()))
-    cells = []
-    for name in texts.columns:
-        cell = pl.col(name)
-        quoted = pl.when(special[name]).then(_quoted(cell)).otherwise(cell) if special[name].any() else cell
-        cells += [quoted.fill_null(""), pl.lit(",")]
-    return texts.select(pl.concat_str(*cells[:-1])).to_series()
-
-
-def _checks(columns: Sequence[Column], options: EncodeOptions) -> dict[str, pl.Expr]:
-    """Name the columns that need care if one of their cells does."""
+def _list_checks(columns: Sequence[Column], *, safe: bool) -> dict[str, pl.Expr]:
+    """List the checks for cells that need more than a cast, by column."""
     checks = {}
     for place, column in enumerate(columns):
         cell = pl.col(str(place))
-        if column.kind in {Kind.TEXT, Kind.MAYBE_JSON} and options.neutralise:
-            checks[str(place)] = cell.str.contains(_RUNS)
+        if column.kind in {Kind.TEXT, Kind.MAYBE_JSON} and safe:
+            checks[str(place)] = cell.str.contains(_FORMULA)
         elif column.kind is Kind.NUMBER:
             checks[str(place)] = cell.is_infinite()
     return checks
 
 
-def _text(table: pa.Table, kind: Kind, name: str, special: Container[str]) -> pl.Expr:
+def _format(batch: pa.RecordBatch, kind: Kind, name: str, special: Container[str]) -> pl.Expr:
     cell = pl.col(name)
     match kind:
         case Kind.TEXT | Kind.MAYBE_JSON:
-            return _safe(cell) if name in special else cell
+            return neutralise(cell) if name in special else cell
         case Kind.NUMBER if name in special:
             return cell.cast(pl.String).str.replace("inf", "Infinity", literal=True)
         case Kind.INSTANT:
-            return iso(table, name)
+            return format_instants(batch, name)
         case Kind.LIST:
-            return json_text(name)
+            return format_json(name)
         case _:
             return cell.cast(pl.String)
 
 
-def _quoted_all(texts: pa.Array) -> pl.Series:
-    text = pl.col("text")
-    frame = pl.DataFrame({"text": pl.Series(texts, dtype=pl.String)})
-    return frame.select(pl.when(_special(text)).then(_quoted(text)).otherwise(text)).to_series()
+def _encode_header(columns: Sequence[Column], *, safe: bool) -> bytes:
+    name = pl.col("name")
+    named = pl.DataFrame({"name": [column.name for column in columns]}, schema={"name": pl.String})
+    names = named.select(name=neutralise(name) if safe else name)
+    line = names.select(_quote_where_needed(name).str.join(",")).item()
+    return f"{line}\r\n".encode()
 
 
-def _safe(cell: pl.Expr) -> pl.Expr:
-    runs = cell.str.contains(_RUNS) & ~cell.str.contains(_NUMBER)
-    return pl.when(runs).then(pl.concat_str(pl.lit("'"), cell)).otherwise(cell)
+def _encode_rows(batch: pa.RecordBatch, texts: pl.DataFrame, template: Template) -> Iterator[Chunk]:
+    if not template.columns:
+        yield _write(texts)
+        return
+    cells = batch.column(CELLS)
+    if template.columns <= SPREAD_COLUMNS:
+        yield _write(texts.hstack(spread_cells(cells, template.columns)))
+        return
+    sparse = pl.DataFrame({"text": pl.Series(list_texts(cells), dtype=pl.String)})
+    quoted = sparse.select(_quote_where_needed(pl.col("text"))).to_series()
+    yield from template.encode_rows(_join_fields(texts), cells, quoted)
 
 
-def _special(cell: pl.Expr) -> pl.Expr:
-    """Ask which texts need quotes: those with a comma, a quote or an end of a line, and the empty one."""
-    return cell.str.contains(_SPECIAL) | (cell.str.len_bytes() == 0)
+def _write(texts: pl.DataFrame) -> bytes:
+    target = WriteBuffer()
+    texts.write_csv(target, include_header=False, line_terminator="\r\n", quote_style="necessary")  # type: ignore[call-overload] # it only calls write
+    return target.take()
 
 
-def _quoted(cell: pl.Expr) -> pl.Expr:
+def _join_fields(texts: pl.DataFrame) -> pl.Series:
+    """Return the rows as `_write` writes them, without the line ends."""
+    special = texts.select(_needs_quotes(pl.all()))
+    cells = []
+    for name in texts.columns:
+        cell = pl.col(name)
+        quoted = pl.when(special[name]).then(_quote(cell)).otherwise(cell) if special[name].any() else cell
+        cells += [quoted.fill_null(""), pl.lit(",")]
+    return texts.select(pl.concat_str(*cells[:-1])).to_series()
+
+
+def _quote_where_needed(cell: pl.Expr) -> pl.Expr:
+    return pl.when(_needs_quotes(cell)).then(_quote(cell)).otherwise(cell)
+
+
+def _needs_quotes(cell: pl.Expr) -> pl.Expr:
+    """Find the texts that need quotes: those with a comma, a quote or a line break, and the empty text."""
+    return cell.str.contains(_QUOTED) | (cell.str.len_bytes() == 0)
+
+
+def _quote(cell: pl.Expr) -> pl.Expr:
     return pl.concat_str(pl.lit('"'), cell.str.replace_all('"', '""', literal=True), pl.lit('"'))

@@ -1,4 +1,4 @@
-"""Encodes JSON and JSONL: every row an object, with JSON cells spliced in as they are."""
+"""Encodes JSON and JSONL: each row is an object; cells that contain JSON are spliced in as they are."""
 
 import itertools
 import json
@@ -7,79 +7,90 @@ from collections.abc import Container, Iterator, Sequence
 import polars as pl
 import pyarrow as pa
 
-from pipeline.encode.cells import found, holds_json, in_one_piece, iso, json_text, own, positional, unescaped
-from pipeline.encode.options import Chunk, EncodeOptions
-from pipeline.encode.slices import sized
-from pipeline.encode.sparse import FEW, Template, spread, texts_of
-from pipeline.types import CELLS, Column, Kind
+from pipeline.buffer import Chunk
+from pipeline.encode.cells import (
+    concatenate,
+    find_masks,
+    format_instants,
+    format_json,
+    list_fixed,
+    make_frame,
+    mask_json,
+    unescape_columns,
+)
+from pipeline.encode.sparse import SPREAD_COLUMNS, Template, list_texts, spread_cells
+from pipeline.types import CELLS, Column, Encoding, Kind
 
-_SLICE = 5 << 20
 _SPLICED = {Kind.JSON, Kind.MAYBE_JSON, Kind.DECIMAL}
 
 
 def encode_jsonl(
     columns: Sequence[Column],
     batches: Iterator[pa.RecordBatch],
-    options: EncodeOptions,  # noqa: ARG001 (every Encode has it)
+    encoding: Encoding,  # noqa: ARG001 (every Encode has it)
 ) -> Iterator[Chunk]:
-    """Yield one JSON object a line, keys in the order of the columns; no rows make no bytes.
+    """Yield one JSON object per line, keys in the order of the columns; without rows, no bytes.
 
-    Cells that hold JSON are JSON values, decimals are numbers with all their digits; null, NaN and the infinities are
-    null.
+    Cells that contain JSON are JSON values. Decimals are numbers with all their digits. Null, NaN and the infinities
+    are null.
     """
-    yield from _objects(columns, batches, "", "\n")
+    yield from _encode_objects(columns, batches, "", "\n")
 
 
 def encode_json(
     columns: Sequence[Column],
     batches: Iterator[pa.RecordBatch],
-    options: EncodeOptions,  # noqa: ARG001 (every Encode has it)
+    encoding: Encoding,  # noqa: ARG001 (every Encode has it)
 ) -> Iterator[Chunk]:
-    """Yield one JSON array of the objects that `encode_jsonl` writes, each on a line; `[]` without rows."""
+    """Yield one JSON array of the objects of `encode_jsonl`, each on its line; `[]` without rows."""
     yield b"["
     comma = 1
-    for chunk in _objects(columns, batches, ",\n", ""):
+    for chunk in _encode_objects(columns, batches, ",\n", ""):
         yield chunk[comma:]
         comma = 0
     yield b"]\n" if comma else b"\n]\n"
 
 
-def _name(column: Column) -> str:
+def _encode_name(column: Column) -> str:
     return json.dumps(column.name, ensure_ascii=False)
 
 
-def _objects(columns: Sequence[Column], batches: Iterator[pa.RecordBatch], before: str, after: str) -> Iterator[Chunk]:
+def _encode_objects(
+    columns: Sequence[Column], batches: Iterator[pa.RecordBatch], before: str, after: str
+) -> Iterator[Chunk]:
     """Yield the rows as JSON objects, each between `before` and `after`."""
-    fixed, start, end = own(columns), before + "{", "}" + after
-    leads = [f",{_name(column)}:" for column in columns[len(fixed) :]]
+    fixed, start, end = list_fixed(columns), before + "{", "}" + after
+    leads = [f",{_encode_name(column)}:" for column in columns[len(fixed) :]]
     template = Template(leads, "null", end)
-    for table in sized(batches, _SLICE):
-        if len(leads) <= FEW:
-            yield in_one_piece(_written(table, fixed, start, *_few(table, leads), end))
+    for batch in batches:
+        if not batch.num_rows:
             continue
-        cells = table[CELLS].combine_chunks()
-        texts = pl.Series(texts_of(cells), dtype=pl.String)
-        yield from template.rows(_written(table, fixed, start), cells, texts)
+        if len(leads) <= SPREAD_COLUMNS:
+            yield concatenate(_encode_rows(batch, fixed, start, *_list_sparse(batch, leads), end))
+            continue
+        cells = batch.column(CELLS)
+        texts = pl.Series(list_texts(cells), dtype=pl.String)
+        yield from template.encode_rows(_encode_rows(batch, fixed, start), cells, texts)
 
 
-def _few(table: pa.Table, leads: Sequence[str]) -> Iterator[str | pl.Series]:
-    """Yield what stands for each of a few sparse columns: its lead, and its cells."""
-    made = spread(table[CELLS].combine_chunks(), len(leads)) if leads else []
+def _list_sparse(batch: pa.RecordBatch, leads: Sequence[str]) -> Iterator[str | pl.Series]:
+    """Yield for each sparse column its lead and its cells."""
+    made = spread_cells(batch.column(CELLS), len(leads)) if leads else []
     for lead, texts in zip(leads, made, strict=True):
         yield lead
         yield texts.fill_null("null")
 
 
-def _written(table: pa.Table, columns: Sequence[Column], start: str, *rest: str | pl.Series) -> pl.Series:
+def _encode_rows(batch: pa.RecordBatch, columns: Sequence[Column], start: str, *rest: str | pl.Series) -> pl.Series:
     """Return each row's text: the start, its pairs, and the rest."""
-    frame = positional(table, columns)
-    masks = found(frame, columns, _checks(columns))
-    row = pl.concat_str(pl.lit(start), *_pairs(table, columns, masks), *map(pl.lit, rest))
-    return frame.with_columns(unescaped(frame, masks)).select(row).to_series()
+    frame = make_frame(batch, columns)
+    masks = find_masks(frame, columns, _list_checks(columns))
+    row = pl.concat_str(pl.lit(start), *_encode_pairs(batch, columns, masks), *map(pl.lit, rest))
+    return frame.with_columns(unescape_columns(frame, masks)).select(row).to_series()
 
 
-def _checks(columns: Sequence[Column]) -> dict[str, pl.Expr]:
-    """Name the JSON columns that have a raw line break in a cell."""
+def _list_checks(columns: Sequence[Column]) -> dict[str, pl.Expr]:
+    """List the checks for JSON cells with a raw line break, by column."""
     return {
         str(place): pl.col(str(place)).str.contains(r"[\r\n]")
         for place, column in enumerate(columns)
@@ -87,33 +98,33 @@ def _checks(columns: Sequence[Column]) -> dict[str, pl.Expr]:
     }
 
 
-def _pairs(table: pa.Table, columns: Sequence[Column], folded: Container[str]) -> Iterator[pl.Expr]:
-    """Yield the text of each `"name":value`; neighbours that polars can write are written together, which is faster."""
+def _encode_pairs(batch: pa.RecordBatch, columns: Sequence[Column], folded: Container[str]) -> Iterator[pl.Expr]:
+    """Yield the text of each `"name":value`; adjacent columns that polars can encode are encoded together: faster."""
     comma = ""
     for spliced, run in itertools.groupby(enumerate(columns), lambda pair: pair[1].kind in _SPLICED):
         if not spliced:
-            fields = [_field(table, column, str(place)) for place, column in run]
+            fields = [_select_field(batch, column, str(place)) for place, column in run]
             yield pl.lit(comma)
             yield pl.struct(fields).struct.json_encode().str.strip_prefix("{").str.strip_suffix("}")
             comma = ","
             continue
         for place, column in run:
-            yield pl.lit(f"{comma}{_name(column)}:")
-            yield _value(column.kind, str(place), folded)
+            yield pl.lit(f"{comma}{_encode_name(column)}:")
+            yield _encode_value(column.kind, str(place), folded)
             comma = ","
 
 
-def _field(table: pa.Table, column: Column, name: str) -> pl.Expr:
-    return (iso(table, name) if column.kind is Kind.INSTANT else pl.col(name)).alias(column.name)
+def _select_field(batch: pa.RecordBatch, column: Column, name: str) -> pl.Expr:
+    return (format_instants(batch, name) if column.kind is Kind.INSTANT else pl.col(name)).alias(column.name)
 
 
-def _value(kind: Kind, name: str, folded: Container[str]) -> pl.Expr:
-    """Return a column's values as JSON: what is JSON as it is, on one line; what is not as a string."""
+def _encode_value(kind: Kind, name: str, folded: Container[str]) -> pl.Expr:
+    """Return a column's values as JSON: JSON cells as they are, on one line; other cells as strings."""
     cell = pl.col(name)
     if kind is Kind.DECIMAL:
         return cell.cast(pl.String).fill_null("null")
-    # A raw line break in valid JSON stands between its tokens, where any white space will do.
+    # A raw line break in valid JSON is between tokens, where any white space is allowed.
     value = cell.str.replace_all(r"[\r\n]", " ") if name in folded else cell
     if kind is Kind.MAYBE_JSON:
-        return pl.when(holds_json(kind, name)).then(value).otherwise(json_text(name)).fill_null("null")
+        return pl.when(mask_json(kind, name)).then(value).otherwise(format_json(name)).fill_null("null")
     return value.fill_null("null")

@@ -51,7 +51,7 @@ def rows(table: Relational, spec: ExportSpec, database: Engine) -> Select[Any]:
         .select_from(table.rows)
         .where(table.counted(spec.project_id), _wanted(table, spec, database))
         .order_by(*_directed(keys, order))
-        .limit(None if spec.row_limit is None else spec.row_limit + 1)
+        .limit(None if spec.output.row_limit is None else spec.output.row_limit + 1)
         .subquery("ordered")
     )
     values = [_read(field.kind, inside.c[f"c{place}"]) for place, field in enumerate(table.fields)]

@@ -30,7 +30,7 @@ def rows(declaration: Declaration, spec: ExportSpec, score_names: list[str], *, 
     if score_names and declaration.scores:
         table, listed = scores.join_scores(table, spec.project_id, spec.created_at, declaration.scores, score_names)
         columns.append(listed.label(f"c{len(columns)}"))
-    limit = None if spec.row_limit is None else spec.row_limit + 1
+    limit = None if spec.output.row_limit is None else spec.output.row_limit + 1
     statement: Select[Any] = (
         _latest(declaration, spec, select(*columns).select_from(table))
         .where(
@@ -51,7 +51,7 @@ def selected(declaration: Declaration, spec: ExportSpec) -> list[ColumnElement[A
     for output in (*declaration.outputs, *declaration.needed):
         if output.value is None:
             continue
-        values.append(output.nested if spec.nested and output.nested is not None else output.value)
+        values.append(output.nested if spec.encoding.format.nested and output.nested is not None else output.value)
         if output.kind is Kind.MAYBE_JSON:
             values.append(_flag(output.value, spec))
     return values
@@ -80,6 +80,6 @@ def _name(rows: FromClause) -> str:
 
 def _flag(value: ColumnElement[Any], spec: ExportSpec) -> ColumnElement[bool]:
     """Tell whether a cell holds JSON; formats that write it as text only need to know where it has escapes."""
-    if spec.nested:
+    if spec.encoding.format.nested:
         return is_json(value)
     return cast(func.coalesce(contains(value, "\\u"), bind_bool(value=False)), Boolean()) & is_json(value)

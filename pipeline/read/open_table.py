@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from pipeline.batches import repair
 from pipeline.database import stoppable
 from pipeline.enrich.comments import COMMENTS, Comments
 from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, score_columns
 from pipeline.query import related, statement
 from pipeline.read import postgres as relational
-from pipeline.read.batches import joined, repaired
 from pipeline.read.clickhouse import Server
 from pipeline.read.connections import Sources
 from pipeline.read.external_data import gathered
@@ -89,7 +89,7 @@ def open_table(spec: ExportSpec, sources: Sources, progress: Progress) -> Iterat
     table = resolve_table(spec.query)
     if isinstance(table, Relational):
         with closing(relational.batches(table, spec, sources.database, progress)) as batches:
-            yield Table([field.column for field in table.fields], joined(batches), [], spec.row_limit)
+            yield Table([field.column for field in table.fields], batches, [], spec.output.row_limit)
         return
     declaration = table
     sources = replace(sources, database=stoppable(sources.database, progress))
@@ -108,9 +108,9 @@ def open_table(spec: ExportSpec, sources: Sources, progress: Progress) -> Iterat
         with closing(batches):
             yield Table(
                 _columns(declaration, spec, scored),
-                joined(_named(repaired(batches), _selected(declaration, scored))),
+                _named(repair(batches), _selected(declaration, scored)),
                 _enrichers(declaration, spec, sources, scored),
-                spec.row_limit,
+                spec.output.row_limit,
             )
 
 
@@ -125,7 +125,9 @@ def _scored(declaration: Declaration, spec: ExportSpec, server: Server) -> list[
 def _columns(declaration: Declaration, spec: ExportSpec, scored: Sequence[ScoreColumn]) -> list[Column]:
     fixed = [output.column for output in declaration.outputs]
     comments = [Column(COMMENTS, Kind.JSON)] if declaration.comments_on else []
-    of_scores = (each.column if spec.typed else Column(each.column.name, Kind.SPARSE) for each in scored)
+    of_scores = (
+        each.column if spec.encoding.format.typed else Column(each.column.name, Kind.SPARSE) for each in scored
+    )
     return [*fixed, *comments, *of_scores]
 
 
@@ -175,5 +177,5 @@ def _enrichers(
     if declaration.comments_on:
         enrichers.append(Comments(sources.database, spec.project_id, declaration.comments_on))
     if scored:
-        enrichers.append(Scores(scored) if spec.typed else Cells(scored))
+        enrichers.append(Scores(scored) if spec.encoding.format.typed else Cells(scored))
     return enrichers

@@ -63,7 +63,7 @@ def _batches(
         fetched = max(FEWEST_ROWS, min(MOST_ROWS, FETCH_BYTES // (size * COMPRESSED + ROW_BYTES)))
         with connection.execute(rows, execution_options={"yield_per": fetched}) as result:
             for part in result.partitions():
-                yield _batch(table.fields, list(zip(*part, strict=True)), nested=spec.nested)
+                yield _batch(table.fields, list(zip(*part, strict=True)), nested=spec.encoding.format.nested)
 
 
 def _batch(fields: Sequence[Field], values: Sequence[Sequence[Any]], *, nested: bool) -> pa.RecordBatch:

@@ -16,6 +16,7 @@ from pipeline.query.filters import TAKES
 from pipeline.spec import read_spec
 from pipeline.tables import TABLES, TableDeclaration
 from pipeline.tables.clickhouse_table import Filterable
+from pipeline.types import OutputOptions
 from tests.services.stacks import Stack
 from tests.support.daemons import waybill
 from tests.support.databases import CUTOFF, Databases
@@ -41,7 +42,13 @@ def statements(databases: Databases, table: str) -> list[Statement]:
     if "id" in TABLES[table].searched:
         query |= {"searchQuery": MARK}
     spec = read_spec(
-        project_id=MARK, export_id="e", attempt=1, created_at=CUTOFF, query=query, format="JSONL", row_limit=4321
+        project_id=MARK,
+        export_id="e",
+        attempt=1,
+        created_at=CUTOFF,
+        query=query,
+        format="JSONL",
+        output=OutputOptions(row_limit=4321),
     )
     return list_statements(spec, databases.sources)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from pipeline.encode import FORMATS
+from pipeline.types import FORMATS
 from tests.oracle import worlds
 from tests.oracle.pools import PROJECTS
 from tests.oracle.queries import queries

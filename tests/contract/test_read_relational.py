@@ -11,12 +11,11 @@ from sqlalchemy import Engine, create_engine, text
 
 from config.errors import Cancelled, Rejected, Unavailable
 from config.tables import langfuse
-from pipeline.encode import FORMATS
-from pipeline.encode.options import EncodeOptions
+from pipeline.encode import ENCODERS
 from pipeline.read import open_table
 from pipeline.read.connections import ClickHouse, Sources
 from pipeline.spec import ExportSpec, read_spec
-from pipeline.types import Progress
+from pipeline.types import FORMATS, OutputOptions, Progress
 from tests.oracle import expected, load, pools, queries, raw, worlds
 from tests.oracle.compare import differences
 from tests.oracle.values import Cell, Table
@@ -58,12 +57,13 @@ class Filled:
             created_at=pools.CUTOFF,
             query=query,
             format=form,
-            row_limit=limit,
+            output=OutputOptions(row_limit=limit),
         )
 
     def export(self, project: str, form: str, query: dict[str, Any]) -> bytes:
-        with open_table(self.spec(project, form, query), self.sources, Progress()) as table:
-            encoded = FORMATS[form].encode(table.columns, table.enrich(table.batches), EncodeOptions())
+        spec = self.spec(project, form, query)
+        with open_table(spec, self.sources, Progress()) as table:
+            encoded = ENCODERS[form](table.columns, table.enrich(table.batches), spec.encoding)
             return b"".join(bytes(chunk) for chunk in encoded)
 
 

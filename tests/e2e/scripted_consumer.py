@@ -10,7 +10,7 @@ from config.errors import Cancelled, Rejected, Unavailable
 from config.metrics import Metrics
 from config.settings import CONSUMER_NEEDS, load
 from consumer.app import Dependencies, run
-from pipeline.manifest import manifest_key
+from pipeline.object_key import manifest_key
 from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec
 from pipeline.storage import Storage

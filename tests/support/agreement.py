@@ -11,8 +11,7 @@ from clickhouse_connect import get_client
 from clickhouse_connect.driver.client import Client
 from sqlalchemy import Select
 
-from pipeline.encode import FORMATS
-from pipeline.encode.options import EncodeOptions
+from pipeline.encode import ENCODERS
 from pipeline.read import clickhouse as server
 from pipeline.read import open_table
 from pipeline.spec import read_spec
@@ -56,7 +55,7 @@ class Filled:
             project_id=project, export_id="e", attempt=1, created_at=CUTOFF, query=dict(query), format=form
         )
         with open_table(spec, self.databases.sources, Progress()) as table:
-            pieces = FORMATS[form].encode(table.columns, table.enrich(table.batches), EncodeOptions())
+            pieces = ENCODERS[form](table.columns, table.enrich(table.batches), spec.encoding)
             return b"".join(bytes(piece) for piece in pieces)
 
 

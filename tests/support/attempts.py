@@ -12,20 +12,18 @@ from config.metrics import Metrics
 from consumer.attempt import ExportPolicy, WorkerContext, run_attempt
 from consumer.jobs import Jobs
 from consumer.models import Claim
-from pipeline.manifest import manifest_key
+from pipeline.object_key import manifest_key
 from pipeline.read.connections import ClickHouse, Sources
 from pipeline.spec import ExportSpec
 from pipeline.storage import Storage
 from pipeline.storage.local import FolderStorage
-from pipeline.types import ExportResult, Progress
+from pipeline.types import ExportResult, OutputOptions, Progress
 from runtime.retry import Backoff
 from runtime.tracing import Tracer
 from tests.support.exports import CLAIM_POLICY, LEASE, NOW, result_of
 
 EXPORT_POLICY = ExportPolicy(
-    prefix="exports/",
-    row_limit=None,
-    csv_neutralise=True,
+    output=OutputOptions(prefix="exports/"),
     link_lifetime=timedelta(hours=24),
     max_attempts=3,
     backoff=Backoff(first=5),

@@ -19,7 +19,7 @@ from pipeline.read import open_table
 from pipeline.read.connections import ClickHouse, Sources
 from pipeline.read.open_table import Table
 from pipeline.spec import read_spec
-from pipeline.types import Column, Progress
+from pipeline.types import Column, OutputOptions, Progress
 from pipeline.watch import watch
 
 CUTOFF = datetime(2026, 6, 1, tzinfo=UTC)
@@ -101,7 +101,7 @@ class Databases:
             created_at=CUTOFF,
             query={"tableName": "traces", "filter": None, "orderBy": None, **query},
             format=form,
-            row_limit=limit,
+            output=OutputOptions(row_limit=limit),
         )
         progress = progress or Progress()
         with open_table(spec, self.sources, progress) as table:

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, delete
 from config.labels import Outcome
 from config.tables import batch_exports
 from consumer import outbox
-from consumer.cleanup import KEEP_PUBLISHED, Cleanup, exports_of
+from consumer.cleanup import KEEP_PUBLISHED, Cleanup
 from consumer.models import Claim
 from pipeline.storage.types import Upload
 from tests.support.attempts import ScriptedWorker
@@ -102,12 +102,6 @@ def test_an_upload_that_began_within_the_last_lease_stays(worker: WorkerWithOrph
     worker.time = NOW - timedelta(days=3650)
     cleanup_of(worker).abort_orphans()
     assert len(worker.files()) == 1
-
-
-def test_a_key_is_split_into_the_exports_that_it_may_belong_to() -> None:
-    assert exports_of("a/b/17-lf-traces-export-p%2F1-x-y.csv.gz") == {"x-y": "p/1", "y": "p/1-x"}
-    assert exports_of("17-lf-audit_logs-export-p-e.parquet.manifest.json") == {"e": "p"}
-    assert exports_of("17-lf-traces-export-p-e.exe") == exports_of("notes.csv") == exports_of("") == {}
 
 
 def completed_keys(worker: WorkerWithOrphans) -> list[str | None]:

@@ -1,7 +1,5 @@
-import csv
 import gzip
 import hashlib
-import io
 import json
 import shutil
 import subprocess
@@ -17,13 +15,14 @@ from prometheus_client import CollectorRegistry
 
 from config.errors import Cancelled, Unavailable
 from config.metrics import Metrics
-from pipeline.export import content_type_of, deliver
+from pipeline.export import deliver
 from pipeline.read import Table
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.storage import S3Options, Storage, open_storage
-from pipeline.types import Column, ExportResult, Kind, Progress
+from pipeline.types import FORMATS, Column, ExportResult, Kind, OutputOptions, Progress
 from tests import moto_server
 from tests.moto_server import Fault
+from tests.oracle import files as files_reader
 
 COLUMNS = (Column("id", Kind.TEXT), Column("n", Kind.INTEGER))
 CREATED = datetime(2026, 3, 1, 12, 0, 0, 123000, UTC)
@@ -38,7 +37,7 @@ def spec(form: str = "CSV", attempt: int = 2, **query: object) -> ExportSpec:
         created_at=CREATED,
         query={"tableName": "traces", "filter": [], "orderBy": None, **query},
         format=form,
-        prefix="exports/",
+        output=OutputOptions(prefix="exports/"),
     )
 
 
@@ -92,14 +91,14 @@ def unpacked(data: bytes, compression: str) -> bytes:
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
-@pytest.mark.parametrize("form", ["CSV", "JSON", "JSONL", "PARQUET"])
+@pytest.mark.parametrize("form", FORMATS)
 def test_the_file_holds_the_rows_and_the_manifest_describes_it(
     storage: Storage, tmp_path: Path, form: str, compression: str
 ) -> None:
     what = spec(form, compression=compression)
     result = run(storage, what)
     stored = (tmp_path / result.key).read_bytes()
-    raw = stored if form == "PARQUET" else unpacked(stored, compression)
+    raw = unpacked(stored, what.encoding.codec.name)
     assert ids(form, raw) == [f"row-{number}" for number in range(30)]
     manifest = json.loads((tmp_path / f"{result.key}.manifest.json").read_bytes())
     assert manifest == {
@@ -127,15 +126,7 @@ def test_the_file_holds_the_rows_and_the_manifest_describes_it(
 
 
 def ids(form: str, data: bytes) -> list[str]:
-    match form:
-        case "CSV":
-            return [row["id"] for row in csv.DictReader(io.StringIO(data.decode(), newline=""))]
-        case "JSON":
-            return [row["id"] for row in json.loads(data)]
-        case "JSONL":
-            return [json.loads(line)["id"] for line in data.splitlines()]
-        case _:
-            return [str(each) for each in pq.read_table(io.BytesIO(data))["id"].to_pylist()]
+    return [str(row["id"]) for row in files_reader.read(data, form).rows]
 
 
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd")
@@ -150,6 +141,16 @@ def test_parquet_is_packed_unless_it_is_asked_not_to(storage: Storage, tmp_path:
     plain = spec("PARQUET", compression="none")
     unpacked = pq.ParquetFile(tmp_path / run(storage, plain).key).metadata.row_group(0).column(0).compression
     assert (packed, unpacked) == ("ZSTD", "UNCOMPRESSED")
+
+
+def test_batches_are_cut_to_the_size_that_the_format_asks_for(storage: Storage, tmp_path: Path) -> None:
+    texts = ["x" * (1 << 20)] * 70
+    rows = pa.RecordBatch.from_pydict({"id": texts, "n": list(range(70))})
+    result = run(storage, spec("PARQUET"), table(iter([rows])))
+    metadata = pq.ParquetFile(tmp_path / result.key).metadata
+    sizes = [metadata.row_group(index).num_rows << 20 for index in range(metadata.num_row_groups)]
+    assert sum(sizes) == 70 << 20
+    assert max(sizes) <= FORMATS["PARQUET"].batch_bytes
 
 
 def test_without_rows_the_file_has_a_header(storage: Storage, tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ def test_an_upload_that_fails_stops_the_reading() -> None:
             run(open_storage(f"s3://{moto.bucket.name}", options), rows=table(endless()))
         assert (moto.bucket.objects(), moto.bucket.uploads()) == ({}, [])
     assert read < 1_000
-    assert not [thread for thread in threading.enumerate() if thread.name == "waybill-ahead"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "waybill-prefetch"]
 
 
 def test_a_file_without_a_manifest_is_taken_back(storage: Storage, tmp_path: Path) -> None:
@@ -320,4 +321,4 @@ def test_uploads_are_counted_by_how_they_end(storage: Storage, metrics: Metrics)
     ],
 )
 def test_the_content_type_is_that_of_the_stored_bytes(form: str, compression: str, expected: str) -> None:
-    assert content_type_of(spec(form, compression=compression)) == expected
+    assert spec(form, compression=compression).encoding.content_type == expected

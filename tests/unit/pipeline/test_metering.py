@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from config.metrics import Metrics
-from pipeline.metering import Stages
+from pipeline.metering import Flow
 
 
 def spent(metrics: Metrics, stage: str) -> float:
@@ -16,7 +16,7 @@ def spent(metrics: Metrics, stage: str) -> float:
 
 def test_waiting_for_a_stage_below_is_that_stages_time() -> None:
     metrics = Metrics(CollectorRegistry())
-    stages = Stages(metrics)
+    flow = Flow(metrics)
 
     def below() -> Iterator[int]:
         for number in range(4):
@@ -28,7 +28,7 @@ def test_waiting_for_a_stage_below_is_that_stages_time() -> None:
             time.sleep(0.01)
             yield item
 
-    assert list(stages.timed("encode", above(stages.timed("read", below())))) == [0, 1, 2, 3]
+    assert list(flow.stage("encode", above(flow.stage("read", below())))) == [0, 1, 2, 3]
     assert spent(metrics, "read") >= 0.08
     assert 0.04 <= spent(metrics, "encode") < spent(metrics, "read")
 
@@ -42,5 +42,5 @@ def test_a_stage_that_fails_is_charged_too() -> None:
         yield 1
 
     with pytest.raises(KeyError):
-        list(Stages(metrics).timed("read", fails()))
+        list(Flow(metrics).stage("read", fails()))
     assert spent(metrics, "read") >= 0.02

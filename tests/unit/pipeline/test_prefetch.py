@@ -4,11 +4,11 @@ from contextlib import closing
 
 import pytest
 
-from pipeline.prefetch import ahead
+from pipeline.prefetch import prefetch
 
 
 def test_items_come_in_order() -> None:
-    assert list(ahead(iter(range(1000)))) == list(range(1000))
+    assert list(prefetch(iter(range(1000)))) == list(range(1000))
 
 
 def test_the_sources_error_comes_after_its_items() -> None:
@@ -16,7 +16,7 @@ def test_the_sources_error_comes_after_its_items() -> None:
         yield 1
         raise KeyError("x")
 
-    items = ahead(source())
+    items = prefetch(source())
     assert next(items) == 1
     with pytest.raises(KeyError, match="x"):
         next(items)
@@ -30,7 +30,7 @@ def test_the_source_works_while_its_item_is_worked_on() -> None:
         begun.set()
         yield 2
 
-    with closing(ahead(source())) as items:
+    with closing(prefetch(source())) as items:
         assert next(items) == 1
         assert begun.wait(10)
 
@@ -44,7 +44,7 @@ def test_no_more_is_made_than_was_asked_for() -> None:
             made += 1
             yield made
 
-    with closing(ahead(source(), depth=2)) as items:
+    with closing(prefetch(source(), depth=2)) as items:
         assert [next(items), next(items)] == [1, 2]
     # one taken more, two waiting, one in the source's hands
     assert made <= 6
@@ -60,8 +60,8 @@ def test_closing_closes_the_source_and_ends_its_thread() -> None:
         finally:
             closed.set()
 
-    items = ahead(source())
+    items = prefetch(source())
     next(items)
     items.close()
     assert closed.is_set()
-    assert not [thread for thread in threading.enumerate() if thread.name == "waybill-ahead"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "waybill-prefetch"]

@@ -6,6 +6,7 @@ import pytest
 
 from config.errors import Rejected
 from pipeline.spec import ExportSpec, read_query, read_spec
+from pipeline.types import OutputOptions
 
 QUERY = {"tableName": "traces", "filter": None, "orderBy": None}
 
@@ -33,7 +34,7 @@ def spec(**changes: Any) -> ExportSpec:
     ],
 )
 def test_the_key_says_when_what_whose_and_in_which_form(form: str, compression: str, ending: str) -> None:
-    made = spec(format=form, prefix="exports/", query={**QUERY, "compression": compression})
+    made = spec(format=form, output=OutputOptions(prefix="exports/"), query={**QUERY, "compression": compression})
     assert made.key == f"exports/1772600767891-lf-traces-export-p1-e1{ending}"
 
 
@@ -44,10 +45,12 @@ def test_the_key_is_the_same_on_every_attempt_and_in_every_zone() -> None:
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "a b", "a%2Fb", "..", "é", "a?b#c", "a\\b", "a\nb"])
 def test_no_id_can_leave_the_prefix(name: str) -> None:
-    key = spec(project_id=name, export_id=name, prefix="x/", query={**QUERY, "tableName": name}).key
+    key = spec(
+        project_id=name, export_id=name, output=OutputOptions(prefix="x/"), query={**QUERY, "tableName": name}
+    ).key
     assert key.count("/") == 1
     assert not set(" ?#\\\n") & set(key)
-    assert key != spec(project_id="a", export_id=name, prefix="x/").key
+    assert key != spec(project_id="a", export_id=name, output=OutputOptions(prefix="x/")).key
 
 
 def test_a_query_may_be_stored_as_text() -> None:

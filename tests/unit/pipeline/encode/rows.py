@@ -8,9 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.encode import FORMATS
-from pipeline.encode.options import EncodeOptions
-from pipeline.types import JSON_FLAG, Column, Kind
+from pipeline.encode import ENCODERS
+from pipeline.types import JSON_FLAG, Column, Kind, OutputOptions, choose_encoding
 
 CONTROLS = "".join(map(chr, range(0x20)))
 AWKWARD = [
@@ -88,10 +87,16 @@ def every_kind(rows: int) -> tuple[tuple[Column, ...], dict[str, list[Any]]]:
 
 
 def encoded(
-    name: str, columns: Sequence[Column], batches: Sequence[pa.RecordBatch], options: EncodeOptions | None = None
+    name: str,
+    columns: Sequence[Column],
+    batches: Sequence[pa.RecordBatch],
+    *,
+    compression: str | None = None,
+    neutralise: bool = True,
 ) -> bytes:
     """Return the whole file."""
-    return b"".join(FORMATS[name].encode(columns, iter(batches), options or EncodeOptions()))
+    encoding = choose_encoding(name, compression, OutputOptions(csv_neutralise=neutralise))
+    return b"".join(ENCODERS[name](columns, iter(batches), encoding))
 
 
 def sliced(whole: pa.RecordBatch, sizes: Sequence[int]) -> Iterator[pa.RecordBatch]:

@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.encode.options import EncodeOptions
 from pipeline.types import Column, Kind
 from tests.unit.pipeline.encode.rows import AWKWARD, batch, encoded, every_kind, sliced
 
@@ -26,7 +25,7 @@ def parsed(data: bytes) -> list[list[str]]:
 def cell(kind: Kind, value: Any, *, neutralise: bool = True) -> str:
     """The one cell, as its bytes stand in the file."""
     columns = (Column("c", kind), Column("end", Kind.BOOL))
-    data = encoded("CSV", columns, [batch(columns, c=[value], end=[True])], EncodeOptions(neutralise=neutralise))
+    data = encoded("CSV", columns, [batch(columns, c=[value], end=[True])], neutralise=neutralise)
     return data.decode().removeprefix("c,end\r\n").removesuffix(",true\r\n")
 
 
@@ -69,7 +68,7 @@ def test_null_and_empty_text_stay_apart() -> None:
 
 @pytest.mark.parametrize("text", [text for text in AWKWARD if text])
 def test_awkward_text_comes_back(text: str) -> None:
-    data = encoded("CSV", TEXT, [batch(TEXT, a=[text], b=["end"])], EncodeOptions(neutralise=False))
+    data = encoded("CSV", TEXT, [batch(TEXT, a=[text], b=["end"])], neutralise=False)
     assert parsed(data) == [["a", "b"], [text, "end"]]
 
 
@@ -141,4 +140,4 @@ def test_neutralising_can_be_turned_off() -> None:
 def test_names_are_neutralised_too() -> None:
     columns = (Column("=cmd", Kind.BOOL), Column("-5", Kind.BOOL), Column("^.*$", Kind.BOOL), Column("*", Kind.BOOL))
     assert encoded("CSV", columns, []) == b"'=cmd,-5,^.*$,*\r\n"
-    assert encoded("CSV", columns, [], EncodeOptions(neutralise=False)) == b"=cmd,-5,^.*$,*\r\n"
+    assert encoded("CSV", columns, [], neutralise=False) == b"=cmd,-5,^.*$,*\r\n"

@@ -5,7 +5,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.encode.options import EncodeOptions
 from pipeline.types import Column, Kind
 from tests.unit.pipeline.encode.rows import batch, encoded, every_kind, sliced
 
@@ -42,22 +41,15 @@ def test_without_rows_the_file_is_valid() -> None:
 @pytest.mark.parametrize(("setting", "found"), [("none", "UNCOMPRESSED"), ("gzip", "GZIP"), ("zstd", "ZSTD")])
 def test_pages_are_compressed_as_asked(setting: str, found: str) -> None:
     columns = (Column("c", Kind.TEXT),)
-    data = encoded("PARQUET", columns, [batch(columns, c=["x" * 1000])], EncodeOptions(compression=setting))
+    data = encoded("PARQUET", columns, [batch(columns, c=["x" * 1000])], compression=setting)
     assert parsed(data).metadata.row_group(0).column(0).compression == found
 
 
-def test_row_groups_are_bounded_by_bytes() -> None:
+def test_each_batch_with_rows_is_a_row_group() -> None:
     columns = (Column("c", Kind.TEXT),)
-    rows = batch(columns, c=["x" * (1 << 20)] * 70)
-    metadata = parsed(encoded("PARQUET", columns, [rows])).metadata
-    assert metadata.num_rows == 70
-    assert metadata.num_row_groups > 2
-
-
-def test_columns_with_nothing_in_them_do_not_make_row_groups_small() -> None:
-    columns = (Column("c", Kind.TEXT), *(Column(str(number), Kind.LIST) for number in range(1000)))
-    rows = batch(columns, c=["x" * 1000] * 6000, **{str(number): [None] * 6000 for number in range(1000)})
-    assert parsed(encoded("PARQUET", columns, [rows])).metadata.num_row_groups == 1
+    batches = [batch(columns, c=["x"] * rows) for rows in (70, 0, 3)]
+    metadata = parsed(encoded("PARQUET", columns, batches)).metadata
+    assert [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)] == [70, 3]
 
 
 def test_what_scores_are_mixed_of_is_written_as_it_is() -> None:

@@ -8,6 +8,7 @@ from pipeline.query.filters import TAKES
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.sql import scores
 from pipeline.sql.clickhouse import MAX_BOUND_BYTES, compile_statement
+from pipeline.types import OutputOptions
 from tests.support.tables import CLICKHOUSE_TABLES
 
 MARK = "zq'`\"\\{x:String}%(y)s;--"
@@ -45,7 +46,7 @@ def spec(table: str, form: str = "JSONL", **query: object) -> ExportSpec:
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
         query={"tableName": table, "filter": every_filter(table), "searchQuery": MARK, **query},
         format=form,
-        row_limit=5,
+        output=OutputOptions(row_limit=5),
     )
 
 

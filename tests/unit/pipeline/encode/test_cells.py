@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.encode.escapes import unescape
+from pipeline.encode.cells import unescape
 from pipeline.types import Column, Kind
 from tests.unit.pipeline.encode.rows import batch, encoded
 
