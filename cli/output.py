@@ -7,12 +7,15 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 FAILED = 1
 BAD_USAGE = 2
+GAP = 2
+LAST_WIDTH = 20
 
 
 def console() -> Console:
@@ -37,14 +40,23 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """Print rows under their headings, or the sentence `empty` if there are none."""
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*(escape(format_cell(value)) for value in row))
-    if table.row_count:
-        console().print(table)
-    else:
+    """Print rows under their headings, or the sentence `empty` if there are none.
+
+    Only the last column is wrapped, and only on a terminal, so that an ID can be copied and each line has a whole row.
+    """
+    cells = [[format_cell(value) for value in row] for row in rows]
+    if not cells:
         typer.echo(empty)
+        return
+    headings = (*(Column(name, no_wrap=True) for name in columns[:-1]), Column(columns[-1]))
+    table = Table(*headings, box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
+    for row in cells:
+        table.add_row(*map(escape, row))
+    out = console()
+    *fixed, last = (max(map(cell_len, column)) for column in zip(columns, *cells, strict=True))
+    before = sum(fixed) + GAP * len(fixed)
+    out.width = max(out.width, before + min(last, LAST_WIDTH)) if out.is_terminal else before + last
+    out.print(table)
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
