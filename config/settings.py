@@ -1,4 +1,4 @@
-"""Declares every setting and reads them, once, from the environment."""
+"""Declares every setting and reads them once, from the environment."""
 
 import os
 from collections.abc import Collection, Mapping
@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-# Prisma's own URL parameters, which libpq refuses; `schema` is carried over as the search path.
+# URL parameters that only Prisma knows and libpq refuses; `schema` becomes the search path.
 PRISMA_ONLY = {
     "connection_limit",
     "pool_timeout",
@@ -21,7 +21,7 @@ PRISMA_ONLY = {
 }
 SIGV4_MAX_HOURS = 7 * 24
 KEY_CHARACTERS = 32
-"""What a secret key must have at least: as many as 128 random bits have in hexadecimal."""
+"""The shortest allowed secret key: 128 random bits have this many characters in hexadecimal."""
 
 STORAGE = "LANGFUSE_S3_BATCH_EXPORT_BUCKET"
 STORAGE_URL = "WAYBILL_STORAGE_URL"
@@ -30,7 +30,7 @@ NOTIFY_NEEDS = ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
 
 
 class Misconfigured(ValueError):
-    """One or more settings are wrong or missing; `problems` has one sentence for each."""
+    """One or more settings are invalid or missing; `problems` has one sentence for each."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -47,7 +47,7 @@ def _database_url(value: str) -> str:
     try:
         backend = make_url(value).get_backend_name()
     except ArgumentError as error:
-        raise ValueError("is not a database URL; write postgresql://… or sqlite:///…") from error
+        raise ValueError("is not a database URL: use postgresql://… or sqlite:///…") from error
     if backend not in {"postgresql", "postgres", "sqlite"}:
         raise ValueError("must start with postgresql:// or sqlite:///")
     return value
@@ -68,8 +68,8 @@ def _storage_url(value: str) -> str:
 def _secret_key(value: SecretStr) -> SecretStr:
     if any(len(key) < KEY_CHARACTERS for key in _keys(value)):
         raise ValueError(
-            f"a key must have {KEY_CHARACTERS} characters or more (`openssl rand -hex 32` makes one); "
-            "several are separated by commas"
+            f"each key needs at least {KEY_CHARACTERS} characters (create one with `openssl rand -hex 32`); "
+            "separate several keys with commas"
         )
     return value
 
@@ -82,9 +82,9 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
 class Settings(BaseSettings):
-    """What is in force, frozen; a field's name is its environment variable in lower case, without the prefix.
+    """The effective settings; a field is named like its environment variable, in lower case and without the prefix.
 
-    An empty variable counts as unset. Times are in the unit that the name ends with.
+    An empty variable counts as unset. The end of a name is its unit.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True)
@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     delete_expired: bool = Field(default=False, alias="WAYBILL_DELETE_EXPIRED")
     stall_seconds: float = Field(900, alias="WAYBILL_STALL_SECONDS", gt=0)
     drain_seconds: float = Field(30, alias="WAYBILL_DRAIN_SECONDS", ge=0)
-    http_host: str = Field("0.0.0.0", alias="WAYBILL_HTTP_HOST")  # noqa: S104 (probes and scrapers come from outside)
+    http_host: str = Field("0.0.0.0", alias="WAYBILL_HTTP_HOST")  # noqa: S104 (probes and scrapers connect from outside)
     http_port: int | None = Field(None, alias="WAYBILL_HTTP_PORT", ge=0, le=65535)
     public_url: HttpUrl | None = Field(None, alias="WAYBILL_PUBLIC_URL")
     secret_key: Annotated[SecretStr, AfterValidator(_secret_key)] | None = Field(None, alias="WAYBILL_SECRET_KEY")
@@ -167,14 +167,14 @@ class Settings(BaseSettings):
 
     @field_validator("heartbeat_seconds")
     @classmethod
-    def _beats_within_lease(cls, value: float, info: ValidationInfo) -> float:
-        """Beat three times in a lease at least: one late beat must not lose it."""
+    def _limit_to_lease(cls, value: float, info: ValidationInfo) -> float:
+        """Limit the interval to a third of the lease, because one late heartbeat must not lose the lease."""
         lease: float = info.data.get("lease_seconds", 3 * value)
         return min(value, lease / 3)
 
     @property
     def database(self) -> URL:
-        """The database as SQLAlchemy dials it; needs DATABASE_URL."""
+        """The database URL for SQLAlchemy; raises Misconfigured without DATABASE_URL."""
         if self.database_url is None:
             raise Misconfigured(["DATABASE_URL is missing"])
         url = make_url(self.database_url)
@@ -187,12 +187,12 @@ class Settings(BaseSettings):
 
     @property
     def secret_keys(self) -> tuple[bytes, ...]:
-        """The keys of WAYBILL_SECRET_KEY: the first signs, all verify."""
+        """The keys of WAYBILL_SECRET_KEY: links are written with the first and read with all."""
         return tuple(key.encode() for key in _keys(self.secret_key)) if self.secret_key is not None else ()
 
     @property
     def destination(self) -> str:
-        """The fsspec URL that files go under, with the prefix; needs a bucket or WAYBILL_STORAGE_URL."""
+        """The fsspec URL of the folder or bucket for files; raises Misconfigured without a bucket or WAYBILL_STORAGE_URL."""
         if self.storage_url is not None:
             return self.storage_url
         if self.bucket is None:
@@ -208,28 +208,29 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic's signature)
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic's signature)
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read values given by the caller and the environment alone."""
+        """Read only the values that the caller gives and the environment."""
         return init_settings, env_settings
 
 
 def load(values: Mapping[str, str] | None = None, *, needs: Collection[str] = ()) -> Settings:
-    """Read the settings from the environment, or from `values` (by variable name) laid over it.
+    """Read the settings from the environment; `values`, by variable name, take precedence.
 
-    Raises Misconfigured with every wrong or missing variable, so that one start is enough to mend them all.
+    `needs` names the variables that must be set. Raises Misconfigured with all invalid and missing variables together,
+    so that they can be corrected in one go.
     """
     given = {**os.environ, **(values or {})}
     problems = [
         _missing(name) for name in needs if not given.get(name) and not (name == STORAGE and given.get(STORAGE_URL))
     ]
     if given.get("KAFKA_SECURITY_PROTOCOL", "").startswith("SASL") and not given.get("KAFKA_SASL_USERNAME"):
-        problems.append("KAFKA_SASL_USERNAME is missing, and KAFKA_SECURITY_PROTOCOL needs it")
+        problems.append("KAFKA_SASL_USERNAME is missing: the value of KAFKA_SECURITY_PROTOCOL requires it")
     if given.get("WAYBILL_PUBLIC_URL") and not given.get("WAYBILL_SECRET_KEY"):
-        problems.append("WAYBILL_SECRET_KEY is missing, and WAYBILL_PUBLIC_URL needs it")
+        problems.append("WAYBILL_SECRET_KEY is missing: WAYBILL_PUBLIC_URL requires it")
     try:
         settings = Settings(**dict(values or {}))  # type: ignore[arg-type] # values are parsed by pydantic
     except ValidationError as error:
-        wrong = [_problem(str(each["loc"][0]), each["msg"]) for each in error.errors(include_url=False)]
-        raise Misconfigured(wrong + problems) from error
+        invalid = [_problem(str(each["loc"][0]), each["msg"]) for each in error.errors(include_url=False)]
+        raise Misconfigured(invalid + problems) from error
     if problems:
         raise Misconfigured(problems)
     return settings

@@ -6,7 +6,7 @@ import pytest
 from config.events import ExportFinished, ExportRequested, Malformed, Status, read_finished, read_request
 
 
-def test_a_request_is_read_whatever_else_it_says() -> None:
+def test_unknown_fields_of_a_request_are_ignored() -> None:
     value = b'{"projectId": "p", "batchExportId": "e", "id": 7, "name": "batch-export-job"}'
 
     assert read_request(value) == ExportRequested(project_id="p", batch_export_id="e")
@@ -26,7 +26,7 @@ def test_a_request_is_read_whatever_else_it_says() -> None:
         (json.dumps({"projectId": "p", "batchExportId": "e" * 513}).encode(), "batchExportId: String should have at"),
     ],
 )
-def test_what_is_no_request_is_said_in_words(value: bytes | None, why: str) -> None:
+def test_a_malformed_request_is_explained(value: bytes | None, why: str) -> None:
     with pytest.raises(Malformed, match=why):
         read_request(value)
 
@@ -60,7 +60,7 @@ def test_a_completion_is_written_in_camel_case_and_read_back() -> None:
     assert read_finished(event.encode()) == event
 
 
-def test_a_completion_must_have_ended() -> None:
+def test_a_completion_has_a_final_status() -> None:
     with pytest.raises(Malformed, match="status"):
         read_finished(
             b'{"status": "QUEUED"}'.replace(b"{", b'{"eventId":"x","projectId":"p","batchExportId":"e","attempt":1,')

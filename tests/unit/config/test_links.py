@@ -37,7 +37,7 @@ def token(project_id: str = "project-1", export_id: str = "export-1", links: Lin
 
 @SETTINGS
 @given(IDS, IDS)
-def test_what_is_written_is_read_back(project_id: str, export_id: str) -> None:
+def test_a_written_link_is_read_back(project_id: str, export_id: str) -> None:
     url = LINKS.write(project_id, export_id)
 
     assert url.startswith("https://exports.example.com/base/d/")
@@ -66,7 +66,7 @@ def test_a_token_with_any_bit_of_its_bytes_flipped_is_refused(data: st.DataObjec
 
 @SETTINGS
 @given(IDS, IDS, st.integers(0, 400), st.text(URL_SAFE + "=", max_size=40))
-def test_a_token_that_is_cut_or_continued_is_refused(project_id: str, export_id: str, length: int, more: str) -> None:
+def test_a_truncated_or_extended_token_is_refused(project_id: str, export_id: str, length: int, more: str) -> None:
     whole = token(project_id, export_id)
     given = whole[:length] + more
 
@@ -75,19 +75,19 @@ def test_a_token_that_is_cut_or_continued_is_refused(project_id: str, export_id:
 
 @SETTINGS
 @given(st.text(max_size=300))
-def test_what_was_never_written_is_refused(text: str) -> None:
+def test_any_other_text_is_refused(text: str) -> None:
     assert LINKS.read(text) is None
 
 
 @SETTINGS
 @given(st.binary(max_size=200))
-def test_bytes_that_were_never_sealed_are_refused(raw: bytes) -> None:
+def test_any_other_bytes_are_refused(raw: bytes) -> None:
     assert LINKS.read(base64.urlsafe_b64encode(raw).rstrip(b"=").decode()) is None
 
 
 @SETTINGS
 @given(IDS, IDS, IDS, st.integers(0, 200))
-def test_no_part_of_a_token_fits_another_export(project_id: str, one: str, two: str, at: int) -> None:
+def test_parts_of_two_tokens_make_none(project_id: str, one: str, two: str, at: int) -> None:
     first, second = token(project_id, one), token(project_id, two)
     mixed = first[:at] + second[at:]
 
@@ -97,23 +97,23 @@ def test_no_part_of_a_token_fits_another_export(project_id: str, one: str, two: 
 
 @SETTINGS
 @given(IDS, IDS)
-def test_ids_are_not_confused_where_one_ends_and_the_other_begins(one: str, two: str) -> None:
+def test_the_boundary_between_the_two_ids_is_kept(one: str, two: str) -> None:
     assert LINKS.read(token(one + two, "x")) == (one + two, "x")
     assert token(one, two + "x") != token(one + two, "x")
 
 
-def test_a_token_says_nothing_of_its_ids() -> None:
+def test_a_token_does_not_reveal_its_ids() -> None:
     told = token("acme-corporation", "export-of-salaries")
     raw = base64.urlsafe_b64decode(told + "==")
 
     assert all(word not in text for word in (b"acme", b"export", b"salar") for text in (told.encode(), raw))
-    # Neighbours share no part by which one could tell that they are.
+    # Tokens of similar ids share no part.
     other = base64.urlsafe_b64decode(token("acme-corporation", "export-of-salariet") + "==")
     assert sum(one == two for one, two in zip(raw, other, strict=True)) < 8
     assert len(token("a", "b")) == len(token("a" * 7, "b" * 8))
 
 
-def test_the_first_key_signs_and_all_of_them_verify() -> None:
+def test_the_first_key_writes_and_all_keys_read() -> None:
     old, rotated, new = Links("https://x", [OTHER]), Links("https://x", [KEY, OTHER]), Links("https://x", [KEY])
 
     assert rotated.read(token(links=old)) == ("project-1", "export-1")
@@ -122,12 +122,12 @@ def test_the_first_key_signs_and_all_of_them_verify() -> None:
     assert old.read(token(links=new)) is None
 
 
-def test_a_token_that_is_longer_than_any_of_ours_is_not_even_decoded() -> None:
+def test_a_token_that_is_too_long_is_not_decoded() -> None:
     assert LINKS.read(token("p" * 512, "ü" * 512)) == ("p" * 512, "ü" * 512)
     assert LINKS.read("A" * 10_000_000) is None
 
 
-def test_links_are_written_where_the_settings_say() -> None:
+def test_links_start_with_the_public_url_of_the_settings() -> None:
     assert read_links(load({"WAYBILL_SECRET_KEY": "k" * 32})) is None
     links = read_links(
         load({"WAYBILL_PUBLIC_URL": "https://x.example/", "WAYBILL_SECRET_KEY": f"{'a' * 32}, {'k' * 32}"})
@@ -139,7 +139,7 @@ def test_links_are_written_where_the_settings_say() -> None:
 
 
 @pytest.mark.parametrize("token", ["", "A", "é", "\0", "AA==", "\ud800"])
-def test_odd_tokens_are_refused(token: str) -> None:
+def test_malformed_tokens_are_refused(token: str) -> None:
     assert LINKS.read(token) is None
 
 
