@@ -192,7 +192,7 @@ class Settings(BaseSettings):
 
     @property
     def destination(self) -> str:
-        """The fsspec URL of the folder or bucket for files; raises Misconfigured without a bucket or WAYBILL_STORAGE_URL."""
+        """The fsspec URL that files are stored under; raises Misconfigured without a bucket or WAYBILL_STORAGE_URL."""
         if self.storage_url is not None:
             return self.storage_url
         if self.bucket is None:

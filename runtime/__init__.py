@@ -1,1 +1,1 @@
-"""What both daemons run on: Faust app, HTTP port, database, threads, logs, tracing, migrations."""
+"""Code that both daemons share: Faust app, HTTP port, database, threads, retry, logs, tracing, migrations."""

@@ -1,4 +1,4 @@
-"""Keeps a daemon running: waits for its dependencies, starts its Faust app, and starts it anew when it crashes."""
+"""Keeps a daemon running: waits for its dependencies, starts its Faust app, and restarts it after a crash."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ POLL_SECONDS = 1.0
 START_SECONDS = 25.0
 STOP_SECONDS = 20.0
 JOIN_SECONDS = 30.0
-"""Longer than any rebalance takes."""
+"""Longer than a rebalance takes."""
 
 LAG_SECONDS = 5.0
 STABLE_SECONDS = 30.0
@@ -31,7 +31,7 @@ RESTARTS = Backoff(1, longest=30)
 
 
 def stop_on_signals() -> asyncio.Event:
-    """Give an event that SIGTERM and SIGINT set; call it inside the running loop."""
+    """Return an event that SIGTERM and SIGINT set; call this inside the running loop."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -40,7 +40,7 @@ def stop_on_signals() -> asyncio.Event:
 
 
 async def until(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait for `seconds`, or until `stop` is set; says whether it is."""
+    """Wait for `seconds` or until `stop` is set; return whether it is set."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
     return stop.is_set()
@@ -55,9 +55,9 @@ async def every(
     stop: asyncio.Event,
     wake: asyncio.Event | None = None,
 ) -> None:
-    """Do `work` now, every so many seconds and when `wake` is set, until `stop` is; what it raises is logged.
+    """Do `work` now, every `seconds` and whenever `wake` is set, until `stop` is set; errors of `work` are logged.
 
-    The pauses are a tenth longer or shorter, so that many processes that were started together come apart.
+    Each pause is up to a tenth longer or shorter, so that processes that started together don't stay in step.
     """
     wake = wake or asyncio.Event()
     while not stop.is_set():
@@ -65,7 +65,7 @@ async def every(
         try:
             await work()
         except Exception:
-            logger.exception("%s failed, it will be tried again", name)
+            logger.exception("%s failed and will be tried again", name)
         health.beat(name, within=10 * seconds + LOOP_SECONDS)
         waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(wake.wait())]
         pause = seconds * random.uniform(0.9, 1.1)  # noqa: S311 (spreads timers, hides nothing)
@@ -75,17 +75,17 @@ async def every(
 
 
 async def wait_for_dependencies(health: Health, stop: asyncio.Event) -> bool:
-    """Wait until every dependency answers, saying what is waited for when that changes; False when stopped first."""
-    said: dict[str, str] = {}
+    """Wait until every dependency answers, and log which are missing when that changes; return False when stopped."""
+    logged: dict[str, str] = {}
     while not stop.is_set():
         health.beat("start", within=LOOP_SECONDS)
         missing = {name: why for name, why in (await health.ask()).items() if why is not None}
         if not missing:
             return True
-        if missing.keys() != said.keys():
+        if missing.keys() != logged.keys():
             for name, why in missing.items():
                 logger.warning("waiting for %s: %s", name, why, extra={"dependency": name})
-            said = missing
+            logged = missing
         await until(stop, POLL_SECONDS)
     return False
 
@@ -104,7 +104,7 @@ async def supervise(build: Callable[[], faust.App], *, health: Health, metrics: 
             break
         failures = 1 if time.monotonic() - started > STABLE_SECONDS else failures + 1
         pause = RESTARTS.delay(failures)
-        logger.warning("the Kafka consumer stopped; starting it again in %g s", pause)
+        logger.warning("the Kafka consumer stopped; restarting it in %g s", pause)
         await until(stop, pause)
 
 
@@ -117,7 +117,7 @@ async def _run_once(app: faust.App, health: Health, metrics: Metrics, stop: asyn
             health.beat("start", within=LOOP_SECONDS)
             membership.check()
             await until(stop, POLL_SECONDS)
-    except Exception as error:  # noqa: BLE001 (Faust and its clients raise anything; all of it means: build anew)
+    except Exception as error:  # noqa: BLE001 (Faust and its clients raise anything; the app is replaced after any error)
         logger.warning("the Kafka consumer failed: %s", error, extra={"error": type(error).__name__})
     finally:
         lag.cancel()
@@ -126,7 +126,7 @@ async def _run_once(app: faust.App, health: Health, metrics: Metrics, stop: asyn
         health.beat("start", within=LOOP_SECONDS)
         try:
             await asyncio.wait_for(app.stop(), STOP_SECONDS)
-        except Exception as error:  # noqa: BLE001 (it is being thrown away)
+        except Exception as error:  # noqa: BLE001 (the app is discarded)
             logger.warning("the Kafka consumer did not stop cleanly: %s", str(error) or type(error).__name__)
 
 
@@ -134,34 +134,34 @@ async def _follow_lag(app: faust.App, health: Health, metrics: Metrics) -> None:
     while True:
         await asyncio.sleep(LAG_SECONDS)
         if health.partitions is None:
-            continue  # there is nothing to ask for, and the last answer is the best there is
+            continue  # no partition is assigned, and the last measurement is still the best
         try:
             lag = await asyncio.wait_for(measure_lag(app), LAG_SECONDS)
         except Exception as error:  # noqa: BLE001 (Faust and its clients raise anything)
-            logger.debug("the lag can't be measured: %s", error)
+            logger.debug("the lag could not be measured: %s", error)
             continue
-        metrics.kafka_lag.clear()  # partitions may have gone to others
+        metrics.kafka_lag.clear()  # partitions may have moved to other processes
         for topic, messages in lag.items():
             metrics.kafka_lag.labels(topic).set(messages)
 
 
 class _Membership:
-    """Follows whether an app is a member of its group, and finds it stuck when it is not for too long.
+    """Tracks whether an app is a member of its group, and detects that it can't join.
 
-    After an error of the coordinator that it does not know, aiokafka waits to be asked for messages before it tells,
-    and Faust waits for partitions before it asks: neither ever moves again.
+    After a coordinator error that aiokafka does not know, it reports the error only when it is asked for messages,
+    and Faust asks for messages only when it has partitions: the two wait for each other forever.
     """
 
     def __init__(self, app: faust.App, health: Health) -> None:
         self._health = health
         self._since: float | None = time.monotonic()
-        app.on_partitions_assigned.connect(self._joined)  # type: ignore[arg-type] # mode's own example has this shape
+        app.on_partitions_assigned.connect(self._joined)  # type: ignore[arg-type] # mode's own example has this signature
         app.on_partitions_revoked.connect(self._left)  # type: ignore[arg-type] # the same
 
     def check(self) -> None:
-        """Raise ConnectionError when the app has been outside of its group for too long."""
+        """Raise ConnectionError when the app has not been in its group for too long."""
         if self._since is not None and time.monotonic() - self._since > JOIN_SECONDS:
-            raise ConnectionError(f"not a member of its group for {JOIN_SECONDS:g} s")
+            raise ConnectionError(f"it has not been a member of its group for {JOIN_SECONDS:g} s")
 
     async def _joined(self, _: object, assigned: set[Any], **__: Any) -> None:
         self._since = None

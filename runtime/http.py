@@ -15,18 +15,18 @@ from runtime.threads import start_in_thread
 logger = logging.getLogger(__name__)
 
 Check = Callable[[], None]
-"""Tries one dependency, called in a thread; raising means that it does not answer, and the text says why."""
+"""Tries one dependency, in a thread; it raises when the dependency does not answer, with the reason as text."""
 
 CHECK_SECONDS = 6.0
 KEEP_SECONDS = 2.0
 CLOSE_SECONDS = 3.0
-"""How long answers that are under way may take when the daemon ends: a download can be resumed elsewhere."""
+"""How long running responses may take when the daemon stops; an interrupted download can be resumed elsewhere."""
 
 
 class Health:
-    """What a daemon knows of itself: which dependencies answer, and which of its loops still turn.
+    """The health of a daemon: which dependencies answer, and which of its loops make progress.
 
-    `partitions` is the number assigned to this process, None until it has joined its group.
+    `partitions` is the number of partitions assigned to this process, None until it has joined its group.
     """
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
@@ -38,20 +38,20 @@ class Health:
         self._due: dict[str, float] = {}
 
     def beat(self, loop: str, *, within: float) -> None:
-        """Note that `loop` has turned, and promise that it will again within so many seconds."""
+        """Record that `loop` has made progress and will do so again within `within` seconds."""
         self._due[loop] = time.monotonic() + within
 
     def rest(self) -> None:
-        """Expect no loop to turn any more, because the daemon is ending."""
+        """Expect no more progress of any loop, because the daemon is stopping."""
         self._due.clear()
 
     def stuck(self) -> list[str]:
-        """Name the loops that have not turned when they promised to."""
+        """Return the names of the loops that are overdue."""
         now = time.monotonic()
         return sorted(loop for loop, due in self._due.items() if due < now)
 
     async def ask(self) -> dict[str, str | None]:
-        """Try every dependency at once: None for one that answers, else why not; kept for two seconds."""
+        """Try all dependencies concurrently; each has None if it answers, else the reason. Results are kept for 2 s."""
         async with self._asking:
             if self._seen is None or time.monotonic() - self._seen[0] > KEEP_SECONDS:
                 self._seen = time.monotonic(), await self._ask()
@@ -65,7 +65,7 @@ class Health:
             await asyncio.wait(self._running.values(), timeout=CHECK_SECONDS)
         answers: dict[str, str | None] = {}
         for name, task in list(self._running.items()):
-            # One that hangs is left running, so that it is not started again and again.
+            # A check that hangs keeps running, so that calls do not pile up threads.
             answers[name] = task.result() if task.done() else f"no answer within {CHECK_SECONDS:g} s"
             if task.done():
                 del self._running[name]
@@ -75,7 +75,7 @@ class Health:
 def _try(check: Check) -> str | None:
     try:
         check()
-    except Exception as error:  # noqa: BLE001 (whatever it is, it is the answer)
+    except Exception as error:  # noqa: BLE001 (any error is the reason)
         return str(error).strip().partition("\n")[0] or type(error).__name__
     return None
 
@@ -84,7 +84,7 @@ def _try(check: Check) -> str | None:
 async def serve(
     host: str, port: int, *, registry: CollectorRegistry, health: Health, routes: Iterable[web.RouteDef] = ()
 ) -> AsyncIterator[int]:
-    """Serve for as long as the context lasts, and give the port (any free one when `port` is 0)."""
+    """Serve while the context is open; the context gives the port, a free one when `port` is 0."""
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,4 +1,4 @@
-"""Declares how Waybill talks to Kafka: client settings, a Faust app for a consumer group, and a producer."""
+"""Builds Kafka clients from the settings: a Faust app for a consumer group, and a producer."""
 
 import ssl
 from pathlib import Path
@@ -12,30 +12,30 @@ from faust.app.base import BootStrategy
 from config.settings import Misconfigured, Settings
 
 SESSION_SECONDS = 10.0
-"""A member that is silent for so long is dead, and its partitions move; heartbeats have a thread of their own."""
+"""A member without heartbeats for this long loses its partitions; heartbeats are sent from their own thread."""
 
 STATIC_SESSION_SECONDS = 60.0
-"""The same for a member with a name of its own: longer than a restart takes, so that a restart moves nothing."""
+"""The same for a member with a static id: longer than a restart takes, so that a restart moves no partitions."""
 
 REBALANCE_SECONDS = 15.0
-"""How long the group waits for a member to join again; members do not finish work first, so they join at once."""
+"""How long the group waits for a member to rejoin; members rejoin immediately, without finishing work first."""
 
 POLL_SECONDS = 24 * 3600.0
-"""How long an event may wait for a slot before the group takes the member for stuck."""
+"""How long an event may wait for a slot before the group removes the member."""
 
 CHECK_SECONDS = 5.0
 MESSAGE_BYTES = 16 * 1024 * 1024
-"""The largest message that our producer sends; the topic's own limit may be lower."""
+"""The largest message that the producer sends; the limit of the topic may be lower."""
 
 
 class _ConsumerOnly(BootStrategy):
-    """Faust without its producer: what we send goes through our own, which tells when it is delivered."""
+    """Faust without its producer, because runtime/publisher.py reports the delivery of each message."""
 
     enable_kafka_producer = False
 
 
 def client_config(settings: Settings) -> dict[str, Any]:
-    """Give the settings that every confluent-kafka client of ours starts from: where the brokers are, who we are."""
+    """Return the settings that all confluent-kafka clients share: brokers, security and client id."""
     config: dict[str, Any] = {
         "bootstrap.servers": _servers(settings),
         "security.protocol": settings.kafka_security_protocol,
@@ -53,7 +53,7 @@ def client_config(settings: Settings) -> dict[str, Any]:
 
 
 def build_producer(settings: Settings) -> Producer:
-    """Build a producer that keeps order, never doubles a message by its own retries, and gives up after 10 s."""
+    """Build an idempotent producer: it keeps the order, its retries make no duplicates, and it gives up after 10 s."""
     return Producer(
         client_config(settings)
         | {
@@ -67,7 +67,7 @@ def build_producer(settings: Settings) -> Producer:
 
 
 def check_topics(settings: Settings, *topics: str) -> None:
-    """Ask the brokers whether each topic is there; raises ConnectionError with what is wrong, in words."""
+    """Check that each topic exists; raises ConnectionError, whose text says what is wrong and what to do."""
     admin = AdminClient(client_config(settings))
     for topic in topics:
         try:
@@ -81,10 +81,10 @@ def check_topics(settings: Settings, *topics: str) -> None:
 
 
 def build_app(settings: Settings, *, group: str, datadir: Path) -> faust.App:
-    """Build a Faust app that consumes raw bytes as a member of `group`; it is started and stopped by its owner.
+    """Build a Faust app that consumes raw bytes as a member of `group`; the caller starts and stops it.
 
-    `datadir` is a folder that Faust may write to. Events that wait for hours are no trouble: rebalances do not wait
-    for them, and the poll interval is longer than any wait.
+    `datadir` is a folder that Faust may write to. An event may wait for hours: rebalances do not wait for it, and the
+    poll interval is longer.
     """
     app = faust.App(
         group,
@@ -118,12 +118,12 @@ def build_app(settings: Settings, *, group: str, datadir: Path) -> faust.App:
 
 
 def raw_topic(app: faust.App, name: str) -> Any:
-    """Name a topic of `app` whose keys and values are bytes as they came, so that no message can fail to decode."""
+    """Return a topic of `app` whose keys and values are raw bytes, so that decoding can't fail."""
     return app.topic(name, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
 
 
 def message_headers(message: Any) -> tuple[tuple[str, bytes | None], ...]:
-    """Give the headers of a message that Faust received, in their order."""
+    """Return the headers of a message that Faust received, in their order."""
     headers = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
     return tuple((name, value) for name, value in headers)
 

@@ -1,4 +1,4 @@
-"""Declares how log lines look: JSON for machines, or a line for people on a terminal."""
+"""Formats log lines: JSON for machines, or text for people on a terminal."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ _about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingPr
 
 @contextmanager
 def about(fields: Mapping[str, object]) -> Iterator[None]:
-    """Let every line of this thread or task carry `fields` while the block runs, as if given in `extra=`."""
+    """Add `fields` to each log line of this thread or task during the block, as if they were given in `extra=`."""
     token = _about.set({**_about.get(), **fields})
     try:
         yield
@@ -32,10 +32,10 @@ def _extras(record: logging.LogRecord) -> dict[str, object]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, what `extra=` carried, and the traceback."""
+    """Writes a JSON object per line: time, level, logger, message, the fields of `extra=`, and the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render the record; values that JSON does not know are written as text."""
+        """Return the line of a record; values that JSON has no type for are written as text."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC)
             .isoformat(timespec="milliseconds")
@@ -51,31 +51,31 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A line for a person: time, level, message, then name=value for what `extra=` carried."""
+    """Writes a line for people: time, level, message, then the fields of `extra=` as name=value."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render the record; control characters in values are escaped, so one record stays one line."""
+        """Return the line of a record; control characters are escaped, so that it stays one line."""
         time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
         extras = "".join(f" {name}={_plain(value)}" for name, value in _extras(record).items())
         line = f"{time} {record.levelname:<7} {_plain(record.getMessage())}{extras}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-class Sparse(logging.Filter):
-    """Lets a library say the same thing once a minute: an outage of a broker would fill the disk with it."""
+class RateLimit(logging.Filter):
+    """Limits a library to one line per message and minute, because an outage of a broker would fill the disk."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[tuple[str, str], float] = {}
+        self._last: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Pass our own records, and those of libraries that are new, or were said a minute ago or longer."""
+        """Pass Waybill's records, and those of libraries that were not logged within the last minute."""
         if record.name.partition(".")[0] not in LIBRARIES:
             return True
-        said, now = (record.name, str(record.msg)), record.created
-        if now - self._said.get(said, 0) < SAME_SECONDS:
+        key, now = (record.name, str(record.msg)), record.created
+        if now - self._last.get(key, 0) < SAME_SECONDS:
             return False
-        self._said[said] = now
+        self._last[key] = now
         return True
 
 
@@ -84,11 +84,11 @@ def _plain(value: object) -> str:
 
 
 def set_up(style: str | None, level: str) -> None:
-    """Send all log records to stderr in `style` ("json" or "text"; None picks text on a terminal, else JSON)."""
+    """Send log records to stderr in `style`: "json" or "text"; None means text on a terminal and JSON elsewhere."""
     style = style or ("text" if sys.stderr.isatty() else "json")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(TextFormatter() if style == "text" else JsonFormatter())
-    handler.addFilter(Sparse())
+    handler.addFilter(RateLimit())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -1,4 +1,4 @@
-"""Publishes messages and waits for Kafka's word on each."""
+"""Publishes messages to Kafka and reports the delivery of each."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 FLUSH_SECONDS = 15.0
-"""Longer than the producer's own delivery timeout, so that every message has been given its answer."""
+"""Longer than the producer's delivery timeout, so that every message has a result."""
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """One message to be published, as bytes."""
+    """A message to publish, as bytes."""
 
     topic: str
     key: bytes | None
@@ -21,9 +21,9 @@ class Outgoing:
 
 
 class Publisher:
-    """A producer that says what became of each message; used from any thread.
+    """Publishes messages with one producer; safe to use from any thread.
 
-    `build` makes the producer, when it is first needed and again after an error that it can't recover from.
+    `build` makes the producer when it is first needed, and a new one after a fatal error.
     """
 
     def __init__(self, build: Callable[[], Producer]) -> None:
@@ -32,7 +32,7 @@ class Publisher:
         self._lock = threading.Lock()
 
     def publish(self, messages: Sequence[Outgoing]) -> list[KafkaError | None]:
-        """Publish in order and wait: for each message None when all replicas have it, else the error."""
+        """Publish in order and wait; each message has None when all replicas have it, else the error."""
         unanswered = KafkaError(KafkaError._TIMED_OUT)  # noqa: SLF001 (the library's public spelling)
         answers: list[KafkaError | None] = [unanswered] * len(messages)
         producer = self._open()

@@ -1,4 +1,4 @@
-"""Measures a daemon from inside: how late its event loop is, its pool of connections, and how far it is behind."""
+"""Measures the process of a daemon: event loop delay, connection pool, consumer lag and memory limit."""
 
 import asyncio
 from collections import Counter, deque
@@ -20,11 +20,11 @@ TICK_SECONDS = 1.0
 TICKS_KEPT = 30
 CGROUPS = Path("/sys/fs/cgroup")
 NO_LIMIT = 1 << 62
-"""Control groups of version 1 say a number of about this size when there is no limit."""
+"""Control groups of version 1 report a number of about this size when there is no limit."""
 
 
 def process_metrics() -> Metrics:
-    """Make the metrics of a daemon, with those of its process."""
+    """Return the metrics of a daemon, with those of its process."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -34,7 +34,7 @@ def process_metrics() -> Metrics:
 
 
 async def follow_loop(metrics: Metrics, stop: asyncio.Event) -> None:
-    """Note how late the event loop wakes up who sleeps, until `stop` is set; what blocks the loop shows here."""
+    """Measure the delay of the event loop until `stop` is set; it shows when something blocks the loop."""
     loop, lags = asyncio.get_running_loop(), deque([0.0], maxlen=TICKS_KEPT)
     while not stop.is_set():
         due = loop.time() + TICK_SECONDS
@@ -44,7 +44,7 @@ async def follow_loop(metrics: Metrics, stop: asyncio.Event) -> None:
 
 
 def follow_pool(metrics: Metrics, engine: Engine) -> None:
-    """Show the pool's connections whenever the metrics are asked for."""
+    """Report the connections of the engine's pool each time the metrics are read."""
     pool = engine.pool
     if isinstance(pool, QueuePool):
         metrics.database_connections.labels("in_use").set_function(pool.checkedout)
@@ -52,10 +52,10 @@ def follow_pool(metrics: Metrics, engine: Engine) -> None:
 
 
 async def measure_lag(app: faust.App) -> Counter[str]:
-    """Count by topic the messages after the committed offsets of the partitions that the running app has."""
+    """Return the messages after the committed offsets of the app's partitions, counted by topic."""
     consumer: Any = app.consumer
     held = consumer.assignment()
-    committed = consumer._committed_offset  # noqa: SLF001 (Faust's own monitor knows none before the first commit)
+    committed = consumer._committed_offset  # noqa: SLF001 (Faust's monitor has no offsets before the first commit)
     done = {partition: offset for partition in held if (offset := committed.get(partition)) is not None}
     if new := held - done.keys():
         done.update(await consumer.earliest_offsets(*new))
@@ -67,7 +67,7 @@ async def measure_lag(app: faust.App) -> Counter[str]:
 
 
 def memory_limit(cgroups: Path = CGROUPS) -> int | None:
-    """Read the limit of our control group in bytes, of either version; None where there is none."""
+    """Return the memory limit of this control group (version 1 or 2) in bytes, or None without a limit."""
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):  # another version, or "max"
             limit = int((cgroups / name).read_text())
@@ -76,10 +76,10 @@ def memory_limit(cgroups: Path = CGROUPS) -> int | None:
 
 
 class MemoryLimit(Collector):
-    """Shows the limit as a metric, which has no value where there is none."""
+    """Reports the memory limit as a metric, which has no value without a limit."""
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Give the metric as it is now."""
+        """Yield the current value."""
         metric = GaugeMetricFamily("waybill_memory_limit_bytes", "Memory limit of this process, in bytes.")
         if (limit := memory_limit()) is not None:
             metric.add_metric([], limit)

@@ -1,4 +1,4 @@
-"""Runs blocking work beside the event loop, in threads that never keep the process from ending."""
+"""Runs blocking work in daemon threads, which do not delay the end of the process."""
 
 import asyncio
 import threading
@@ -11,13 +11,13 @@ R = TypeVar("R")
 
 
 def start_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
-    """Start `function` in a daemon thread of its own; the future brings its result or its error to this loop.
+    """Start `function` in a new daemon thread; return a future of this loop for its result or error.
 
-    A pool would make calls that hang keep others waiting, and the process from ending.
+    In a pool, calls that hang would block other calls and the end of the process.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[R] = loop.create_future()
-    # Whoever waited may be gone when the answer comes: an error is then nobody's, and no complaint.
+    # Retrieve the exception, so that asyncio does not warn when the caller is gone.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def settle(result: R | None, error: BaseException | None) -> None:
@@ -26,15 +26,15 @@ def start_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
         if error is not None:
             future.set_exception(error)
         else:
-            future.set_result(result)  # type: ignore[arg-type] # there is a result where there is no error
+            future.set_result(result)  # type: ignore[arg-type] # without an error there is a result
 
     def work() -> None:
         result, error = None, None
         try:
             result = function(*args, **kwargs)
-        except BaseException as caught:  # noqa: BLE001 (it is handed on)
+        except BaseException as caught:  # noqa: BLE001 (the future raises it)
             error = caught
-        with suppress(RuntimeError):  # the loop has ended, nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=work, name=getattr(function, "__name__", "work"), daemon=True).start()
@@ -42,5 +42,5 @@ def start_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
 
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run `function` in a daemon thread of its own and wait for its result."""
+    """Run `function` in a new daemon thread and return its result."""
     return await start_in_thread(function, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Makes Waybill's own tables, step by step; the application's tables are never touched."""
+"""Creates and upgrades Waybill's tables with Alembic; Langfuse's tables are never changed."""
 
 from pathlib import Path
 
@@ -9,11 +9,14 @@ from sqlalchemy import Engine, text
 from runtime.database import writing
 
 VERSION_TABLE = "waybill_alembic_version"
-_LOCK = 0x57617962696C6C  # "Waybill": any number that nobody else uses
+_LOCK = 0x57617962696C6C  # "Waybill" in ASCII: any number that no other program locks
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the `waybill_*` tables to the newest revision; safe to run from several places at once, and again."""
+    """Upgrade the `waybill_*` tables to the newest revision; safe to run repeatedly and concurrently.
+
+    Raises Unavailable when the database fails.
+    """
     script = Config()
     script.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     with writing(engine) as connection:

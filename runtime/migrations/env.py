@@ -1,4 +1,4 @@
-"""Runs revisions on the connection that `migrate` hands over; Alembic loads this file by its name."""
+"""Runs the revisions on the connection of `migrate`; Alembic loads this file by its name."""
 
 from alembic import context
 

@@ -1,1 +1,1 @@
-"""Holds the revisions, oldest first."""
+"""Contains the revisions; the number in a name is its order."""

@@ -1,4 +1,4 @@
-"""Makes the first tables: runs, outbox and notices."""
+"""Creates the first tables: runs, outbox and notices."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make them."""
+    """Create the tables."""
     op.create_table(
         "waybill_runs",
         sa.Column("export_id", sa.Text(), nullable=False),
@@ -69,6 +69,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop the tables."""
     for table in ("waybill_notices", "waybill_outbox", "waybill_runs"):
         op.drop_table(table)

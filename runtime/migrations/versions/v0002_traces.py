@@ -1,4 +1,4 @@
-"""Lets runs, events and notices keep the trace that they belong to."""
+"""Adds the trace of a request to runs, events and notices."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,12 +12,12 @@ TABLES = ("waybill_runs", "waybill_outbox", "waybill_notices")
 
 
 def upgrade() -> None:
-    """Add the column; daemons of the version before write rows without it."""
+    """Add the column; it is nullable, because daemons of the previous version write rows without it."""
     for table in TABLES:
         op.add_column(table, sa.Column("traceparent", sa.Text()))
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop the column."""
     for table in TABLES:
         op.drop_column(table, "traceparent")

@@ -8,8 +8,8 @@ from runtime.http import Health
 from runtime.threads import in_thread, start_in_thread
 
 
-def test_a_timer_goes_on_after_errors_and_ends_when_told() -> None:
-    async def scene() -> int:
+def test_a_timer_continues_after_errors_and_ends_when_stopped() -> None:
+    async def run() -> int:
         stop, calls = asyncio.Event(), 0
 
         async def work() -> None:
@@ -24,11 +24,11 @@ def test_a_timer_goes_on_after_errors_and_ends_when_told() -> None:
         assert health.stuck() == []
         return calls
 
-    assert asyncio.run(scene()) == 3
+    assert asyncio.run(run()) == 3
 
 
 def test_a_timer_can_be_woken() -> None:
-    async def scene() -> None:
+    async def run() -> None:
         stop, wake, calls = asyncio.Event(), asyncio.Event(), asyncio.Semaphore(0)
 
         async def work() -> None:
@@ -41,46 +41,46 @@ def test_a_timer_can_be_woken() -> None:
         stop.set()
         await asyncio.wait_for(timer, 30)
 
-    asyncio.run(scene())
+    asyncio.run(run())
 
 
-def test_it_waits_for_dependencies_and_says_for_which(
+def test_it_waits_for_dependencies_and_logs_which_are_missing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(http, "KEEP_SECONDS", 0)
     monkeypatch.setattr(daemon, "POLL_SECONDS", 0.01)
-    answers = iter(["away", "away", None])
+    answers = iter(["unavailable", "unavailable", None])
 
     def check() -> None:
         if (problem := next(answers)) is not None:
             raise ConnectionError(problem)
 
-    async def scene() -> bool:
+    async def run() -> bool:
         return await asyncio.wait_for(wait_for_dependencies(Health({"kafka": check}), asyncio.Event()), 30)
 
-    assert asyncio.run(scene())
-    assert [each.getMessage() for each in caplog.records] == ["waiting for kafka: away"]
+    assert asyncio.run(run())
+    assert [each.getMessage() for each in caplog.records] == ["waiting for kafka: unavailable"]
 
 
 def test_waiting_ends_when_the_daemon_is_stopped() -> None:
-    async def scene() -> None:
+    async def run() -> None:
         stop = asyncio.Event()
         stop.set()
         assert not await wait_for_dependencies(Health({}), stop)
         assert await until(stop, 600)
         assert not await until(asyncio.Event(), 0.01)
 
-    asyncio.run(scene())
+    asyncio.run(run())
 
 
-def test_threads_bring_results_and_errors_to_the_loop() -> None:
+def test_results_and_errors_of_threads_reach_the_event_loop() -> None:
     def fails() -> None:
         raise LookupError("odd")
 
-    async def scene() -> None:
+    async def run() -> None:
         assert await in_thread(divmod, 7, 2) == (3, 1)
         with pytest.raises(LookupError, match="odd"):
             await in_thread(fails)
         start_in_thread(fails).cancel()
 
-    asyncio.run(scene())
+    asyncio.run(run())

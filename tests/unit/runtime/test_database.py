@@ -23,7 +23,7 @@ def engine(tmp_path: Path) -> Engine:
     return open_database(make_url(f"sqlite:///{tmp_path}/waybill.db"))
 
 
-def test_migrations_make_what_the_tables_declare(engine: Engine) -> None:
+def test_migrations_create_the_declared_tables(engine: Engine) -> None:
     migrate(engine)
 
     with engine.connect() as connection:
@@ -32,7 +32,7 @@ def test_migrations_make_what_the_tables_declare(engine: Engine) -> None:
     engine.dispose()
 
 
-def test_migrations_touch_nothing_of_the_applications(engine: Engine) -> None:
+def test_migrations_change_none_of_langfuses_tables(engine: Engine) -> None:
     langfuse.create_all(engine)
     before = set(inspect(engine).get_table_names())
 
@@ -43,7 +43,7 @@ def test_migrations_touch_nothing_of_the_applications(engine: Engine) -> None:
     engine.dispose()
 
 
-def test_writers_wait_for_each_other_and_readers_for_nobody(engine: Engine) -> None:
+def test_writers_wait_for_each_other_and_readers_wait_for_none(engine: Engine) -> None:
     migrate(engine)
     values = {"topic": "t", "key": "k", "payload": "{}", "created_at": datetime.now(UTC)}
 
@@ -106,7 +106,7 @@ def test_an_exhausted_pool_is_unavailable(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_instants_are_kept_in_utc_and_naive_ones_refused(engine: Engine) -> None:
+def test_instants_are_stored_in_utc_and_naive_ones_are_refused(engine: Engine) -> None:
     migrate(engine)
     noon = datetime(2026, 11, 21, 12, tzinfo=timezone(timedelta(hours=2)))
     row = {"topic": "t", "key": "k", "payload": "{}"}
@@ -119,5 +119,5 @@ def test_instants_are_kept_in_utc_and_naive_ones_refused(engine: Engine) -> None
     engine.dispose()
 
 
-def test_the_runs_know_which_failures_came_before_them() -> None:
+def test_the_number_of_earlier_failures_has_a_default() -> None:
     assert runs.c.failures.server_default is not None

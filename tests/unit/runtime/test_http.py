@@ -12,18 +12,18 @@ from runtime import http
 from runtime.http import Check, Health, serve
 
 
-def fine() -> None:
+def healthy() -> None:
     return
 
 
-def away() -> None:
+def unreachable() -> None:
     raise ConnectionError("no route to it\nand a second line")
 
 
 def ask(
     checks: dict[str, Check], *paths: str, before: Callable[[Health], None] = lambda _: None
 ) -> list[tuple[int, str]]:
-    async def scene() -> list[tuple[int, str]]:
+    async def run() -> list[tuple[int, str]]:
         health = Health(checks)
         before(health)
         registry = CollectorRegistry()
@@ -35,7 +35,7 @@ def ask(
                     answers.append((answer.status, await answer.text()))
             return answers
 
-    return asyncio.run(scene())
+    return asyncio.run(run())
 
 
 def test_metrics_are_served() -> None:
@@ -49,23 +49,23 @@ def joined(health: Health) -> None:
     health.partitions = 0
 
 
-def test_it_is_ready_when_all_answers_and_the_group_is_joined() -> None:
-    assert ask({"database": fine}, "/readyz")[0][0] == 503
+def test_it_is_ready_when_all_dependencies_answer_and_the_group_is_joined() -> None:
+    assert ask({"database": healthy}, "/readyz")[0][0] == 503
 
-    ((status, text),) = ask({"database": fine}, "/readyz", before=joined)
+    ((status, text),) = ask({"database": healthy}, "/readyz", before=joined)
 
     assert status == 200
     assert json.loads(text) == {"ready": True, "dependencies": {"database": "ok"}, "partitions": 0}
 
 
-def test_it_names_what_does_not_answer() -> None:
-    ((status, text),) = ask({"database": fine, "kafka": away}, "/readyz", before=joined)
+def test_dependencies_that_do_not_answer_are_named() -> None:
+    ((status, text),) = ask({"database": healthy, "kafka": unreachable}, "/readyz", before=joined)
 
     assert status == 503
     assert json.loads(text)["dependencies"] == {"database": "ok", "kafka": "no route to it"}
 
 
-def test_a_check_that_hangs_is_an_answer_and_is_not_started_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_hangs_times_out_and_is_not_started_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "CHECK_SECONDS", 0.05)
     monkeypatch.setattr(http, "KEEP_SECONDS", 0)
     hang, started = threading.Event(), []
@@ -82,7 +82,7 @@ def test_a_check_that_hangs_is_an_answer_and_is_not_started_twice(monkeypatch: p
     assert started == [1]
 
 
-def test_it_is_alive_while_its_loops_turn() -> None:
+def test_it_is_alive_while_its_loops_make_progress() -> None:
     def slow(health: Health) -> None:
         health.beat("sweeper", within=60)
         health.beat("relay", within=-1)
@@ -91,10 +91,10 @@ def test_it_is_alive_while_its_loops_turn() -> None:
     assert ask({}, "/livez", before=slow) == [(503, '{"live": false, "stuck": ["relay"]}')]
 
 
-def test_two_who_ask_at_once_get_the_same_whole_answer() -> None:
-    async def scene() -> list[dict[str, Any]]:
-        health = Health({"a": fine, "b": away})
+def test_concurrent_calls_get_the_same_complete_answer() -> None:
+    async def run() -> list[dict[str, Any]]:
+        health = Health({"a": healthy, "b": unreachable})
         asking: list[Awaitable[dict[str, Any]]] = [health.ask() for _ in range(5)]
         return list(await asyncio.gather(*asking))
 
-    assert asyncio.run(scene()) == [{"a": None, "b": "no route to it"}] * 5
+    assert asyncio.run(run()) == [{"a": None, "b": "no route to it"}] * 5

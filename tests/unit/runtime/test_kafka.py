@@ -33,7 +33,7 @@ def app_of(tmp_path: Path, **values: str) -> faust.App:
     return build_app(settings, group="group", datadir=tmp_path)
 
 
-def test_clients_sign_in_as_the_settings_say() -> None:
+def test_clients_authenticate_as_the_settings_say() -> None:
     config = client_config(load(SASL))
 
     assert config["bootstrap.servers"] == "one:9093,two:9093"
@@ -44,7 +44,7 @@ def test_clients_sign_in_as_the_settings_say() -> None:
     )
 
 
-def test_faust_signs_in_as_the_settings_say(tmp_path: Path) -> None:
+def test_faust_authenticates_as_the_settings_say(tmp_path: Path) -> None:
     conf = app_of(tmp_path, **SASL).conf
     credentials: Any = conf.broker_credentials
 
@@ -68,18 +68,18 @@ def test_an_event_may_wait_for_hours(tmp_path: Path) -> None:
     assert conf.id == "group"
 
 
-def test_a_member_with_a_name_may_be_away_for_a_restart(tmp_path: Path) -> None:
+def test_a_static_member_keeps_its_partitions_during_a_restart(tmp_path: Path) -> None:
     conf = app_of(tmp_path, WAYBILL_KAFKA_MEMBER_ID="pod-0").conf
 
     assert (conf.consumer_group_instance_id, conf.broker_session_timeout) == ("pod-0", STATIC_SESSION_SECONDS)
 
 
-def test_no_servers_is_a_wrong_setting() -> None:
+def test_missing_servers_are_a_configuration_error() -> None:
     with pytest.raises(Misconfigured, match="KAFKA_BOOTSTRAP_SERVERS is missing"):
         client_config(Settings())
 
 
-def test_brokers_that_are_away_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_brokers_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.kafka.CHECK_SECONDS", 0.2)
 
     with pytest.raises(ConnectionError, match="Kafka does not answer"):
@@ -88,13 +88,13 @@ def test_brokers_that_are_away_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_topic_that_is_missing_is_named(stack: Stack, request: pytest.FixtureRequest) -> None:
     if "real" not in request.node.callspec.id:
-        pytest.skip("the mock broker makes every topic that it is asked for")
+        pytest.skip("the mock broker creates every topic that is requested")
 
     with pytest.raises(ConnectionError, match="topic nowhere is missing: run `waybill topics`"):
         check_topics(load(stack.environment()), "nowhere")
 
 
-def test_each_message_gets_its_answer(stack: Stack) -> None:
+def test_each_message_has_its_own_result(stack: Stack) -> None:
     settings = load(stack.environment())
     publisher = Publisher(lambda: build_producer(settings))
     topic = settings.dead_letter_topic
@@ -114,7 +114,7 @@ def test_each_message_gets_its_answer(stack: Stack) -> None:
 
 
 class Broken:
-    """A producer that has met an error it can't recover from."""
+    """A producer that has had a fatal error."""
 
     def produce(self, *_: Any, on_delivery: Any, **__: Any) -> None:
         on_delivery(KafkaError(KafkaError._FATAL, "fenced", True), None)
@@ -123,7 +123,7 @@ class Broken:
         return 0
 
 
-def test_a_producer_that_can_not_recover_is_replaced(stack: Stack) -> None:
+def test_a_producer_with_a_fatal_error_is_replaced(stack: Stack) -> None:
     settings = load(stack.environment())
     producers: list[Any] = [build_producer(settings), Broken()]
     publisher = Publisher(producers.pop)

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from runtime.logs import JsonFormatter, Sparse, TextFormatter, set_up
+from runtime.logs import JsonFormatter, RateLimit, TextFormatter, set_up
 
 
 def record(message: str, **extra: object) -> logging.LogRecord:
@@ -19,11 +19,11 @@ def test_json_lines_carry_message_and_extras() -> None:
     assert line["time"].endswith("Z")
 
 
-def test_a_record_is_one_line_for_people_too() -> None:
-    line = TextFormatter().format(record("said\nthis", why="a\r\nb"))
+def test_a_text_record_is_one_line() -> None:
+    line = TextFormatter().format(record("two\nlines", why="a\r\nb"))
 
     assert "\n" not in line
-    assert line.endswith(r"INFO    said\nthis why=a\r\nb")
+    assert line.endswith(r"INFO    two\nlines why=a\r\nb")
 
 
 def test_tracebacks_are_kept() -> None:
@@ -35,7 +35,7 @@ def test_tracebacks_are_kept() -> None:
     assert "KeyError: 'gone'" in json.loads(JsonFormatter().format(made))["traceback"]
 
 
-def test_libraries_are_quiet_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libraries_log_warnings_only_unless_debugging(monkeypatch: pytest.MonkeyPatch) -> None:
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
@@ -46,20 +46,20 @@ def test_libraries_are_quiet_unless_asked(monkeypatch: pytest.MonkeyPatch) -> No
     assert isinstance(root.handlers[0].formatter, JsonFormatter)
 
 
-def test_a_library_says_the_same_thing_once_a_minute() -> None:
-    def said(name: str, message: str, at: float) -> logging.LogRecord:
+def test_a_library_logs_the_same_message_once_a_minute() -> None:
+    def record_of(name: str, message: str, at: float) -> logging.LogRecord:
         made = logging.LogRecord(name, logging.ERROR, "x.py", 1, message, (), None)
         made.created = at
         return made
 
-    sparse = Sparse()
+    limit = RateLimit()
     records = [
-        said("aiokafka.conn", "Unable to connect to %s", 100),
-        said("aiokafka.conn", "Unable to connect to %s", 159),
-        said("aiokafka.conn", "Something else", 159),
-        said("aiokafka.conn", "Unable to connect to %s", 161),
-        said("consumer.attempt", "failed", 100),
-        said("consumer.attempt", "failed", 100),
+        record_of("aiokafka.conn", "Unable to connect to %s", 100),
+        record_of("aiokafka.conn", "Unable to connect to %s", 159),
+        record_of("aiokafka.conn", "Something else", 159),
+        record_of("aiokafka.conn", "Unable to connect to %s", 161),
+        record_of("consumer.attempt", "failed", 100),
+        record_of("consumer.attempt", "failed", 100),
     ]
 
-    assert [sparse.filter(each) for each in records] == [True, False, True, True, True, True]
+    assert [limit.filter(each) for each in records] == [True, False, True, True, True, True]

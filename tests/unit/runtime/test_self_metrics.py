@@ -7,20 +7,20 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import make_url
 
 from config.metrics import Metrics
-from runtime import self_metrics as vitals
+from runtime import self_metrics
 from runtime.database import open_database
 from runtime.self_metrics import follow_loop, follow_pool
 
 
-def test_what_blocks_the_event_loop_is_seen_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vitals, "TICK_SECONDS", 0.01)
+def test_a_blocked_event_loop_shows_in_the_metric_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(self_metrics, "TICK_SECONDS", 0.01)
     metrics = Metrics(CollectorRegistry())
 
-    async def scene() -> list[float]:
+    async def run() -> list[float]:
         stop, seen = asyncio.Event(), []
         following = asyncio.create_task(follow_loop(metrics, stop))
         await asyncio.sleep(0.03)
-        time.sleep(0.2)  # noqa: ASYNC251 (it is what is to be seen)
+        time.sleep(0.2)  # noqa: ASYNC251 (it blocks the loop on purpose)
         for _ in range(3):
             await asyncio.sleep(0.02)
             seen.append(metrics.registry.get_sample_value("waybill_event_loop_lag_seconds") or 0)
@@ -28,7 +28,7 @@ def test_what_blocks_the_event_loop_is_seen_for_a_while(monkeypatch: pytest.Monk
         await asyncio.wait_for(following, 10)
         return seen
 
-    assert min(asyncio.run(scene())) > 0.15
+    assert min(asyncio.run(run())) > 0.15
 
 
 def test_connections_of_the_pool_are_shown_by_state(tmp_path: Path) -> None:

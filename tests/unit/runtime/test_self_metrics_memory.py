@@ -12,7 +12,7 @@ def write(folder: Path, name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
-def test_the_limit_of_either_version_is_read(tmp_path: Path, name: str) -> None:
+def test_the_limit_is_read_from_both_versions_of_control_groups(tmp_path: Path, name: str) -> None:
     write(tmp_path, name, "536870912\n")
 
     assert memory_limit(tmp_path) == 512 << 20
@@ -21,14 +21,14 @@ def test_the_limit_of_either_version_is_read(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"), [("memory.max", "max\n"), ("memory/memory.limit_in_bytes", "9223372036854771712\n")]
 )
-def test_no_limit_is_no_number(tmp_path: Path, name: str, text: str) -> None:
+def test_without_a_limit_there_is_none(tmp_path: Path, name: str, text: str) -> None:
     write(tmp_path, name, text)
 
     assert memory_limit(tmp_path) is None
 
 
 @pytest.mark.parametrize("limit", [None, 512 << 20])
-def test_the_metric_has_a_value_only_where_there_is_a_limit(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> None:
+def test_the_metric_has_a_value_only_with_a_limit(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> None:
     monkeypatch.setattr(self_metrics, "memory_limit", lambda: limit)
 
     metrics = process_metrics()

@@ -49,7 +49,7 @@ def test_a_traceparent_is_handed_on_in_its_canonical_form(value: str) -> None:
 
 
 @pytest.mark.parametrize("flags", ["00", "01", "02", "03"])
-def test_flags_are_handed_on_as_they_came(flags: str) -> None:
+def test_flags_are_handed_on_unchanged(flags: str) -> None:
     given = f"{GIVEN[:-2]}{flags}"
 
     assert read_traceparent(headers_of(given)) == given
@@ -62,7 +62,7 @@ def test_without_a_trace_there_is_none_to_hand_on() -> None:
         assert span.traceparent is None
 
 
-def test_without_an_endpoint_the_trace_is_handed_on_as_it_came() -> None:
+def test_without_an_endpoint_the_trace_is_handed_on_unchanged() -> None:
     with open_tracer(None, "waybill").span("export", GIVEN) as span:
         span.note(rows=1)
         span.event("read", seconds=0.1)
@@ -94,7 +94,7 @@ def test_a_request_without_a_trace_begins_one_where_spans_are_recorded() -> None
     assert read_traceparent(headers_of(span.traceparent)) == span.traceparent
 
 
-def test_an_endpoint_without_the_extra_is_said_to_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_without_the_extra_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
 
     with pytest.raises(Misconfigured, match=r"waybill\[otel\]"):
