@@ -1,4 +1,4 @@
-"""Serves the download links: each click leads to a fresh URL of the store, to the file itself, or to a page."""
+"""Serves the download links: redirects to a fresh URL of the store, serves a local file, or shows an error page."""
 
 import asyncio
 import logging
@@ -18,10 +18,9 @@ from config.errors import Unavailable
 from config.labels import DownloadOutcome, NoFile
 from config.links import PATH, Links
 from config.metrics import Metrics
-from consumer.downloads.locate import File, Refusal, locate
+from consumer.downloads.locate import File, NoDownload, locate
 from consumer.downloads.pages import PAGES, content_security_policy, render
-from consumer.downloads.ranges import Unsatisfiable, read_range
-from consumer.downloads.rate_limit import Limit, Rate, client_of
+from consumer.downloads.rate_limit import Rate, RateLimit, client_of
 from consumer.jobs import Jobs
 from pipeline.storage import Storage
 from pipeline.storage.safe_names import attachment
@@ -29,12 +28,12 @@ from runtime.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
-EACH = Rate(per_second=1, burst=60)
+PER_CLIENT = Rate(per_second=1, burst=60)
 OVERALL = Rate(per_second=50, burst=300)
 CLIENTS = 10_000
-LOOKUPS_AT_ONCE = 8
+MAX_LOOKUPS = 8
 LOOKUP_SECONDS = 5.0
-"""How long a request waits for its turn to be looked up: a slow database must not pile them up."""
+"""How long a request waits before its lookup; with a slow database, requests must not pile up."""
 
 REDIRECTED: Final = "redirected"
 SERVED: Final = "served"
@@ -43,9 +42,9 @@ CHUNK = 1 << 20
 
 
 class Downloads:
-    """Answers GET and HEAD of `/d/<token>`: nothing is consumed, so whoever looks at a link first takes nothing away.
+    """Answers GET and HEAD of `/d/<token>`. Opening a link consumes nothing, so link scanners do no harm.
 
-    The token is in no log line and in no error; what a page says is all that a caller learns.
+    No log line and no error contains the token, and a caller learns no more than the page says.
     """
 
     def __init__(
@@ -64,51 +63,51 @@ class Downloads:
         self._metrics = metrics
         self._now = now
         self._trusted_proxies = trusted_proxies
-        self._limit = Limit(each=EACH, overall=OVERALL, clients=CLIENTS)
-        self._turns = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        self._limit = RateLimit(each=PER_CLIENT, overall=OVERALL, clients=CLIENTS)
+        self._lookups = asyncio.Semaphore(MAX_LOOKUPS)
         for outcome in (REDIRECTED, SERVED, *NoFile):
             metrics.downloads.labels(outcome)
 
     def routes(self) -> tuple[web.RouteDef, ...]:
-        """Give the routes for the daemon's HTTP port."""
+        """Return the routes for the daemon's HTTP port."""
         return (web.get(f"{PATH}{{token}}", self._answer),)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         client = client_of(request.remote, request.headers.get("X-Forwarded-For"), self._trusted_proxies)
         if wait := self._limit.take(client, time.monotonic()):
-            return self._refuse(Refusal(why=NoFile.LIMITED), retry_after=math.ceil(wait))
+            return self._refuse(NoDownload(why=NoFile.LIMITED), retry_after=math.ceil(wait))
         ids = self._links.read(request.match_info["token"])
         if ids is None:
-            return self._refuse(Refusal(why=NoFile.INVALID))
+            return self._refuse(NoDownload(why=NoFile.INVALID))
         found = await self._locate(ids)
-        told = {"project_id": ids[0], "export_id": ids[1]}
-        if isinstance(found, Refusal):
-            logger.info("a link led to no file: %s", found.why, extra=told)
+        context = {"project_id": ids[0], "export_id": ids[1]}
+        if isinstance(found, NoDownload):
+            logger.info("a download link led to no file: %s", found.why, extra=context)
             return self._refuse(found)
-        logger.info("a link led to the file", extra=told)
+        logger.info("a download link led to a file", extra=context)
         url = urlsplit(found.url)
         if url.scheme == "file":
             return await self._serve(request, Path(unquote(url.path)), found)
         self._count(REDIRECTED)
-        return web.Response(status=302, headers={"Location": found.url, **_guarded()})
+        return web.Response(status=302, headers={"Location": found.url, **_security_headers()})
 
-    async def _locate(self, ids: tuple[str, str]) -> File | Refusal:
+    async def _locate(self, ids: tuple[str, str]) -> File | NoDownload:
         try:
-            await asyncio.wait_for(self._turns.acquire(), LOOKUP_SECONDS)
+            await asyncio.wait_for(self._lookups.acquire(), LOOKUP_SECONDS)
         except TimeoutError:
-            return Refusal(why=NoFile.UNAVAILABLE)
+            return NoDownload(why=NoFile.UNAVAILABLE)
         try:
             return await in_thread(locate, self._jobs, self._storage, ids, self._now())
         except Unavailable as error:
-            logger.warning("a link can't be followed: %s", error)
-            return Refusal(why=NoFile.UNAVAILABLE)
+            logger.warning("a download link can't be opened: %s", error)
+            return NoDownload(why=NoFile.UNAVAILABLE)
         finally:
-            self._turns.release()
+            self._lookups.release()
 
     async def _serve(self, request: web.Request, path: Path, found: File) -> web.StreamResponse:
         opened = await in_thread(_open, path, found.bytes)
         if opened is None:
-            return self._refuse(Refusal(why=NoFile.GONE))
+            return self._refuse(NoDownload(why=NoFile.GONE))
         with closing(opened):
             self._count(SERVED)
             etag = f'"{found.sha256}"'
@@ -117,36 +116,34 @@ class Downloads:
                 "Content-Disposition": attachment(found.name),
                 "Content-Type": found.content_type,
                 "ETag": etag,
-                **_guarded(),
+                **_security_headers(),
             }
-            try:
-                # A range of another file than the one that the client has the start of would spoil both.
-                asked = request.headers.get("Range") if request.headers.get("If-Range", etag) == etag else None
-                part = read_range(asked, found.bytes)
-            except Unsatisfiable:
+            part = _read_range(request, found.bytes, etag)
+            if part is None:
+                response = web.StreamResponse(status=200, headers=headers)
+                return await _send(request, response, opened, range(found.bytes))
+            if not part:
                 return web.Response(status=416, headers=headers | {"Content-Range": f"bytes */{found.bytes}"})
-            response = web.StreamResponse(status=200 if part is None else 206, headers=headers)
-            if part is not None:
-                response.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{found.bytes}"
-            return await _send(request, response, opened, part if part is not None else range(found.bytes))
+            headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{found.bytes}"
+            return await _send(request, web.StreamResponse(status=206, headers=headers), opened, part)
 
-    def _refuse(self, refusal: Refusal, retry_after: int | None = None) -> web.Response:
-        self._count(refusal.why)
-        retry_after = retry_after or RETRY_SECONDS.get(refusal.why)
+    def _refuse(self, missing: NoDownload, retry_after: int | None = None) -> web.Response:
+        self._count(missing.why)
+        retry_after = retry_after or RETRY_SECONDS.get(missing.why)
         retry = {} if retry_after is None else {"Retry-After": str(retry_after)}
         return web.Response(
-            status=PAGES[refusal.why].status,
-            text=render(refusal),
+            status=PAGES[missing.why].status,
+            text=render(missing),
             content_type="text/html",
             charset="utf-8",
-            headers=retry | _guarded(),
+            headers=retry | _security_headers(),
         )
 
     def _count(self, outcome: DownloadOutcome) -> None:
         self._metrics.downloads.labels(outcome).inc()
 
 
-def _guarded() -> dict[str, str]:
+def _security_headers() -> dict[str, str]:
     return {
         "Cache-Control": "no-store",
         "Content-Security-Policy": content_security_policy(),
@@ -157,8 +154,25 @@ def _guarded() -> dict[str, str]:
     }
 
 
+def _read_range(request: web.Request, size: int, etag: str) -> range | None:
+    """Return the bytes that the request asks for (RFC 9110, section 14): None for all, empty if there are none.
+
+    A Range header that is not a single range of bytes is ignored, as the standard allows.
+    """
+    # After a download of another file was interrupted, a range of this file would corrupt it.
+    if "Range" not in request.headers or request.headers.get("If-Range", etag) != etag:
+        return None
+    try:
+        asked = request.http_range
+    except ValueError:
+        return None
+    if asked.start == 0 and "=-" in request.headers["Range"]:
+        return range(0)  # aiohttp reads "the last 0 bytes" as all bytes
+    return range(size)[asked]
+
+
 def _open(path: Path, size: int) -> IO[bytes] | None:
-    """Open the file, None if it is not there any more, or is another by now."""
+    """Open the file; None if it was deleted or has another size."""
     try:
         opened = path.open("rb", buffering=0)
     except OSError:
@@ -179,8 +193,8 @@ async def _send(request: web.Request, response: web.StreamResponse, file: IO[byt
     while left:
         chunk = await in_thread(file.read, min(CHUNK, left))
         if not chunk:
-            # The connection breaks off, so that nobody takes the part for the whole.
-            raise ConnectionResetError("the file was cut while it was served")
+            # The connection is closed, so that the client notices that the file is incomplete.
+            raise ConnectionResetError("the file was truncated while it was served")
         await response.write(chunk)
         left -= len(chunk)
     await response.write_eof()

@@ -1,4 +1,4 @@
-"""Finds what a download link leads to: the file of an export, or why there is none."""
+"""Finds the file that a download link leads to, or the reason why there is none."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,16 +17,16 @@ SHORTEST_LIFETIME = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """Why there is no file, and for a failed export the words that its row has for the user."""
+class NoDownload:
+    """Why there is no file; `reason` is the text for the user of a failed export."""
 
     why: NoFile
-    words: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """A file that can be had: `url` is where the store gives it, for a short time."""
+    """A file that can be downloaded; `url` is the store's, valid for a short time."""
 
     url: str
     name: str
@@ -35,33 +35,33 @@ class File:
     sha256: str
 
 
-def locate(jobs: Jobs, storage: Storage, ids: tuple[str, str], now: datetime) -> File | Refusal:
-    """Look an export up by project and id, and its file in the store; raises Unavailable."""
+def locate(jobs: Jobs, storage: Storage, ids: tuple[str, str], now: datetime) -> File | NoDownload:
+    """Look up an export by its project id and id, and its file in the store; raises Unavailable."""
     job = jobs.find(*ids)
     if job is None:
-        return Refusal(why=NoFile.GONE)
+        return NoDownload(why=NoFile.GONE)
     if job.status == Status.COMPLETED:
         return _find_file(storage, job, now)
     if job.status == Status.CANCELLED:
-        return Refusal(why=NoFile.CANCELLED)
+        return NoDownload(why=NoFile.CANCELLED)
     if job.status == Status.FAILED:
-        return Refusal(why=NoFile.FAILED, words=job.log)
-    return Refusal(why=NoFile.NOT_READY)
+        return NoDownload(why=NoFile.FAILED, reason=job.log)
+    return NoDownload(why=NoFile.NOT_READY)
 
 
-def _find_file(storage: Storage, job: Job, now: datetime) -> File | Refusal:
+def _find_file(storage: Storage, job: Job, now: datetime) -> File | NoDownload:
     if job.expires_at is None or job.expires_at <= now:
-        return Refusal(why=NoFile.EXPIRED)
+        return NoDownload(why=NoFile.EXPIRED)
     run = job.run
     if run is None or run.object_key is None or run.sha256 is None:
-        return Refusal(why=NoFile.GONE)
-    # A file of another size is not the one that the user was told of.
+        return NoDownload(why=NoFile.GONE)
+    # A file of another size is not the one that the user was notified about.
     if storage.size(run.object_key) != run.bytes:
-        return Refusal(why=NoFile.GONE)
+        return NoDownload(why=NoFile.GONE)
     try:
         content_type = read_job_spec(job, job.attempt, OutputOptions()).encoding.content_type
     except Rejected:
-        return Refusal(why=NoFile.GONE)
+        return NoDownload(why=NoFile.GONE)
     name = run.object_key.rpartition("/")[2]
     lifetime = max(min(job.expires_at - now, REDIRECT_LIFETIME), SHORTEST_LIFETIME)
     return File(

@@ -1,60 +1,60 @@
-"""Limits how often something may be asked for, per client and overall, in a bounded amount of memory."""
+"""Limits the rate of requests, per client and overall, in bounded memory (GCRA)."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
 _IPV6_CUSTOMER_BITS = 64
-"""An address of version 6 is one of as many as its owner likes: the network is the client."""
+"""The owner of an IPv6 network has any number of addresses in it, so the network is the client."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """So many a second in the long run, and `burst` at once."""
+    """A rate in requests per second, and `burst` requests that may come at the same time."""
 
     per_second: float
     burst: int
 
-    def after(self, full_at: float, now: float) -> float:
-        """Give when all is forgotten after one more, of what was to be forgotten at `full_at`; in seconds."""
-        return max(full_at, now) + 1 / self.per_second
+    def advance(self, arrival: float, now: float) -> float:
+        """Return the new theoretical arrival time (GCRA, monotonic seconds) after one more request."""
+        return max(arrival, now) + 1 / self.per_second
 
-    def wait(self, full_at: float, now: float) -> float:
-        """Give how long one more has to wait, in seconds; 0 when it need not."""
-        return max(0.0, self.after(full_at, now) - now - self.burst / self.per_second)
+    def wait(self, arrival: float, now: float) -> float:
+        """Return how long the next request has to wait, in seconds; 0 if it may come now."""
+        return max(0.0, self.advance(arrival, now) - now - self.burst / self.per_second)
 
 
-class Limit:
-    """Counts requests against two rates: that of each client, and that of all together.
+class RateLimit:
+    """Limits the requests of each client and those of all clients together.
 
-    It remembers `clients` of them, those that asked last.
+    It remembers the `clients` that sent a request last.
     """
 
     def __init__(self, *, each: Rate, overall: Rate, clients: int) -> None:
         self._each = each
         self._overall = overall
         self._clients = clients
-        self._full_at: OrderedDict[str, float] = OrderedDict()
-        self._all_full_at = 0.0
+        self._arrivals: OrderedDict[str, float] = OrderedDict()
+        self._overall_arrival = 0.0
 
     def take(self, client: str, now: float) -> float:
-        """Count a request at `now` (monotonic seconds) and give 0, or give how many seconds it has to wait."""
-        mine = self._full_at.get(client, 0.0)
-        if wait := max(self._each.wait(mine, now), self._overall.wait(self._all_full_at, now)):
+        """Count a request at `now` (monotonic seconds) and return 0, or return how many seconds it has to wait."""
+        arrival = self._arrivals.get(client, 0.0)
+        if wait := max(self._each.wait(arrival, now), self._overall.wait(self._overall_arrival, now)):
             return wait
-        self._full_at[client] = self._each.after(mine, now)
-        self._full_at.move_to_end(client)
-        self._all_full_at = self._overall.after(self._all_full_at, now)
-        if len(self._full_at) > self._clients:
-            self._full_at.popitem(last=False)
+        self._arrivals[client] = self._each.advance(arrival, now)
+        self._arrivals.move_to_end(client)
+        self._overall_arrival = self._overall.advance(self._overall_arrival, now)
+        if len(self._arrivals) > self._clients:
+            self._arrivals.popitem(last=False)
         return 0.0
 
 
 def client_of(peer: str | None, forwarded_for: str | None, trusted_proxies: int) -> str:
-    """Name the client of a request: its address, or its network for version 6.
+    """Return the client of a request: its IPv4 address, or its IPv6 network.
 
-    With proxies in front that we trust, each adds to X-Forwarded-For who called it: only as many entries from the
-    end as there are proxies are theirs, whatever stands before them is anybody's claim.
+    Each trusted proxy appends its caller's address to X-Forwarded-For. Only that many entries at the end are reliable;
+    clients can send any others.
     """
     address = peer or ""
     entries = [entry.strip() for entry in (forwarded_for or "").split(",")]

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, update
 
 from config.errors import Unavailable
@@ -23,6 +26,7 @@ from runtime.threads import in_thread
 from tests.support.downloads import DATA, KEY, Answer, DownloadServer, path
 from tests.support.exports import after, queue, set_status
 
+SETTINGS = settings(deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
@@ -276,13 +280,13 @@ def test_too_many_requests_are_refused_for_a_while(server: DownloadServer, monke
     link = server.complete()
     monkeypatch.setattr("consumer.downloads.app.time.monotonic", lambda: 1000.0)
 
-    answers = [server.ask(link, "HEAD").status for _ in range(downloads.EACH.burst)]
+    answers = [server.ask(link, "HEAD").status for _ in range(downloads.PER_CLIENT.burst)]
     refused = server.ask(link)
 
     assert set(answers) == {200}
     assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
     assert title(refused) == "Too many requests"
-    # A claim to be somebody else does not help.
+    # A forged X-Forwarded-For header does not help.
     assert server.ask(link, X_Forwarded_For="1.2.3.4").status == 429
 
 
@@ -292,7 +296,7 @@ def test_behind_a_trusted_proxy_each_client_is_limited(
     monkeypatch.setattr("consumer.downloads.app.time.monotonic", lambda: 1000.0)
     with DownloadServer(engine, FolderStorage(tmp_path), trusted_proxies=1).open() as server:
         link = server.complete()
-        for _ in range(downloads.EACH.burst):
+        for _ in range(downloads.PER_CLIENT.burst):
             server.ask(link, "HEAD", X_Forwarded_For="1.2.3.4")
 
         assert server.ask(link, "HEAD", X_Forwarded_For="6.6.6.6, 1.2.3.4").status == 429
@@ -302,13 +306,13 @@ def test_behind_a_trusted_proxy_each_client_is_limited(
 def test_an_unavailable_store_or_database_is_answered_with_503(
     server: DownloadServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: object) -> None:
+    def unavailable(*_: object) -> None:
         raise Unavailable("the database failed")
 
     link = server.complete()
     for owner, name in ((server.jobs, "find"), (server.storage, "size")):
         with monkeypatch.context() as broken:
-            broken.setattr(owner, name, away)
+            broken.setattr(owner, name, unavailable)
             answer = server.ask(link)
         assert (answer.status, answer.headers["Retry-After"]) == (503, "30")
         assert "database" not in answer.body.decode()
@@ -327,7 +331,7 @@ def test_a_hanging_database_blocks_neither_the_event_loop_nor_more_and_more_requ
         hang.wait(30)
 
     monkeypatch.setattr(server.jobs, "find", hangs)
-    stuck = [threading.Thread(target=server.ask, args=(link,)) for _ in range(downloads.LOOKUPS_AT_ONCE)]
+    stuck = [threading.Thread(target=server.ask, args=(link,)) for _ in range(downloads.MAX_LOOKUPS)]
     for each in stuck:
         each.start()
     for _ in stuck:
@@ -385,7 +389,7 @@ def test_a_running_download_does_not_block_the_shutdown(
         server.complete()
         thread.start()
         assert asked.wait(20)
-    # Left with the answer still under way: `open` has waited for the daemon's end.
+    # The response was still running when the block ended: `open` has waited until the daemon ended.
     reading.set()
     thread.join(20)
 
@@ -407,9 +411,9 @@ def test_no_token_is_logged(
     monkeypatch.setattr(server.jobs, "find", bug)
     assert server.ask(link).status == 500
 
-    told = "".join(f"{record.__dict__}{record.getMessage()}{record.exc_text}" for record in caplog.records)
-    assert "a link led to the file" in told
-    assert link[3:20] not in told
+    logged = "".join(f"{record.__dict__}{record.getMessage()}{record.exc_text}" for record in caplog.records)
+    assert "a download link led to a file" in logged
+    assert link[3:20] not in logged
 
 
 def test_the_link_works_until_the_row_expires(server: DownloadServer) -> None:
@@ -419,3 +423,60 @@ def test_the_link_works_until_the_row_expires(server: DownloadServer) -> None:
     assert server.ask(link).status == 200
     server.time = after(3600)
     assert server.ask(link).status == 410
+
+
+def read_range(header: str | None, size: int) -> range | None:
+    headers = {} if header is None else {"Range": header}
+    return downloads._read_range(make_mocked_request("GET", "/", headers=headers), size, '"etag"')
+
+
+@pytest.mark.parametrize(
+    ("header", "asked"),
+    [
+        ("bytes=0-0", range(1)),
+        ("bytes=2-5", range(2, 6)),
+        ("bytes=2-", range(2, 10)),
+        ("bytes=2-9999", range(2, 10)),
+        ("bytes=-3", range(7, 10)),
+        ("bytes=-9999", range(10)),
+        ("Bytes=9-9", range(9, 10)),
+    ],
+)
+def test_one_range_is_read(header: str, asked: range) -> None:
+    assert read_range(header, 10) == asked
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "bytes=-",
+        "bytes=5-2",
+        "bytes=0-1,3-4",
+        "rows=0-1",
+        "bytes=a-b",
+        "bytes 0-1",
+        "bytes=0x1-2",
+        "bytes=0-" + "9" * 5000,
+    ],
+)
+def test_a_header_that_is_not_one_range_is_ignored(header: str | None) -> None:
+    assert read_range(header, 10) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "size"), [("bytes=10-", 10), ("bytes=99-100", 10), ("bytes=-0", 10), ("bytes=0-", 0)]
+)
+def test_a_range_beyond_the_end_is_empty(header: str, size: int) -> None:
+    assert read_range(header, size) == range(0)
+
+
+@SETTINGS
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 200))
+def test_a_range_is_always_within_the_file(first: int, last: int, size: int) -> None:
+    asked = read_range(f"bytes={first}-{last}", size)
+    if asked is None:
+        assert last < first
+    else:
+        assert list(asked) == [byte for byte in range(size) if first <= byte <= last]

@@ -1,12 +1,12 @@
 import pytest
 
-from consumer.downloads.rate_limit import Limit, Rate, client_of
+from consumer.downloads.rate_limit import Rate, RateLimit, client_of
 
 WIDE = Rate(per_second=1_000_000, burst=1_000_000)
 
 
-def limit(*, each: Rate = WIDE, overall: Rate = WIDE, clients: int = 100) -> Limit:
-    return Limit(each=each, overall=overall, clients=clients)
+def limit(*, each: Rate = WIDE, overall: Rate = WIDE, clients: int = 100) -> RateLimit:
+    return RateLimit(each=each, overall=overall, clients=clients)
 
 
 def test_a_client_may_send_a_burst_and_then_requests_at_its_rate() -> None:
@@ -43,7 +43,7 @@ def test_it_remembers_a_limited_number_of_clients() -> None:
     one = limit(each=Rate(per_second=1, burst=1), clients=3)
 
     assert [one.take(f"client-{number}", 0) for number in range(1000)] == [0] * 1000
-    assert len(one._full_at) == 3
+    assert len(one._arrivals) == 3
     assert one.take("client-999", 0) > 0
 
 
