@@ -1,27 +1,53 @@
 """Fixtures for every test: the real services one by one, and `stack`, all that Waybill needs, embedded or real."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from embedded import stack as embedded_parts
 from embedded.stack import Stack as Parts
-from tests.services import choice, process
-from tests.services import kafka as kafka_service
-from tests.services import postgres as postgres_service
-from tests.services import s3 as s3_service
+from tests.services import choice, process, shared
 from tests.services import smtp as smtp_service
 from tests.services.kafka import Kafka
 from tests.services.postgres import Postgres
 from tests.services.s3 import S3
+from tests.services.shared import SharedServices
 from tests.services.smtp import Smtp
 from tests.services.stacks import Embedded, Real, Servers, Stack
 
+RUNNING = pytest.StashKey[ExitStack]()
+FOLDER = pytest.StashKey[Path]()
+SERVICES = pytest.StashKey[Any]()
 
-def pytest_configure() -> None:
+
+def pytest_configure(config: pytest.Config) -> None:
     if problem := choice.problem():
         raise pytest.UsageError(problem)
+    if (worker := getattr(config, "workerinput", None)) is not None:
+        config.stash[FOLDER] = Path(worker["folder"])
+        config.stash[SERVICES] = shared.connect(**worker["services"])
+        return
+    running = config.stash[RUNNING] = ExitStack()
+    config.stash[FOLDER] = running.enter_context(process.folder())
+    config.stash[SERVICES] = SharedServices(config.stash[FOLDER])
+    running.callback(config.stash[SERVICES].close)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker where the services of this run are."""
+    folder = node.config.stash[FOLDER] / node.gateway.id
+    folder.mkdir(mode=0o711)
+    node.workerinput["folder"] = str(folder)
+    node.workerinput["services"] = shared.serve(node.config.stash[SERVICES])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if RUNNING in config.stash:
+        config.stash[RUNNING].close()
 
 
 def pytest_report_header() -> list[str]:
@@ -34,9 +60,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def services_folder() -> Iterator[Path]:
-    with process.folder() as folder:
-        yield folder
+def services_folder(pytestconfig: pytest.Config) -> Path:
+    """The folder for the services that this worker does not share."""
+    return pytestconfig.stash[FOLDER]
+
+
+def _shared(config: pytest.Config, service: str) -> Any:
+    _or_skip(service)
+    return config.stash[SERVICES].start(service)
 
 
 def _or_skip(service: str) -> None:
@@ -45,24 +76,21 @@ def _or_skip(service: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def kafka(services_folder: Path) -> Iterator[Kafka]:
-    _or_skip("kafka")
-    with kafka_service.start(services_folder / "kafka") as running:
-        yield running
+def kafka(pytestconfig: pytest.Config) -> Kafka:
+    running: Kafka = _shared(pytestconfig, "kafka")
+    return running
 
 
 @pytest.fixture(scope="session")
-def postgres(services_folder: Path) -> Iterator[Postgres]:
-    _or_skip("postgres")
-    with postgres_service.start(services_folder / "postgres") as running:
-        yield running
+def postgres(pytestconfig: pytest.Config) -> Postgres:
+    running: Postgres = _shared(pytestconfig, "postgres")
+    return running
 
 
 @pytest.fixture(scope="session")
-def s3(services_folder: Path) -> Iterator[S3]:
-    _or_skip("s3")
-    with s3_service.start(services_folder / "s3") as running:
-        yield running
+def s3(pytestconfig: pytest.Config) -> S3:
+    running: S3 = _shared(pytestconfig, "s3")
+    return running
 
 
 @pytest.fixture(scope="session")
