@@ -62,7 +62,7 @@ check: install ## Lint, format check, types
 	@$(BIN)/mypy
 
 .PHONY: bench
-bench: install ## Measure the pipeline against two yardsticks, and a thousand small exports at once
+bench: install ## Measure the pipeline against two yardsticks, and a thousand simultaneous small exports
 	@$(BIN)/python -m tests.bench
 
 .PHONY: bench-large
@@ -80,13 +80,13 @@ chart: install ## Lint, render, validate and test the chart, its alerts and its 
 	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest tests/chart
 
 .PHONY: chart-readme
-chart-readme: ## Make helm/README.md anew from the values
+chart-readme: ## Generate helm/README.md from the values
 	@tests/services/tools.sh
 	@source tests/services/versions.env && cd helm && \
 	  "$${WAYBILL_TEST_CACHE:-$$HOME/.cache/waybill-tests}/helm-docs-$$HELM_DOCS" --log-level warning
 
 .PHONY: observe
-observe: install ## Make every fault, and see that its alert fires and resolves
+observe: install ## Cause every fault, and check that its alert fires and resolves
 	@tests/services/install.sh
 	@tests/services/tools.sh
 	@WAYBILL_OBSERVE=1 WAYBILL_TEST_REAL=require $(BIN)/python -m pytest tests/observability

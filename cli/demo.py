@@ -86,7 +86,7 @@ def demo(
 
     kept = folder or Path(tempfile.mkdtemp(prefix="waybill-demo-"))
     with ExitStack() as running:
-        _say("Starting a broker, ClickHouse, SQLite, a folder for files and a mail sink")
+        _say("Starting a broker, ClickHouse, SQLite, a folder for files and a mail server")
         stack = running.enter_context(started(kept))
         port = _free_port()
         environment = stack.environment() | {

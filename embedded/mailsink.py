@@ -63,7 +63,7 @@ def _anyone(_server: Any, _session: Any, _envelope: Any, _mechanism: str, _login
 def main() -> None:
     """Serve until told to stop."""
     parser = argparse.ArgumentParser(prog="python -m embedded.mailsink", description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="where the mails go; made if it is not there")
+    parser.add_argument("--folder", type=Path, required=True, help="the folder for emails; created if missing")
     parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
     lifetime.add_option(parser)
     options = parser.parse_args()

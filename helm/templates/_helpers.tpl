@@ -42,7 +42,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ default .Chart.AppVersion .Values.image.tag }}{{ end -}}
 {{- end -}}
 
-{{/* The components that run all the time, with the port that each listens on by itself. */}}
+{{/* The daemons, with the port that each listens on by default. */}}
 {{- define "waybill.daemons" -}}
 consumer: 6066
 {{- if .Values.notify.enabled }}

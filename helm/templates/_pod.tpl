@@ -1,4 +1,4 @@
-{{/* Which dependencies a command speaks to; it gets their secrets and no others. */}}
+{{/* The dependencies of each command; it gets their secrets and no others. */}}
 {{- define "waybill.dependencies" -}}
 consumer: [database, clickhouse, kafka, s3, links]
 notify: [database, kafka, smtp, links]
@@ -45,8 +45,8 @@ doctor: [database, clickhouse, kafka, s3, smtp, links]
 
 {{/* A pod that runs one command of waybill: dict "root" "command" "values" (its resources and, for a daemon, its probes)
 "pod" (its overrides) "serviceAccountName" and, as needed, "port" (makes it a daemon) "annotations" "restartPolicy".
-Only a daemon reads the settings from the ConfigMap: hooks run before that is there. A hook gets no setting that asks
-for a secret which it does not get. */}}
+Only a daemon reads the settings from the ConfigMap, because hooks run before it exists. A hook has no setting that
+requires a secret that the hook does not have. */}}
 {{- define "waybill.pod" -}}
 {{- $root := .root -}}
 {{- $pod := mergeOverwrite (deepCopy $root.Values.pod) (deepCopy (default dict .pod)) -}}

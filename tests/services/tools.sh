@@ -25,7 +25,7 @@ install_helm_unittest() {
   say helm-unittest "$HELM_UNITTEST in $binary"
 }
 
-# Files of a Go module that are no code: the module's folder is told by `go mod download`.
+# Finds the folder of a Go module, for files in it that are not code.
 module_folder() {
   need go "the schemas of $1"
   go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'
