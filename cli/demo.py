@@ -26,7 +26,7 @@ from rich.markup import escape
 from sqlalchemy import Engine, select
 
 from cli import build
-from cli.exports import follow_progress, publish_request
+from cli.exports import CompressionOption, FormatOption, follow_progress, publish_request
 from cli.output import console, fail, format_size, print_fields
 from config.events import Status
 from config.links import read_links
@@ -74,8 +74,8 @@ class Daemon:
 
 def demo(
     rows: Annotated[int, typer.Option(min=0, help="How many traces to create and export.")] = 50_000,
-    format_: Annotated[str, typer.Option("--format", help="CSV, JSON, JSONL or PARQUET.")] = "CSV",
-    compression: Annotated[str, typer.Option(help="none, gzip or zstd.")] = "none",
+    format_: FormatOption = "CSV",
+    compression: CompressionOption = "none",
     folder: Annotated[
         Path | None, typer.Option(help="Where to keep all data; a new temporary folder by default.")
     ] = None,

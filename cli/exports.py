@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from cli import build
 from cli.filters import check_query, read_filters
-from cli.output import FAILED, console, fail, format_size, print_fields, print_json, print_table
+from cli.output import FAILED, console, fail, format_size, join_choices, print_fields, print_json, print_table
 from config.errors import Rejected
 from config.events import ExportRequested, Status
 from config.links import read_links
@@ -18,10 +18,13 @@ from consumer.jobs import Jobs
 from consumer.models import Job, Run
 from consumer.queries import list_jobs, list_runs
 from pipeline.spec import read_spec
+from pipeline.types import CODECS, FORMATS
 from runtime.publisher import Outgoing
 
 Project = Annotated[str, typer.Argument(help="The ID of the project.", show_default=False)]
 Export = Annotated[str, typer.Argument(help="The ID of the export.", show_default=False)]
+FormatOption = Annotated[str, typer.Option("--format", help=f"{join_choices(FORMATS)}.")]
+CompressionOption = Annotated[str, typer.Option(help=f"{join_choices(CODECS)}.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 POLL_SECONDS = 0.25
 LIST_COLUMNS = ("id", "project", "status", "table", "format", "attempt", "rows", "size", "created", "finished")
@@ -30,8 +33,8 @@ LIST_COLUMNS = ("id", "project", "status", "table", "format", "attempt", "rows",
 def create(
     project: Project,
     table: Annotated[str, typer.Argument(help="The table to export; `waybill tables` lists them.")] = "traces",
-    format_: Annotated[str, typer.Option("--format", help="CSV, JSON, JSONL or PARQUET.")] = "CSV",
-    compression: Annotated[str, typer.Option(help="none, gzip or zstd.")] = "none",
+    format_: FormatOption = "CSV",
+    compression: CompressionOption = "none",
     name: Annotated[str | None, typer.Option(help="The name of the export in the email.", show_default=False)] = None,
     user: Annotated[str, typer.Option(help="The ID of the user who gets the email.")] = "",
     filters: Annotated[

@@ -76,6 +76,12 @@ def format_cell(value: Any) -> str:
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
+def join_choices(choices: Iterable[str]) -> str:
+    """Join the choices of an option for its help: `a, b or c`."""
+    *first, last = choices
+    return f"{', '.join(first)} or {last}"
+
+
 def format_size(count: float) -> str:
     """Format a number of bytes in decimal units: `999 B`, `12.4 MB`."""
     for unit in ("B", "KB", "MB", "GB"):

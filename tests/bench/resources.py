@@ -21,6 +21,7 @@ from config.settings import Settings, load
 from embedded import stack
 from embedded.sample import PROJECTS, fill
 from embedded.schema import create_application_schema
+from pipeline.types import FORMATS
 from runtime.migrations import migrate
 from tests.services import s3
 from tests.services.process import folder as services_folder
@@ -28,7 +29,6 @@ from tests.support.daemons import Daemon, daemon, eventually
 
 SLOTS = (1, 2, 4, 8)
 PARTS = (5, 10, 50)
-FORMATS = ("CSV", "JSON", "JSONL", "PARQUET")
 PATIENCE = 1800.0
 
 

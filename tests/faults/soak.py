@@ -16,6 +16,7 @@ from sqlalchemy import func, select, update
 
 from config.tables import batch_exports, runs
 from pipeline.tables import TABLES
+from pipeline.types import FORMATS
 from tests.faults import invariants
 from tests.faults.case import SEED
 from tests.faults.chaos import FAULTS, Daemons
@@ -27,7 +28,6 @@ from tests.services import process
 
 MINUTES = float(os.environ.get("SOAK_MINUTES") or 60)
 EXPORTS = int(os.environ.get("SOAK_EXPORTS") or 500)
-FORMATS = ("CSV", "JSON", "JSONL", "PARQUET")
 REJECTED: dict[str, Any] = SMALL | {"tableName": "nonsense"}
 QUERIES: tuple[dict[str, Any], ...] = (
     LARGE,
@@ -72,7 +72,7 @@ def _request_exports(system: System, expectations: dict[str, Expectation], rando
     for _ in range(EXPORTS):
         chance = random.random()
         query = REJECTED if chance < 0.03 else random.choice(QUERIES)
-        export_id = _retry_until_available(partial(system.insert, query, random.choice(FORMATS)))
+        export_id = _retry_until_available(partial(system.insert, query, random.choice(list(FORMATS))))
         statuses = {"FAILED"} if query is REJECTED else {"COMPLETED"}
         if 0.03 <= chance < 0.10:
             threading.Timer(random.uniform(0, 4), _cancel, args=(system, export_id)).start()

@@ -15,6 +15,7 @@ from config.settings import load
 from config.tables import langfuse
 from embedded.sample import fill
 from embedded.schema import create
+from pipeline.types import FORMATS
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.faults.servers import Servers
@@ -53,7 +54,7 @@ class Source:
         known = (json.dumps(dict(query), sort_keys=True), file_format, hashlib.sha256(data).hexdigest())
         if known in self._right:
             return []
-        plain = data if file_format == "PARQUET" else _decompress(data, query.get("compression", "none"))
+        plain = data if FORMATS[file_format].packs_itself else _decompress(data, query.get("compression", "none"))
         problems = differences(expected(self._table(query["tableName"]), query), plain, file_format)
         if not problems:
             self._right.add(known)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from pipeline.types import FORMATS
 from tests.faults.case import Case, run_case
 from tests.faults.source import LARGE
 from tests.faults.system import System
@@ -20,7 +21,6 @@ DAEMONS = (
 )
 
 STALL = "WAYBILL_STALL_SECONDS is 8"
-FORMATS = ("CSV", "JSON", "JSONL", "PARQUET")
 END = 8
 MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9.2.1)\n"
 TIMEOUT = b"Code: 159. DB::Exception: Timeout exceeded: elapsed 5 seconds. (TIMEOUT_EXCEEDED) (version 26.9.2.1)\n"
@@ -32,7 +32,7 @@ def _fails_once(make: Callable[[System], Responder], times: int = 1) -> Callable
 
     def run(system: System) -> None:
         system.servers.clickhouse_proxy.add(selection.reads_rows, make(system), times=times)
-        export_id = system.request(LARGE, system.random.choice(FORMATS))
+        export_id = system.request(LARGE, system.random.choice(list(FORMATS)))
         system.wait_for_retries(export_id, times)
 
     return run

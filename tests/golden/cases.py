@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.types import FORMATS
 from tests.oracle import worlds
 from tests.oracle.cells import border
 from tests.oracle.columns import columns_of
@@ -15,7 +16,8 @@ from tests.support.tables import READINGS
 FILES = Path(__file__).parent / "files"
 SEED, SIZE = 1912, 5
 NOT_UTF_8 = frozenset(map(chr, range(0xDC80, 0xDD00)))
-ENDINGS = {"CSV": "csv", "JSON": "json", "JSONL": "jsonl", "PARQUET": "parquet.json"}
+PARQUET = "PARQUET"
+ENDINGS = {each.name: "parquet.json" if each.name == PARQUET else each.extension for each in FORMATS.values()}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from tests.golden.cases import PARQUET
 from tests.oracle.cells import neutral, standing, unescaped
 from tests.oracle.values import Bag, Cell, Expected, Json, MaybeJson, Metadata
 
@@ -33,7 +34,7 @@ SPACED = frozenset({"comments", "input", "expectedOutput", "metadata"})
 
 def written(expected: Expected, file_format: str, *, micros: bool = False) -> bytes:
     """The file of a format, of Parquet the JSON of its typed values; `micros` where instants have microseconds."""
-    if file_format == "PARQUET":
+    if file_format == PARQUET:
         return _parquet(expected).encode()
     rows = tuple({name: _spelt(name, cell, micros=micros) for name, cell in row.items()} for row in expected.rows)
     return WRITE[file_format](replace(expected, rows=rows)).encode()

@@ -37,8 +37,10 @@ def same_cell(wanted: Cell, found: Any, file_format: str, *, neutralised: bool) 
             return _same_csv(wanted, found, neutral if neutralised else str)
         case "PARQUET":
             return _same_parquet(wanted, found)
-        case _:
+        case "JSON" | "JSONL":
             return _same_json(wanted, found)
+        case _:
+            raise LookupError(f"no comparison of cells for {file_format}: add one here")
 
 
 def neutral(text: str) -> str:

@@ -27,7 +27,7 @@ class File:
 
 
 def read(data: bytes, file_format: str) -> File:
-    """Read a file of a format; raises ValueError or AssertionError where it is not one."""
+    """Read a file of a format; raises ValueError or AssertionError if it is not one, LookupError without a reader."""
     match file_format:
         case "CSV":
             return _read_csv(data)
@@ -37,9 +37,11 @@ def read(data: bytes, file_format: str) -> File:
             text = once(data.decode())
             assert not text or text.endswith("\n"), "the last line is not ended"
             return _of_objects("JSONL", [exact_objects(line) for line in text.split("\n")[:-1]])
-        case _:
+        case "PARQUET":
             table = pq.read_table(io.BytesIO(data))
             return File("PARQUET", tuple(table.column_names), _rows(table))
+        case _:
+            raise LookupError(f"no reader for {file_format}: add one here")
 
 
 def _rows(table: Any) -> list[dict[str, Any]]:

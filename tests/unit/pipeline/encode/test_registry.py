@@ -1,9 +1,18 @@
+from pathlib import Path
 from typing import get_args
+
+import pytest
 
 from pipeline.compress import COMPRESSORS
 from pipeline.encode import ENCODERS
 from pipeline.request import ExportQuery
-from pipeline.types import CODECS, FORMATS
+from pipeline.types import CODECS, FORMATS, Column, Kind
+from tests.oracle.cells import same_cell
+from tests.oracle.files import read
+from tests.unit.pipeline.encode.rows import batch, encoded
+
+DOCUMENT = Path(__file__).parents[4] / "docs/exports.md"
+TEXT = (Column("id", Kind.TEXT),)
 
 
 def test_every_format_has_an_encoder() -> None:
@@ -13,3 +22,18 @@ def test_every_format_has_an_encoder() -> None:
 
 def test_every_codec_has_a_compressor_and_can_be_requested() -> None:
     assert list(COMPRESSORS) == list(CODECS) == list(get_args(ExportQuery.model_fields["compression"].annotation))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_is_documented_and_the_oracle_reads_it(form: str) -> None:
+    (row,) = read(encoded(form, TEXT, [batch(TEXT, id=["a"])]), form).rows
+    assert same_cell("a", row["id"], form, neutralised=True)
+    assert f"`{form}`" in DOCUMENT.read_text()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_encodes_a_batch_without_rows(form: str) -> None:
+    empty = batch(TEXT, id=[])
+    assert read(encoded(form, TEXT, [empty]), form).rows == []
+    some = batch(TEXT, id=["a"])
+    assert encoded(form, TEXT, [some, empty]) == encoded(form, TEXT, [some])
