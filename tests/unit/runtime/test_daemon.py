@@ -5,7 +5,6 @@ import pytest
 from runtime import daemon, http
 from runtime.daemon import every, until, wait_for_dependencies
 from runtime.http import Health
-from runtime.threads import in_thread, start_in_thread
 
 
 def test_a_timer_continues_after_errors_and_ends_when_stopped() -> None:
@@ -69,18 +68,5 @@ def test_waiting_ends_when_the_daemon_is_stopped() -> None:
         assert not await wait_for_dependencies(Health({}), stop)
         assert await until(stop, 600)
         assert not await until(asyncio.Event(), 0.01)
-
-    asyncio.run(run())
-
-
-def test_results_and_errors_of_threads_reach_the_event_loop() -> None:
-    def fails() -> None:
-        raise LookupError("odd")
-
-    async def run() -> None:
-        assert await in_thread(divmod, 7, 2) == (3, 1)
-        with pytest.raises(LookupError, match="odd"):
-            await in_thread(fails)
-        start_in_thread(fails).cancel()
 
     asyncio.run(run())

@@ -5,15 +5,13 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, func, insert, inspect, make_url, select
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, func, insert, make_url, select
 from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 
 from config.errors import Unavailable
-from config.tables import langfuse, outbox, runs, waybill
+from config.tables import outbox
 from runtime.database import open_database, reading, writing
-from runtime.migrations import VERSION_TABLE, migrate
+from runtime.migrations import migrate
 
 Opener = Callable[[Engine], AbstractContextManager[Connection]]
 
@@ -21,26 +19,6 @@ Opener = Callable[[Engine], AbstractContextManager[Connection]]
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
     return open_database(make_url(f"sqlite:///{tmp_path}/waybill.db"))
-
-
-def test_migrations_create_the_declared_tables(engine: Engine) -> None:
-    migrate(engine)
-
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
-        assert compare_metadata(context, waybill) == []
-    engine.dispose()
-
-
-def test_migrations_change_none_of_langfuses_tables(engine: Engine) -> None:
-    langfuse.create_all(engine)
-    before = set(inspect(engine).get_table_names())
-
-    migrate(engine)
-    migrate(engine)
-
-    assert set(inspect(engine).get_table_names()) - before == {*waybill.tables, VERSION_TABLE}
-    engine.dispose()
 
 
 def test_writers_wait_for_each_other_and_readers_wait_for_none(engine: Engine) -> None:
@@ -117,7 +95,3 @@ def test_instants_are_stored_in_utc_and_naive_ones_are_refused(engine: Engine) -
     with pytest.raises(StatementError, match="naive datetime"), writing(engine) as connection:
         connection.execute(insert(outbox).values(row | {"created_at": datetime(2026, 11, 21)}))  # noqa: DTZ001 (that is the test)
     engine.dispose()
-
-
-def test_the_number_of_earlier_failures_has_a_default() -> None:
-    assert runs.c.failures.server_default is not None

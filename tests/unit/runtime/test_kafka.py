@@ -3,19 +3,15 @@ from typing import Any
 
 import faust
 import pytest
-from confluent_kafka import KafkaError
 
 from config.settings import Misconfigured, Settings, load
-from consumer.dead_letters import read_all
 from runtime.kafka import (
     SESSION_SECONDS,
     STATIC_SESSION_SECONDS,
     build_app,
-    build_producer,
     check_topics,
     client_config,
 )
-from runtime.publisher import Outgoing, Publisher
 from tests.services.stacks import Stack
 
 SASL = {
@@ -92,44 +88,3 @@ def test_a_topic_that_is_missing_is_named(stack: Stack, request: pytest.FixtureR
 
     with pytest.raises(ConnectionError, match="topic nowhere is missing: run `waybill topics`"):
         check_topics(load(stack.environment()), "nowhere")
-
-
-def test_each_message_has_its_own_result(stack: Stack) -> None:
-    settings = load(stack.environment())
-    publisher = Publisher(lambda: build_producer(settings))
-    topic = settings.dead_letter_topic
-
-    answers = publisher.publish(
-        [
-            Outgoing(topic, b"k", b"one", (("waybill-reason", b"r"), ("other", None))),
-            Outgoing(topic, b"k", b"x" * 20_000_000),
-            Outgoing(topic, None, None),
-        ]
-    )
-
-    assert [error.code() if error else None for error in answers] == [None, KafkaError.MSG_SIZE_TOO_LARGE, None]
-    one, none = sorted(read_all(settings), key=lambda letter: letter.value is None)
-    assert (one.key, one.value, one.headers, one.why) == (b"k", b"one", (("other", None),), {"reason": "r"})
-    assert (none.key, none.value) == (None, None)
-
-
-class Broken:
-    """A producer that has had a fatal error."""
-
-    def produce(self, *_: Any, on_delivery: Any, **__: Any) -> None:
-        on_delivery(KafkaError(KafkaError._FATAL, "fenced", True), None)
-
-    def flush(self, _: float) -> int:
-        return 0
-
-
-def test_a_producer_with_a_fatal_error_is_replaced(stack: Stack) -> None:
-    settings = load(stack.environment())
-    producers: list[Any] = [build_producer(settings), Broken()]
-    publisher = Publisher(producers.pop)
-    message = Outgoing(settings.dead_letter_topic, b"k", b"v")
-
-    (error,) = publisher.publish([message])
-    assert error is not None
-    assert publisher.publish([message]) == [None]
-    assert publisher.publish([message]) == [None]

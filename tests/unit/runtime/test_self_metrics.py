@@ -9,7 +9,7 @@ from sqlalchemy import make_url
 from config.metrics import Metrics
 from runtime import self_metrics
 from runtime.database import open_database
-from runtime.self_metrics import follow_loop, follow_pool
+from runtime.self_metrics import follow_loop, follow_pool, memory_limit, process_metrics
 
 
 def test_a_blocked_event_loop_shows_in_the_metric_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +44,33 @@ def test_connections_of_the_pool_are_shown_by_state(tmp_path: Path) -> None:
         assert shown() == (2, 0)
     assert shown() == (0, 2)
     engine.dispose()
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
+def test_the_limit_is_read_from_both_versions_of_control_groups(tmp_path: Path, name: str) -> None:
+    write(tmp_path, name, "536870912\n")
+
+    assert memory_limit(tmp_path) == 512 << 20
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("memory.max", "max\n"), ("memory/memory.limit_in_bytes", "9223372036854771712\n")]
+)
+def test_without_a_limit_there_is_none(tmp_path: Path, name: str, text: str) -> None:
+    write(tmp_path, name, text)
+
+    assert memory_limit(tmp_path) is None
+
+
+@pytest.mark.parametrize("limit", [None, 512 << 20])
+def test_the_metric_has_a_value_only_with_a_limit(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> None:
+    monkeypatch.setattr(self_metrics, "memory_limit", lambda: limit)
+
+    metrics = process_metrics()
+
+    assert metrics.registry.get_sample_value("waybill_memory_limit_bytes") == limit
