@@ -4,8 +4,8 @@ import asyncio
 
 from cli import build
 from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, load
-from runtime.logs import set_up
-from runtime.self_metrics import process_metrics
+from runtime.logs import set_up_logging
+from runtime.self_metrics import build_metrics
 
 
 def run_consumer() -> None:
@@ -14,8 +14,8 @@ def run_consumer() -> None:
     from pipeline.memory import keep_small
 
     settings = load(needs=CONSUMER_NEEDS)
-    set_up(settings.log_format, settings.log_level)
-    parts = build.consumer_parts(settings, process_metrics())
+    set_up_logging(settings.log_format, settings.log_level)
+    parts = build.consumer_parts(settings, build_metrics())
     keep_small()
     asyncio.run(consumer.app.run(settings, parts))
 
@@ -25,6 +25,6 @@ def run_notify() -> None:
     import notify.app
 
     settings = load(needs=NOTIFY_NEEDS)
-    set_up(settings.log_format, settings.log_level)
+    set_up_logging(settings.log_format, settings.log_level)
     context = build.notifier_context(settings)
-    asyncio.run(notify.app.run(settings, context, process_metrics()))
+    asyncio.run(notify.app.run(settings, context, build_metrics()))

@@ -37,7 +37,7 @@ from consumer.sweeper import Sweeper
 from pipeline.read.connections import Sources
 from pipeline.storage import Storage
 from pipeline.types import OutputOptions
-from runtime.daemon import every, stop_on_signals, supervise, wait_for_dependencies
+from runtime.daemon import run_every, stop_on_signals, supervise, wait_for_dependencies
 from runtime.http import Check, Health, serve
 from runtime.kafka import build_app, raw_topic
 from runtime.publisher import Publisher
@@ -171,7 +171,7 @@ class _Worker:
 
     def timers(self, health: Health) -> list[Coroutine[Any, Any, None]]:
         """Return the periodic tasks; sweep and relay also run when an export has ended."""
-        seconds, task = self._settings.sweep_seconds, partial(every, health=health, stop=self._stop)
+        seconds, task = self._settings.sweep_seconds, partial(run_every, health=health, stop=self._stop)
         return [
             task(seconds, self._sweeper.sweep, name="sweeper", wake=self._sweep_now),
             task(seconds, self._relay, name="relay", wake=self._relay_now),

@@ -20,7 +20,7 @@ from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.storage import Storage
 from pipeline.types import ExportResult, OutputOptions, Progress
-from runtime.logs import about
+from runtime.logs import add_log_fields
 from runtime.retry import Backoff
 from runtime.tracing import Tracer
 
@@ -100,7 +100,7 @@ def run_attempt(claim: Claim, context: WorkerContext, progress: Progress) -> Out
     """Run the export and write its outcome; never raises. None when the claim was lost or nothing could be written."""
     with context.tracer.span("export", claim.traceparent) as span:
         claim = replace(claim, traceparent=span.traceparent)
-        with about(claim.log_context()):
+        with add_log_fields(claim.log_context()):
             outcome = _run(claim, context, progress)
         span.note(**claim.job.log_context(), attempt=claim.attempt, outcome=outcome or Outcome.LOST)
         span.note(rows=progress.rows, bytes=progress.bytes)

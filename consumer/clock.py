@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Engine, text
 
 from config.errors import Unavailable
-from runtime.daemon import until
+from runtime.daemon import wait_for_stop
 from runtime.database import reading
 from runtime.threads import in_thread
 
@@ -47,5 +47,5 @@ class DatabaseClock:
                 logger.warning("the database's time is not known yet: %s", error)
             else:
                 return True
-            await until(stop, RETRY_SECONDS)
+            await wait_for_stop(stop, RETRY_SECONDS)
         return False

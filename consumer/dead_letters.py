@@ -11,7 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Top
 
 from config.errors import Unavailable
 from config.settings import Settings
-from runtime.kafka import client_config, message_headers
+from runtime.kafka import client_config, read_headers
 from runtime.publisher import Outgoing, Publisher
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def read_message(event: Any) -> ReceivedMessage:
         offset=message.offset,
         key=message.key,
         value=event.value,
-        headers=message_headers(message),
+        headers=read_headers(message),
     )
 
 

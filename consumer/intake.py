@@ -16,7 +16,7 @@ from consumer.dead_letters import ReceivedMessage, dead_letter
 from consumer.guards import Reaction, Refusal
 from consumer.models import Claim, Job
 from consumer.slots import Slots
-from runtime.daemon import until
+from runtime.daemon import wait_for_stop
 from runtime.publisher import Publisher
 from runtime.retry import Backoff
 from runtime.threads import in_thread
@@ -142,7 +142,7 @@ class Intake:
                 logger.exception("handling a request failed")
                 if bugs == BUG_TRIES:
                     raise
-            await until(self.closed, next(delays))
+            await wait_for_stop(self.closed, next(delays))
         raise Closed
 
     def _record(self, project_id: str, export_id: str, decision: Claim | Refusal) -> None:

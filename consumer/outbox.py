@@ -14,7 +14,7 @@ from config.tables import outbox
 from consumer.models import Job
 from runtime.database import reading, writing
 from runtime.publisher import Outgoing, Publisher
-from runtime.tracing import headers_of
+from runtime.tracing import write_traceparent
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def relay(engine: Engine, publisher: Publisher, now: Callable[[], datetime]) -> 
     while more and (messages := list_unpublished(engine, limit=RELAY_BATCH)):
         more = len(messages) == RELAY_BATCH
         outgoing = [
-            Outgoing(each.topic, each.key.encode(), each.payload.encode(), headers_of(each.traceparent))
+            Outgoing(each.topic, each.key.encode(), each.payload.encode(), write_traceparent(each.traceparent))
             for each in messages
         ]
         answers = publisher.publish(outgoing)

@@ -23,9 +23,9 @@ from config.tables import notices
 from notify.catch_up import LOOK_BACK, find_published
 from notify.deliver import NotifierContext, attempt, settle
 from notify.notices import Notice
-from runtime.daemon import every, stop_on_signals, supervise, until
+from runtime.daemon import run_every, stop_on_signals, supervise, wait_for_stop
 from runtime.http import Health, serve
-from runtime.kafka import build_app, check_topics, message_headers, raw_topic
+from runtime.kafka import build_app, check_topics, raw_topic, read_headers
 from runtime.retry import Backoff
 from runtime.self_metrics import follow_loop, follow_pool
 from runtime.threads import in_thread, start_in_thread
@@ -64,8 +64,8 @@ async def run(settings: Settings, context: NotifierContext, metrics: Metrics) ->
         async with serve(settings.http_host, port, registry=metrics.registry, health=health):
             loops = asyncio.gather(
                 notifier.send(),
-                every(settings.sweep_seconds, notifier.catch_up, name="missed", health=health, stop=stop),
-                every(settings.sweep_seconds, notifier.measure, name="gauges", health=health, stop=stop),
+                run_every(settings.sweep_seconds, notifier.catch_up, name="missed", health=health, stop=stop),
+                run_every(settings.sweep_seconds, notifier.measure, name="gauges", health=health, stop=stop),
                 follow_loop(metrics, stop),
             )
             build = partial(_build_app, settings, notifier, Path(folder))
@@ -85,7 +85,7 @@ def _build_app(settings: Settings, notifier: "Notifier", datadir: Path) -> faust
     async def completions(stream: Any) -> None:
         # Faust would acknowledge the event of a cancelled agent, but the event must stay until its row exists.
         async for event in stream.noack().events():
-            await notifier.record(event.value, read_traceparent(message_headers(event.message)))
+            await notifier.record(event.value, read_traceparent(read_headers(event.message)))
             event.ack()
 
     return app
@@ -199,7 +199,7 @@ class Notifier:
         return min(self._sweep, max(0.05, (due - _now()).total_seconds()))
 
     async def _wait(self, seconds: float) -> None:
-        waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(until(self._stop, seconds))]
+        waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(wait_for_stop(self._stop, seconds))]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for each in waits:
             each.cancel()

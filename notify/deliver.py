@@ -20,7 +20,7 @@ from notify.formatting import safe_link
 from notify.notices import Notice, Notices
 from notify.recipient import find_recipient, reason_to_skip
 from notify.smtp import Unanswered, Undeliverable
-from runtime.logs import about
+from runtime.logs import add_log_fields
 from runtime.tracing import Tracer, trace_id
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def read_transport(settings: Settings) -> MailTransport | None:
 
 def attempt(context: NotifierContext, notice: Notice, now: datetime) -> Attempt:
     """Send the email of a notice if there is one to send; every failure is an outcome, and a bug is retried."""
-    with context.tracer.span("notice", notice.traceparent) as span, about(_extra(notice)):
+    with context.tracer.span("notice", notice.traceparent) as span, add_log_fields(_extra(notice)):
         ended = _attempt(context, notice, now)
         span.note(**_extra(notice), outcome=ended.outcome)
     return ended

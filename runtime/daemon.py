@@ -39,14 +39,14 @@ def stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def until(stop: asyncio.Event, seconds: float) -> bool:
+async def wait_for_stop(stop: asyncio.Event, seconds: float) -> bool:
     """Wait for `seconds` or until `stop` is set; return whether it is set."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
     return stop.is_set()
 
 
-async def every(
+async def run_every(
     seconds: float,
     work: Callable[[], Awaitable[object]],
     *,
@@ -86,7 +86,7 @@ async def wait_for_dependencies(health: Health, stop: asyncio.Event) -> bool:
             for name, why in missing.items():
                 logger.warning("waiting for %s: %s", name, why, extra={"dependency": name})
             logged = missing
-        await until(stop, POLL_SECONDS)
+        await wait_for_stop(stop, POLL_SECONDS)
     return False
 
 
@@ -105,7 +105,7 @@ async def supervise(build: Callable[[], faust.App], *, health: Health, metrics: 
         failures = 1 if time.monotonic() - started > STABLE_SECONDS else failures + 1
         pause = RESTARTS.delay(failures)
         logger.warning("the Kafka consumer stopped; restarting it in %g s", pause)
-        await until(stop, pause)
+        await wait_for_stop(stop, pause)
 
 
 async def _run_once(app: faust.App, health: Health, metrics: Metrics, stop: asyncio.Event) -> None:
@@ -116,7 +116,7 @@ async def _run_once(app: faust.App, health: Health, metrics: Metrics, stop: asyn
         while not stop.is_set() and not app.should_stop:
             health.beat("start", within=LOOP_SECONDS)
             membership.check()
-            await until(stop, POLL_SECONDS)
+            await wait_for_stop(stop, POLL_SECONDS)
     except Exception as error:  # noqa: BLE001 (Faust and its clients raise anything; the app is replaced after any error)
         logger.warning("the Kafka consumer failed: %s", error, extra={"error": type(error).__name__})
     finally:

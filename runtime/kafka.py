@@ -122,7 +122,7 @@ def raw_topic(app: faust.App, name: str) -> Any:
     return app.topic(name, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
 
 
-def message_headers(message: Any) -> tuple[tuple[str, bytes | None], ...]:
+def read_headers(message: Any) -> tuple[tuple[str, bytes | None], ...]:
     """Return the headers of a message that Faust received, in their order."""
     headers = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
     return tuple((name, value) for name, value in headers)

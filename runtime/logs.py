@@ -14,21 +14,21 @@ SAME_SECONDS = 60.0
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
-_about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingProxyType({}))
+_fields: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default=MappingProxyType({}))
 
 
 @contextmanager
-def about(fields: Mapping[str, object]) -> Iterator[None]:
+def add_log_fields(fields: Mapping[str, object]) -> Iterator[None]:
     """Add `fields` to each log line of this thread or task during the block, as if they were given in `extra=`."""
-    token = _about.set({**_about.get(), **fields})
+    token = _fields.set({**_fields.get(), **fields})
     try:
         yield
     finally:
-        _about.reset(token)
+        _fields.reset(token)
 
 
 def _extras(record: logging.LogRecord) -> dict[str, object]:
-    return {**_about.get(), **{name: value for name, value in record.__dict__.items() if name not in _STANDARD}}
+    return {**_fields.get(), **{name: value for name, value in record.__dict__.items() if name not in _STANDARD}}
 
 
 class JsonFormatter(logging.Formatter):
@@ -83,7 +83,7 @@ def _plain(value: object) -> str:
     return str(value).encode("unicode_escape").decode() if not str(value).isprintable() else str(value)
 
 
-def set_up(style: str | None, level: str) -> None:
+def set_up_logging(style: str | None, level: str) -> None:
     """Send log records to stderr in `style`: "json" or "text"; None means text on a terminal and JSON elsewhere."""
     style = style or ("text" if sys.stderr.isatty() else "json")
     handler = logging.StreamHandler(sys.stderr)

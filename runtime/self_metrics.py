@@ -23,7 +23,7 @@ NO_LIMIT = 1 << 62
 """Control groups of version 1 report a number of about this size when there is no limit."""
 
 
-def process_metrics() -> Metrics:
+def build_metrics() -> Metrics:
     """Return the metrics of a daemon, with those of its process."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -66,7 +66,7 @@ async def measure_lag(app: faust.App) -> Counter[str]:
     return lag
 
 
-def memory_limit(cgroups: Path = CGROUPS) -> int | None:
+def read_memory_limit(cgroups: Path = CGROUPS) -> int | None:
     """Return the memory limit of this control group (version 1 or 2) in bytes, or None without a limit."""
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):  # another version, or "max"
@@ -81,6 +81,6 @@ class MemoryLimit(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the current value."""
         metric = GaugeMetricFamily("waybill_memory_limit_bytes", "Memory limit of this process, in bytes.")
-        if (limit := memory_limit()) is not None:
+        if (limit := read_memory_limit()) is not None:
             metric.add_metric([], limit)
         yield metric

@@ -69,7 +69,7 @@ def read_traceparent(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
     return _inject(_extract(found.decode("ascii", "replace")))
 
 
-def headers_of(traceparent: str | None) -> tuple[tuple[str, bytes], ...]:
+def write_traceparent(traceparent: str | None) -> tuple[tuple[str, bytes], ...]:
     """Return the headers of a message that hands a trace on."""
     return () if traceparent is None else ((HEADER, traceparent.encode()),)
 

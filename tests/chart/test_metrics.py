@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from runtime.self_metrics import process_metrics
+from runtime.self_metrics import build_metrics
 from tests.chart.tools import CHART
 
 NAME = re.compile(r"\b((?:waybill|process)_[a-z_]+)\b")
@@ -15,7 +15,7 @@ NAME = re.compile(r"\b((?:waybill|process)_[a-z_]+)\b")
 
 def exposed() -> Iterator[str]:
     """Every metric as queries name it, of Waybill and of its process."""
-    for metric in process_metrics().registry.collect():
+    for metric in build_metrics().registry.collect():
         yield {"counter": f"{metric.name}_total", "histogram": f"{metric.name}_bucket"}.get(metric.type, metric.name)
 
 

@@ -16,7 +16,7 @@ from pipeline.spec import ExportSpec
 from pipeline.storage import Storage
 from pipeline.types import ExportResult, Progress
 from runtime import logs
-from runtime.self_metrics import process_metrics
+from runtime.self_metrics import build_metrics
 
 
 def scripted(
@@ -69,7 +69,7 @@ def _rest(seconds: float, progress: Progress) -> None:
 
 def main() -> None:
     settings = load(needs=CONSUMER_NEEDS)
-    logs.set_up(settings.log_format, settings.log_level)
+    logs.set_up_logging(settings.log_format, settings.log_level)
     jobs = build.jobs(settings)
     checks = build.checks(settings, jobs.engine)
     parts = Dependencies(
@@ -77,7 +77,7 @@ def main() -> None:
         sources=build.sources(settings, jobs.engine),
         storage=build.storage(settings),
         publisher=build.publisher(settings),
-        metrics=process_metrics(),
+        metrics=build_metrics(),
         export=scripted,
         checks={name: checks[name] for name in ("database", "storage", "kafka")},
     )

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from runtime import daemon, http
-from runtime.daemon import every, until, wait_for_dependencies
+from runtime.daemon import run_every, wait_for_dependencies, wait_for_stop
 from runtime.http import Health
 
 
@@ -19,7 +19,7 @@ def test_a_timer_continues_after_errors_and_ends_when_stopped() -> None:
             raise LookupError("odd")
 
         health = Health({})
-        await asyncio.wait_for(every(0.01, work, name="timer", health=health, stop=stop), 30)
+        await asyncio.wait_for(run_every(0.01, work, name="timer", health=health, stop=stop), 30)
         assert health.stuck() == []
         return calls
 
@@ -33,7 +33,7 @@ def test_a_timer_can_be_woken() -> None:
         async def work() -> None:
             calls.release()
 
-        timer = asyncio.create_task(every(600, work, name="t", health=Health({}), stop=stop, wake=wake))
+        timer = asyncio.create_task(run_every(600, work, name="t", health=Health({}), stop=stop, wake=wake))
         await asyncio.wait_for(calls.acquire(), 30)
         wake.set()
         await asyncio.wait_for(calls.acquire(), 30)
@@ -66,7 +66,7 @@ def test_waiting_ends_when_the_daemon_is_stopped() -> None:
         stop = asyncio.Event()
         stop.set()
         assert not await wait_for_dependencies(Health({}), stop)
-        assert await until(stop, 600)
-        assert not await until(asyncio.Event(), 0.01)
+        assert await wait_for_stop(stop, 600)
+        assert not await wait_for_stop(asyncio.Event(), 0.01)
 
     asyncio.run(run())

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from runtime.logs import JsonFormatter, RateLimit, TextFormatter, set_up
+from runtime.logs import JsonFormatter, RateLimit, TextFormatter, set_up_logging
 
 
 def record(message: str, **extra: object) -> logging.LogRecord:
@@ -40,7 +40,7 @@ def test_libraries_log_warnings_only_unless_debugging(monkeypatch: pytest.Monkey
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
 
-    set_up("json", "INFO")
+    set_up_logging("json", "INFO")
 
     assert logging.getLogger("aiokafka").getEffectiveLevel() == logging.WARNING
     assert isinstance(root.handlers[0].formatter, JsonFormatter)

@@ -9,7 +9,7 @@ from sqlalchemy import make_url
 from config.metrics import Metrics
 from runtime import self_metrics
 from runtime.database import open_database
-from runtime.self_metrics import follow_loop, follow_pool, memory_limit, process_metrics
+from runtime.self_metrics import build_metrics, follow_loop, follow_pool, read_memory_limit
 
 
 def test_a_blocked_event_loop_shows_in_the_metric_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def write(folder: Path, name: str, text: str) -> None:
 def test_the_limit_is_read_from_both_versions_of_control_groups(tmp_path: Path, name: str) -> None:
     write(tmp_path, name, "536870912\n")
 
-    assert memory_limit(tmp_path) == 512 << 20
+    assert read_memory_limit(tmp_path) == 512 << 20
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_the_limit_is_read_from_both_versions_of_control_groups(tmp_path: Path, 
 def test_without_a_limit_there_is_none(tmp_path: Path, name: str, text: str) -> None:
     write(tmp_path, name, text)
 
-    assert memory_limit(tmp_path) is None
+    assert read_memory_limit(tmp_path) is None
 
 
 @pytest.mark.parametrize("limit", [None, 512 << 20])
 def test_the_metric_has_a_value_only_with_a_limit(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> None:
-    monkeypatch.setattr(self_metrics, "memory_limit", lambda: limit)
+    monkeypatch.setattr(self_metrics, "read_memory_limit", lambda: limit)
 
-    metrics = process_metrics()
+    metrics = build_metrics()
 
     assert metrics.registry.get_sample_value("waybill_memory_limit_bytes") == limit

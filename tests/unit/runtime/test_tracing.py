@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from config.settings import Misconfigured
-from runtime.tracing import Tracer, headers_of, open_tracer, read_traceparent, trace_id
+from runtime.tracing import Tracer, open_tracer, read_traceparent, trace_id, write_traceparent
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -16,9 +16,9 @@ GIVEN = f"00-{TRACE}-{PARENT}-01"
 
 def test_a_traceparent_is_read_from_the_headers_and_handed_on() -> None:
     assert read_traceparent([("other", b"x"), ("traceparent", GIVEN.encode())]) == GIVEN
-    assert read_traceparent(headers_of(GIVEN)) == GIVEN
+    assert read_traceparent(write_traceparent(GIVEN)) == GIVEN
     assert trace_id(GIVEN) == TRACE
-    assert (headers_of(None), trace_id(None)) == ((), None)
+    assert (write_traceparent(None), trace_id(None)) == ((), None)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_traceparent_is_handed_on_in_its_canonical_form(value: str) -> None:
 def test_flags_are_handed_on_unchanged(flags: str) -> None:
     given = f"{GIVEN[:-2]}{flags}"
 
-    assert read_traceparent(headers_of(given)) == given
+    assert read_traceparent(write_traceparent(given)) == given
     with Tracer().span("export", given) as span:
         assert span.traceparent == given
 
@@ -91,7 +91,7 @@ def test_a_request_without_a_trace_begins_one_where_spans_are_recorded() -> None
     with Tracer(TracerProvider().get_tracer("test")).span("export", None) as span:
         pass
 
-    assert read_traceparent(headers_of(span.traceparent)) == span.traceparent
+    assert read_traceparent(write_traceparent(span.traceparent)) == span.traceparent
 
 
 def test_an_endpoint_without_the_extra_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
