@@ -1,4 +1,4 @@
-"""The job store keeps its policy on SQLite and on PostgreSQL, with several workers at once."""
+"""The job store keeps its rules on SQLite and on PostgreSQL, with several workers at once."""
 
 import json
 from collections.abc import Iterator
@@ -206,8 +206,8 @@ def test_an_ending_whose_answer_got_lost_may_be_written_again(engine: Engine, jo
     claim = claimed(jobs)
 
     for seconds in (5, 6):
-        hold = jobs.complete(claim, result_of(), url="https://link", expires_at=after(60), now=after(seconds))
-        assert hold is LeaseState.KEPT
+        state = jobs.complete(claim, result_of(), url="https://link", expires_at=after(60), now=after(seconds))
+        assert state is LeaseState.KEPT
 
     assert len(outbox_rows(engine)) == 1
     assert row_of(engine)["finished_at"] == after(5)
@@ -217,9 +217,9 @@ def test_completing_what_the_user_cancelled_leaves_it_cancelled(engine: Engine, 
     claim = claimed(jobs)
     jobs.cancel(job_of(jobs), after(1))
 
-    hold = jobs.complete(claim, result_of(), url="https://link", expires_at=after(60), now=after(2))
+    state = jobs.complete(claim, result_of(), url="https://link", expires_at=after(60), now=after(2))
 
-    assert hold is LeaseState.CANCELLED
+    assert state is LeaseState.CANCELLED
     assert (row_of(engine)["status"], row_of(engine)["url"], outbox_rows(engine)) == ("CANCELLED", None, [])
     assert jobs.close_cancelled(claim, after(3))
     assert runs_of(engine)[0]["outcome"] == "cancelled"
@@ -274,12 +274,12 @@ def test_words_that_no_text_column_takes_are_made_to_fit(engine: Engine, jobs: J
 def test_a_failed_attempt_goes_back_to_the_queue_until_it_is_due(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
 
-    hold = jobs.postpone(claim, Failure.UNAVAILABLE, error="S3 is away", until=after(15), now=after(10))
+    state = jobs.postpone(claim, Failure.UNAVAILABLE, error="S3 is unavailable", until=after(15), now=after(10))
 
-    assert hold is LeaseState.KEPT
+    assert state is LeaseState.KEPT
     (run,) = runs_of(engine)
     assert (row_of(engine)["status"], row_of(engine)["log"]) == ("QUEUED", None)
-    assert (run["outcome"], run["error"], run["next_attempt_at"]) == ("retry", "S3 is away", after(15))
+    assert (run["outcome"], run["error"], run["next_attempt_at"]) == ("retry", "S3 is unavailable", after(15))
     assert outbox_rows(engine) == []
     assert due(engine, 14) == []
     assert due(engine, 15) == ["export-1"]

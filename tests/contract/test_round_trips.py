@@ -1,4 +1,4 @@
-"""One export asks the database for no more than the policy need."""
+"""One export asks the database for no more than the rules need."""
 
 from collections.abc import Iterator
 from pathlib import Path

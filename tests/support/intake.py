@@ -1,6 +1,7 @@
 """An intake with a real job store and fakes for Kafka and for the pipeline."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -38,7 +39,7 @@ class FakePublisher:
 
 
 class ScriptedIntake:
-    """An intake with a real job store, whose exports end immediately in their slots."""
+    """An intake with a real job store, whose exports end in their slots when `before_end` returns."""
 
     def __init__(self, engine: Engine, policy: GuardPolicy = POLICY) -> None:
         self.engine = engine
@@ -47,6 +48,7 @@ class ScriptedIntake:
         self.metrics = Metrics(CollectorRegistry())
         self.closed = asyncio.Event()
         self.ran: list[Claim] = []
+        self.before_end: Callable[[], object] = lambda: None
         self.slots = Slots(
             SLOTS,
             work=self._work,
@@ -67,6 +69,7 @@ class ScriptedIntake:
 
     def _work(self, claim: Claim, _: Progress) -> Outcome:
         self.ran.append(claim)
+        self.before_end()
         return Outcome.COMPLETED
 
     def count(self, verdict: str) -> float:

@@ -186,11 +186,11 @@ def test_a_claim_that_has_begun_still_runs_when_its_agent_is_cancelled(
         find, began = scripted.jobs.find, asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def telling(project_id: str, export_id: str) -> Any:
+        def find_and_signal(project_id: str, export_id: str) -> Any:
             loop.call_soon_threadsafe(began.set)
             return find(project_id, export_id)
 
-        monkeypatch.setattr(scripted.jobs, "find", telling)
+        monkeypatch.setattr(scripted.jobs, "find", find_and_signal)
         answering = asyncio.create_task(scripted.intake.handle(request()))
         await began.wait()
         answering.cancel()
@@ -207,7 +207,7 @@ def test_a_request_waits_for_an_unavailable_database(engine: Engine, monkeypatch
 
     async def run() -> ScriptedIntake:
         scripted = ScriptedIntake(engine)
-        find, tries = scripted.jobs.find, iter([Unavailable("away"), LookupError("odd"), None])
+        find, tries = scripted.jobs.find, iter([Unavailable("the database is unavailable"), LookupError("a bug"), None])
 
         def flaky(project_id: str, export_id: str) -> Any:
             if (error := next(tries)) is not None:
@@ -231,7 +231,7 @@ def test_a_request_that_keeps_failing_unexpectedly_is_dead_lettered(
         scripted = ScriptedIntake(engine)
 
         def broken(*_: str) -> None:
-            raise LookupError("odd")
+            raise LookupError("a bug")
 
         monkeypatch.setattr(scripted.jobs, "find", broken)
         await asyncio.wait_for(scripted.intake.handle(request()), 30)

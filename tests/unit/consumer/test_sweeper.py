@@ -69,7 +69,7 @@ def test_it_starts_nothing_while_exports_are_disabled(worker: ScriptedWorker) ->
 
 
 def leave_an_orphan(worker: ScriptedWorker) -> None:
-    """A worker that died after its file was there, of an export that the user cancelled then."""
+    """Leave the files of a worker that died after its upload, of an export that was then cancelled."""
     queue(worker.engine)
     claim = claimed(worker.jobs)
     context = worker.context
@@ -97,10 +97,10 @@ def test_an_unavailable_store_does_not_block_the_sweep(worker: ScriptedWorker, m
     leave_an_orphan(worker)
     queue(worker.engine, "waiting")
 
-    def away(*_: Any) -> int:
-        raise Unavailable("the store is away")
+    def unavailable(*_: Any) -> int:
+        raise Unavailable("the store is unavailable")
 
-    monkeypatch.setattr(worker.storage, "abort_uploads", away)
+    monkeypatch.setattr(worker.storage, "abort_uploads", unavailable)
 
     scripted, _ = sweep(worker)
 
@@ -113,12 +113,12 @@ def test_a_locked_row_does_not_block_the_sweep(worker: ScriptedWorker, monkeypat
         queue(worker.engine, name, created_at=NOW - timedelta(minutes=len(name)))
     claim = Jobs.claim
 
-    def held(jobs: Jobs, job: Job, *rest: Any) -> Any:
+    def claim_unless_locked(jobs: Jobs, job: Job, *rest: Any) -> Any:
         if job.id == "older":
             raise Unavailable("the row is locked")
         return claim(jobs, job, *rest)
 
-    monkeypatch.setattr(Jobs, "claim", held)
+    monkeypatch.setattr(Jobs, "claim", claim_unless_locked)
     monkeypatch.setattr("tests.support.intake.SLOTS", 2)
 
     scripted, _ = sweep(worker)
