@@ -34,10 +34,10 @@ def migrate(
     settings = load(needs=["DATABASE_URL"])
     engine = build.engine(settings)
     if with_application_schema:
-        from embedded.schema import create_application_schema
+        from embedded.schema import create_langfuse_schema
 
         with build.clickhouse_client(load(needs=["CLICKHOUSE_URL"])) as client:
-            create_application_schema(client, engine)
+            create_langfuse_schema(client, engine)
         console().print("Langfuse's tables are up to date.")
     migrate_database(engine)
     console().print("Waybill's tables are up to date.")

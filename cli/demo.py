@@ -82,12 +82,12 @@ def demo(
 ) -> None:
     """Run an export from request to email on embedded services, and show the file, the email and the counters."""
     from embedded.sample import fill
-    from embedded.stack import started
+    from embedded.stack import run_stack
 
     kept = folder or Path(tempfile.mkdtemp(prefix="waybill-demo-"))
     with ExitStack() as running:
         _say("Starting a broker, ClickHouse, SQLite, a folder for files and a mail server")
-        stack = running.enter_context(started(kept))
+        stack = running.enter_context(run_stack(kept))
         port = _free_port()
         environment = stack.environment() | {
             "WAYBILL_HEARTBEAT_SECONDS": "0.5",
@@ -107,7 +107,7 @@ def demo(
         job = _export(settings, format_.upper(), compression)
         if job.status != Status.COMPLETED:
             fail(f"The export ended {job.status}: {job.log}; the logs are in {kept}")
-        message = _eventually(lambda: next(stack.mails.glob("*.eml"), None), "an email")
+        message = _eventually(lambda: next(stack.emails.glob("*.eml"), None), "an email")
         _show_file(job, stack.exports, settings)
         _show_email(message)
         _show_counters(consumer, notifier)
@@ -117,11 +117,11 @@ def demo(
 @contextmanager
 def _prepare(settings: Settings) -> Iterator[tuple[Any, Engine]]:
     """Create all tables; give the clients of both databases."""
-    from embedded.schema import create_application_schema
+    from embedded.schema import create_langfuse_schema
 
     engine = build.engine(settings)
     with build.clickhouse_client(settings) as client:
-        create_application_schema(client, engine)
+        create_langfuse_schema(client, engine)
         migrate(engine)
         yield client, engine
 

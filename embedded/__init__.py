@@ -1,1 +1,1 @@
-"""The parts that let Waybill run with nothing installed, each a process of its own."""
+"""Stand-ins that let Waybill run with nothing installed: broker, ClickHouse, mail sink, sample data."""

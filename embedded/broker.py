@@ -1,26 +1,26 @@
-"""A Kafka broker that pip alone installs: librdkafka's mock cluster, in a process of its own."""
+"""A Kafka broker that needs no installation besides pip: librdkafka's mock cluster in its own process."""
 
 import argparse
 
 from confluent_kafka import Producer
 
-from embedded import lifetime
+from embedded.part import Lifetime, add_lifetime_option
 
 START_SECONDS = 10.0
 
 
 def main() -> None:
-    """Serve until told to stop.
+    """Serve until stopped.
 
-    Topics come into being, with four partitions, when a producer first asks for them or writes to them; requests
-    to create or alter topics are not answered. A group that a member has joined or left forms anew one second
-    before its session timeout is over, so members should ask for a short one.
+    A topic is created, with four partitions, when a producer first requests its metadata or writes to it. Requests to
+    create or alter topics get no response. A group rebalances one second before the session timeout of a member
+    that joined or left, so members should use a short timeout.
     """
     parser = argparse.ArgumentParser(prog="python -m embedded.broker", description=__doc__)
-    lifetime.add_option(parser)
+    add_lifetime_option(parser)
     options = parser.parse_args()
-    life = lifetime.Lifetime(until_stdin_closes=options.until_stdin_closes)
-    # Errors only: the library warns on standard error that bootstrap.servers is replaced, as intended.
+    life = Lifetime(until_stdin_closes=options.until_stdin_closes)
+    # Log level 3 (errors): the library would warn that bootstrap.servers is replaced, which is intended.
     host = Producer({"test.mock.num.brokers": 1, "log_level": 3})
     brokers = host.list_topics(timeout=START_SECONDS).brokers.values()
     life.announce(bootstrap=",".join(f"{broker.host}:{broker.port}" for broker in brokers))

@@ -1,4 +1,4 @@
--- The application's ClickHouse tables, as its migrations leave them on a single server.
+-- Langfuse's ClickHouse tables, as its migrations create them on a single server.
 
 CREATE TABLE IF NOT EXISTS traces
 (

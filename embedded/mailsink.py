@@ -1,4 +1,4 @@
-"""An SMTP server that keeps every mail as a file: `<n>.eml`, whole or not there."""
+"""An SMTP server that stores every email as a file `<n>.eml`, which appears once it is complete."""
 
 import argparse
 import asyncio
@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from embedded import extra, lifetime
+from embedded.part import Lifetime, add_lifetime_option, required_packages
 
-with extra.needed():
+with required_packages():
     from aiosmtpd.smtp import SMTP, AuthResult
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -19,63 +19,63 @@ ACCEPTED = "250 Message accepted for delivery"
 
 
 @dataclass
-class Folder:
-    """The folder that mails are written into, numbered from 1 in the order they came."""
+class EmailFolder:
+    """The folder of the stored emails, numbered from 1 in the order of arrival."""
 
     path: Path
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def keep(self, content: bytes, sender: str, recipients: list[str]) -> Path:
-        """Write one mail and return its file; readers never see half of it.
+    def store(self, content: bytes, sender: str, recipients: list[str]) -> Path:
+        """Write one email and return its file, which appears complete.
 
-        The envelope goes on top as `X-Envelope-From` and one `X-Envelope-To` line for each recipient.
+        The envelope is prepended as `X-Envelope-From` and one `X-Envelope-To` line for each recipient.
         """
         envelope = [f"X-Envelope-From: {sender}", *(f"X-Envelope-To: {recipient}" for recipient in recipients)]
         head = "".join(f"{line}\r\n" for line in envelope).encode()
         with self._lock:
-            file = self.path / f"{self._last() + 1}.eml"
+            file = self.path / f"{self._last_number() + 1}.eml"
             unfinished = file.with_suffix(".tmp")
             unfinished.write_bytes(head + content)
             unfinished.rename(file)
         return file
 
-    def _last(self) -> int:
+    def _last_number(self) -> int:
         return max((int(file.stem) for file in self.path.glob("*.eml") if file.stem.isdigit()), default=0)
 
 
 @dataclass(frozen=True)
-class Keeper:
-    """The handler that aiosmtpd calls for every mail."""
+class SinkHandler:
+    """The handler that aiosmtpd calls for every email."""
 
-    folder: Folder
+    folder: EmailFolder
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 aiosmtpd names it
-        """Keep the mail; the answer goes to the client."""
-        # A mail is a few kilobytes, and nothing else runs on this loop.
-        self.folder.keep(envelope.content, envelope.mail_from, envelope.rcpt_tos)
+        """Store the email and return the response to the client."""
+        # Writing blocks the loop, but an email is a few kilobytes and nothing else runs here.
+        self.folder.store(envelope.content, envelope.mail_from, envelope.rcpt_tos)
         return ACCEPTED
 
 
-def _anyone(_server: Any, _session: Any, _envelope: Any, _mechanism: str, _login: Any) -> Any:
+def _accept_login(_server: Any, _session: Any, _envelope: Any, _mechanism: str, _login: Any) -> Any:
     return AuthResult(success=True)
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until stopped."""
     parser = argparse.ArgumentParser(prog="python -m embedded.mailsink", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="the folder for emails; created if missing")
-    parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
-    lifetime.add_option(parser)
+    parser.add_argument("--port", type=int, default=0, help="0, the default, picks a free port")
+    add_lifetime_option(parser)
     options = parser.parse_args()
-    life = lifetime.Lifetime(until_stdin_closes=options.until_stdin_closes)
+    life = Lifetime(until_stdin_closes=options.until_stdin_closes)
     options.folder.mkdir(parents=True, exist_ok=True)
-    # Not aiosmtpd's own controller: it can't take a free port.
+    # aiosmtpd's controller can't pick a free port.
     loop = asyncio.new_event_loop()
     protocol = partial(
         SMTP,
-        Keeper(Folder(options.folder)),
+        SinkHandler(EmailFolder(options.folder)),
         loop=loop,
-        authenticator=_anyone,
+        authenticator=_accept_login,
         auth_require_tls=False,
         data_size_limit=MAX_BYTES,
         enable_SMTPUTF8=True,

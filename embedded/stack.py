@@ -1,4 +1,4 @@
-"""Starts the embedded parts in one folder, and stops them."""
+"""Starts the parts of the embedded stack in one folder, and stops them."""
 
 import json
 import os
@@ -18,7 +18,7 @@ STOP_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Stack:
-    """Where each part is; all of it on this machine only."""
+    """The addresses of the parts, all on this machine."""
 
     folder: Path
     kafka: str
@@ -27,18 +27,18 @@ class Stack:
 
     @property
     def database(self) -> Path:
-        """The SQLite file; made by whoever first connects."""
+        """The SQLite file; the first connection creates it."""
         return self.folder / "waybill.sqlite"
 
     @property
     def exports(self) -> Path:
-        """The folder that stands for the bucket."""
+        """The folder that stands in for the bucket."""
         return self.folder / "exports"
 
     @property
-    def mails(self) -> Path:
-        """Where the mail sink keeps its `.eml` files."""
-        return self.folder / "mails"
+    def emails(self) -> Path:
+        """The folder of the mail sink's `.eml` files."""
+        return self.folder / "emails"
 
     def environment(self) -> dict[str, str]:
         """Return the settings that point Waybill at this stack."""
@@ -54,30 +54,30 @@ class Stack:
 
 
 @contextmanager
-def started(folder: Path) -> Iterator[Stack]:
-    """Run broker, ClickHouse and mail sink for as long as the block runs; their data stays in the folder.
+def run_stack(folder: Path) -> Iterator[Stack]:
+    """Run broker, ClickHouse and mail sink while the block runs; their data stays in the folder.
 
-    Should this process die, they end by themselves. Raises RuntimeError when a part does not become ready.
+    If this process is killed, they stop by themselves. Raises RuntimeError when a part does not become ready.
     """
     folder = folder.resolve()
     (folder / "exports").mkdir(parents=True, exist_ok=True)
     with ExitStack() as parts:
-        # All are started before any is waited for.
-        broker = parts.enter_context(_running(folder, "broker"))
-        clickhouse = parts.enter_context(_running(folder, "clickhouse", "--folder", os.fspath(folder / "clickhouse")))
-        mailsink = parts.enter_context(_running(folder, "mailsink", "--folder", os.fspath(folder / "mails")))
-        mail = mailsink.address()
+        # All parts start before the first address is waited for.
+        broker = parts.enter_context(_run_part(folder, "broker"))
+        clickhouse = parts.enter_context(_run_part(folder, "clickhouse", "--folder", os.fspath(folder / "clickhouse")))
+        mailsink = parts.enter_context(_run_part(folder, "mailsink", "--folder", os.fspath(folder / "emails")))
+        smtp = mailsink.address()
         yield Stack(
             folder=folder,
             kafka=broker.address()["bootstrap"],
             clickhouse=clickhouse.address()["url"],
-            smtp=f"smtp://{mail['host']}:{mail['port']}",
+            smtp=f"smtp://{smtp['host']}:{smtp['port']}",
         )
 
 
 @dataclass(frozen=True)
 class Part:
-    """A started process that will say where it serves."""
+    """A started process that announces its address."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -85,7 +85,7 @@ class Part:
     first_line: "queue.Queue[bytes]"
 
     def address(self) -> dict[str, Any]:
-        """Wait until the part serves and return what it announced."""
+        """Wait until the part is ready and return what it announced."""
         try:
             line = self.first_line.get(timeout=READY_SECONDS)
         except queue.Empty:
@@ -100,26 +100,26 @@ class Part:
 
 
 @contextmanager
-def _running(folder: Path, name: str, *arguments: str) -> Iterator[Part]:
+def _run_part(folder: Path, name: str, *arguments: str) -> Iterator[Part]:
     log = folder / f"{name}.log"
     command = [sys.executable, "-m", f"embedded.{name}", "--until-stdin-closes", *arguments]
     with log.open("ab") as errors:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.PIPE,  # closed by the kernel when this process dies, however it dies
+            stdin=subprocess.PIPE,  # the kernel closes it when this process ends, even if it is killed
             stdout=subprocess.PIPE,
             stderr=errors,
-            start_new_session=True,  # Ctrl-C is for us: we stop the parts when we are done with them
+            start_new_session=True,  # Ctrl-C must reach this process only, which stops the parts itself
             env={**os.environ, "TZ": "UTC"},
         )
     try:
-        yield Part(name, process, log, _first_line(process))
+        yield Part(name, process, log, _read_first_line(process))
     finally:
         _stop(process)
 
 
-def _first_line(process: subprocess.Popen[bytes]) -> "queue.Queue[bytes]":
-    """Read in a thread, since a pipe can't be read with a deadline."""
+def _read_first_line(process: subprocess.Popen[bytes]) -> "queue.Queue[bytes]":
+    """Read in a thread, because a pipe can't be read with a timeout."""
     lines: queue.Queue[bytes] = queue.Queue()
     stdout = _pipe(process.stdout)
     threading.Thread(target=lambda: lines.put(stdout.readline()), daemon=True).start()
@@ -138,6 +138,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _pipe(stream: Any) -> BinaryIO:
-    """Narrow a pipe's type: Popen's may be None, ours were asked for."""
+    """Narrow the type of a pipe, which Popen declares as optional."""
     pipe: BinaryIO = stream
     return pipe

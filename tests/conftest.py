@@ -102,7 +102,7 @@ def smtp(services_folder: Path) -> Iterator[Smtp]:
 
 @pytest.fixture(scope="session")
 def embedded(services_folder: Path) -> Iterator[Parts]:
-    with embedded_parts.started(services_folder / "embedded") as running:
+    with embedded_parts.run_stack(services_folder / "embedded") as running:
         yield running
 
 

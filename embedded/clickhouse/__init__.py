@@ -1,1 +1,1 @@
-"""ClickHouse's HTTP interface over chDB, the engine as a library: for development, the demo and tests."""
+"""ClickHouse's HTTP interface on chDB, the engine as a library: for development, the demo and tests."""

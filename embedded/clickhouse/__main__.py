@@ -6,21 +6,21 @@ import sys
 import threading
 from pathlib import Path
 
-from embedded import lifetime
 from embedded.clickhouse.engine import Engine
-from embedded.clickhouse.server import Server
+from embedded.clickhouse.server import ClickHouseServer
+from embedded.part import Lifetime, add_lifetime_option
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until stopped."""
     parser = argparse.ArgumentParser(prog="python -m embedded.clickhouse", description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="where the data is; made if it is not there")
-    parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
-    lifetime.add_option(parser)
+    parser.add_argument("--folder", type=Path, required=True, help="the folder for data; created if missing")
+    parser.add_argument("--port", type=int, default=0, help="0, the default, picks a free port")
+    add_lifetime_option(parser)
     options = parser.parse_args()
-    life = lifetime.Lifetime(until_stdin_closes=options.until_stdin_closes)
+    life = Lifetime(until_stdin_closes=options.until_stdin_closes)
     engine = Engine(options.folder)
-    server = Server(engine, options.port)
+    server = ClickHouseServer(engine, options.port)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     host, port = server.server_address[:2]
     life.announce(url=f"http://{host!s}:{port}", version=engine.version)
@@ -28,7 +28,7 @@ def main() -> None:
     server.shutdown()
     engine.close()
     sys.stdout.flush()
-    # Threads of running queries are inside the engine, where a normal exit of the interpreter would wait or crash.
+    # Threads of running queries are inside the engine; a normal exit of the interpreter would wait for them or crash.
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""Notices clients that go away while their query runs, and has it stopped."""
+"""Stops the queries of clients that disconnect."""
 
 import logging
 import socket
@@ -9,24 +9,24 @@ from contextlib import contextmanager
 
 from embedded.clickhouse.errors import ServerError
 
-PAUSE_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 logger = logging.getLogger(__name__)
 
 
-class Watch:
-    """One thread that looks after the connections of all running queries."""
+class DisconnectWatcher:
+    """Checks the connections of all running queries in one thread."""
 
     def __init__(self, kill: Callable[[str], None]) -> None:
-        """Take what stops a query; it is called with the query's id from the watching thread."""
+        """Start the thread; it calls `kill` with the ID of each query to stop."""
         self._kill = kill
         self._running: dict[socket.socket, str] = {}
         self._lock = threading.Lock()
-        threading.Thread(target=self._look, daemon=True).start()
+        threading.Thread(target=self._poll, daemon=True).start()
 
     @contextmanager
-    def over(self, connection: socket.socket, query_id: str) -> Iterator[None]:
-        """Watch the connection for as long as the block runs."""
+    def watch(self, connection: socket.socket, query_id: str) -> Iterator[None]:
+        """Watch the connection of a query while the block runs."""
         with self._lock:
             self._running[connection] = query_id
         try:
@@ -35,25 +35,29 @@ class Watch:
             with self._lock:
                 self._running.pop(connection, None)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         while True:
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(POLL_SECONDS)
             with self._lock:
-                gone = {connection: query_id for connection, query_id in self._running.items() if _is_gone(connection)}
+                gone = {
+                    connection: query_id
+                    for connection, query_id in self._running.items()
+                    if _is_disconnected(connection)
+                }
             for query_id in gone.values():
                 self._stop(query_id)
 
     def _stop(self, query_id: str) -> None:
-        # Called again at every look until the query has ended: it may not have begun yet, or not heed the first call.
+        # It is called again until the query ends, because a query that has not started yet can't be stopped.
         try:
             self._kill(query_id)
         except ServerError:
             logger.warning(
-                "a query whose client went away could not be stopped", extra={"query": query_id}, exc_info=True
+                "could not stop the query of a disconnected client", extra={"query": query_id}, exc_info=True
             )
 
 
-def _is_gone(connection: socket.socket) -> bool:
+def _is_disconnected(connection: socket.socket) -> bool:
     try:
         return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:

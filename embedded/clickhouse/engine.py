@@ -1,4 +1,4 @@
-"""chDB as a server's engine: each request on a connection of its own, many at once."""
+"""Runs statements on chDB, each on its own connection, several at the same time."""
 
 import re
 from collections.abc import Generator, Iterator
@@ -8,13 +8,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from embedded import extra
-from embedded.clickhouse import arrow, errors
+from embedded.clickhouse import errors
+from embedded.clickhouse.arrow_join import join_streams
+from embedded.part import required_packages
 
-with extra.needed():
+with required_packages():
     from chdb.state.sqlitelike import Connection
 
-# Concatenated pieces of these are one document. ArrowStream is joined; what is left is made whole.
+# Blocks of these formats are concatenated. ArrowStream is joined; other formats are built in memory.
 CONCATENABLE = frozenset(
     {"Native", "TabSeparated", "TSV", "TabSeparatedRaw", "TSVRaw", "CSV", "RowBinary", "JSONEachRow"}
 )
@@ -25,14 +26,14 @@ PROCESSES = re.compile(r"\bsystem\.processes\b", re.IGNORECASE)
 QUERY_ID = re.compile(r"\bquery_id\b", re.IGNORECASE)
 SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
-# chDB gives each query an id that nobody can choose. The client's own travels as this setting instead.
+# chDB generates the ID of each query. The client's ID is passed as this setting instead.
 ID_COLUMN = "Settings['log_comment']"
 NAMED_PROCESSES = f"(SELECT * REPLACE ({ID_COLUMN} AS query_id) FROM system.processes)"
 
 
 @dataclass(frozen=True)
-class Sent:
-    """A table that comes with a statement: `structure` is its columns, `data` its rows in `format`."""
+class ExternalTable:
+    """A table sent with a statement: `structure` is its columns, `data` its rows in `format`."""
 
     name: str
     structure: str
@@ -42,7 +43,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement with all that a client may say about how it runs."""
+    """One statement, with all that the client sets for it."""
 
     sql: str
     query_id: str
@@ -50,44 +51,44 @@ class Statement:
     default_format: str = "TabSeparated"
     params: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
-    sent: tuple[Sent, ...] = ()
+    external_tables: tuple[ExternalTable, ...] = ()
 
     @property
     def format(self) -> str:
-        """The format of the answer: the statement's own, or the default."""
+        """The format of the response: the statement's own, or the default."""
         found = FORMAT.search(self.sql)
         return found[1] if found else self.default_format
 
 
 class Engine:
-    """All data under one folder; a process can have one engine."""
+    """chDB on the data of one folder; a process can have one engine."""
 
     def __init__(self, folder: Path) -> None:
         self._path = str(folder.resolve())
-        # chDB shuts its engine down with the last connection, so one stays open.
+        # chDB shuts down with its last connection, so one stays open.
         self._anchor = Connection(self._path)
         row = bytes(self._anchor.query("SELECT version(), timezone()", "TabSeparated").bytes())
         self.version, self.timezone = row.decode().strip().split("\t")
 
-    def answer(self, statement: Statement) -> Generator[memoryview | bytes]:
-        """Run a statement and give its answer's bytes piece by piece.
+    def run(self, statement: Statement) -> Generator[memoryview | bytes]:
+        """Run a statement and yield the bytes of its response in blocks.
 
-        Closing the iterator stops the query. Raises ServerError, also in the middle. A piece is valid until
-        the next one is asked for. Memory is bounded for CONCATENABLE formats and ArrowStream; an answer in
-        another format is made whole first.
+        Closing the iterator stops the query. Raises ServerError, also between blocks. A block is valid until the next
+        one is requested. Memory is bounded for CONCATENABLE formats and ArrowStream; a response in another format is
+        built in memory first.
         """
         try:
             with closing(self._connection(statement)) as connection:
-                yield from _pieces(connection, statement)
+                yield from _run_blocks(connection, statement)
         except errors.ServerError:
             raise
-        except Exception as error:  # chDB raises its own class, RuntimeError and others for the same thing
-            raise errors.from_engine(error) from error
+        except Exception as error:  # chDB raises its own class, RuntimeError and others for the same fault
+            raise errors.translate_error(error) from error
 
     def insert(self, statement: Statement, format_name: str, data: Iterator[bytes]) -> tuple[int, int]:
-        """Run `INSERT INTO ...` with data in a format of its own; return rows and bytes written.
+        """Run `INSERT INTO ...` with data in a format; return the rows and bytes written.
 
-        Raises ServerError; then, as on a server, blocks that were complete may have been written.
+        Raises ServerError; as on a server, complete blocks may have been written by then.
         """
         try:
             with (
@@ -100,17 +101,17 @@ class Engine:
         except errors.ServerError:
             raise
         except Exception as error:  # as above
-            raise errors.from_engine(error) from error
+            raise errors.translate_error(error) from error
         return int(written.rows_written), int(written.bytes_written)
 
     def kill(self, query_id: str) -> None:
-        """Stop the query with this id, if it runs; do not wait for its end."""
+        """Stop the query with this ID if it is running; don't wait for its end."""
         statement = Statement(f"KILL QUERY WHERE query_id = {_quoted(query_id)} ASYNC", query_id=f"kill {query_id}")
-        for _ in self.answer(statement):
+        for _ in self.run(statement):
             pass
 
     def close(self) -> None:
-        """Close the engine; running queries are the caller's to stop first."""
+        """Close the engine; the caller must stop running queries first."""
         self._anchor.close()
 
     def _connection(self, statement: Statement) -> Any:
@@ -134,7 +135,7 @@ def _prepare(connection: Any, statement: Statement) -> None:
             )
     settings = {**statement.settings, "log_comment": statement.query_id}
     connection.query("SET " + ", ".join(f"{name} = {_quoted(value)}" for name, value in settings.items()))
-    for table in statement.sent:
+    for table in statement.external_tables:
         name = f"`{table.name}`"
         connection.query(f"CREATE TEMPORARY TABLE {name} ({table.structure})")
         with connection.send_insert(f"INSERT INTO {name}", table.format) as inserter:
@@ -142,37 +143,37 @@ def _prepare(connection: Any, statement: Statement) -> None:
             inserter.finish()
 
 
-def _pieces(connection: Any, statement: Statement) -> Iterator[memoryview | bytes]:
-    sql = _with_client_ids(statement.sql)
+def _run_blocks(connection: Any, statement: Statement) -> Iterator[memoryview | bytes]:
+    sql = _use_client_ids(statement.sql)
     streams = statement.format == "ArrowStream" or statement.format in CONCATENABLE
     if not (streams and SELECT.match(sql)):
-        yield from _whole(connection, sql, statement)
+        yield from _run_whole(connection, sql, statement)
         return
     with connection.send_query(sql, statement.format, params=statement.params) as stream:
-        pieces = _views(stream)
-        first = next(pieces, None)
+        blocks = _read_views(stream)
+        first = next(blocks, None)
         if first is not None:
-            everything = chain((first,), pieces)
-            yield from arrow.joined(everything) if statement.format == "ArrowStream" else everything
+            rest = chain((first,), blocks)
+            yield from join_streams(rest) if statement.format == "ArrowStream" else rest
             return
-    # A stream without rows has no schema either; the same statement made whole has.
-    yield from _whole(connection, sql, statement)
+    # A stream without rows has no schema either; a response built in memory has one.
+    yield from _run_whole(connection, sql, statement)
 
 
-def _whole(connection: Any, sql: str, statement: Statement) -> Iterator[memoryview]:
+def _run_whole(connection: Any, sql: str, statement: Statement) -> Iterator[memoryview]:
     result = connection.query(sql, statement.format, params=statement.params)
     if result.size():
         yield result.get_memview().view()
 
 
-def _views(stream: Any) -> Iterator[memoryview]:
-    for piece in stream:
-        # Not piece.bytes(): that copies, and a piece is several megabytes. The view lives as long as the piece.
-        yield piece.get_memview().view()
+def _read_views(stream: Any) -> Iterator[memoryview]:
+    for block in stream:
+        # block.bytes() would copy several megabytes. The view is valid as long as the block.
+        yield block.get_memview().view()
 
 
-def _with_client_ids(sql: str) -> str:
-    """Let `query_id` mean the clients' ids where a statement kills or lists queries."""
+def _use_client_ids(sql: str) -> str:
+    """Make `query_id` the client's ID in statements that kill or list queries."""
     if KILL.match(sql):
         return QUERY_ID.sub(ID_COLUMN, sql)
     return PROCESSES.sub(NAMED_PROCESSES, sql)

@@ -1,4 +1,4 @@
-"""Turns an HTTP request into a statement, and data if it brings some."""
+"""Parses an HTTP request into a statement, with the data to insert if there is any."""
 
 import re
 import uuid
@@ -9,10 +9,10 @@ from itertools import chain
 from urllib.parse import parse_qsl
 
 from embedded.clickhouse import errors
-from embedded.clickhouse.engine import Sent, Statement
+from embedded.clickhouse.engine import ExternalTable, Statement
 
-# What the HTTP interface itself understands; every other parameter of the URL is a setting of the query.
-OF_THE_INTERFACE = frozenset(
+# Parameters of the HTTP interface itself; every other parameter of the URL is a setting of the query.
+INTERFACE_PARAMETERS = frozenset(
     {
         "query", "database", "default_format", "query_id", "user", "password", "quota_key", "role",
         "session_id", "session_timeout", "session_check", "client_protocol_version", "stacktrace",
@@ -21,10 +21,10 @@ OF_THE_INTERFACE = frozenset(
         "http_headers_progress_interval_ms", "cancel_http_readonly_queries_on_client_close",
     }
 )  # fmt: skip
-PARAM = "param_"
-HEAD = 1 << 16
+PARAMETER_PREFIX = "param_"
+HEAD_BYTES = 1 << 16
 TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# INSERT INTO <anything but a select> FORMAT <name> or VALUES; quoted and bracketed parts are skipped as wholes.
+# INSERT INTO <anything but a select> FORMAT <name> or VALUES; quoted and bracketed parts are skipped.
 INSERT_DATA = re.compile(
     rb"""\s*(?P<into>INSERT\s+INTO\b(?:
         '(?:\\.|[^'\\])*' | `[^`]*` | "[^"]*" | \((?:`[^`]*`|"[^"]*"|'[^']*'|[^()])*\)
@@ -37,7 +37,7 @@ INSERT_DATA = re.compile(
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asks for; `insert_format` names the format of `data`, and is empty when nothing is inserted."""
+    """A client's request; `insert_format` is the format of `data`, or empty when nothing is inserted."""
 
     statement: Statement
     insert_format: str
@@ -45,44 +45,46 @@ class Request:
     wait_end_of_query: bool
 
 
-def parse(url_query: str, headers: Message, body: Iterator[bytes]) -> Request:
-    """Read the URL, the headers and as much of the body as is SQL. Raises ServerError."""
+def parse_request(url_query: str, headers: Message, body: Iterator[bytes]) -> Request:
+    """Parse the URL, the headers and the SQL at the start of the body. Raises ServerError."""
     arguments = dict(parse_qsl(url_query, keep_blank_values=True))
     content_type = headers.get("Content-Type", "")
     files: dict[str, bytes] = {}
     if content_type.startswith("multipart/form-data"):
-        fields, files = _form(content_type, b"".join(body))
+        fields, files = _parse_form(content_type, b"".join(body))
         arguments |= fields
         body = iter(())
-    sent = tuple(_sent(name, data, arguments) for name, data in files.items())
+    external_tables = tuple(_external_table(name, data, arguments) for name, data in files.items())
     if query := arguments.get("query"):
         body = chain((f"{query}\n".encode(),), body)
-    head = _head(body)
+    head = _read_head(body)
     insert = INSERT_DATA.match(head)
     data = chain((head[insert.end() :],), body) if insert else iter(())
     sql = insert["into"] if insert else head + b"".join(body)
     return Request(
-        statement=_statement(sql, arguments, headers, sent),
+        statement=_statement(sql, arguments, headers, external_tables),
         insert_format=(insert["format"] or b"Values").decode() if insert else "",
         data=data,
         wait_end_of_query=arguments.get("wait_end_of_query") == "1",
     )
 
 
-def _sent(name: str, data: bytes, arguments: dict[str, str]) -> Sent:
-    """Take what the arguments say of a table that was sent: `<name>_structure` or `<name>_types`, `<name>_format`."""
+def _external_table(name: str, data: bytes, arguments: dict[str, str]) -> ExternalTable:
+    """Remove the table's description from the arguments: `<name>_structure` or `<name>_types`, and `<name>_format`."""
     if not TABLE_NAME.fullmatch(name):
-        raise errors.ServerError(errors.INCORRECT_DATA, f"No name of a table: {name!r}. (INCORRECT_DATA)")
+        raise errors.ServerError(errors.INCORRECT_DATA, f"Not a table name: {name!r}. (INCORRECT_DATA)")
     types = arguments.pop(f"{name}_types", "")
     numbered = ", ".join(f"_{place} {each}" for place, each in enumerate(types.split(",") if types else (), start=1))
     structure = arguments.pop(f"{name}_structure", numbered)
     if not structure:
         raise errors.ServerError(errors.INCORRECT_DATA, f"The table {name} has no structure. (INCORRECT_DATA)")
-    return Sent(name, structure, arguments.pop(f"{name}_format", "TabSeparated"), data)
+    return ExternalTable(name, structure, arguments.pop(f"{name}_format", "TabSeparated"), data)
 
 
-def _statement(sql: bytes, arguments: Mapping[str, str], headers: Message, sent: tuple[Sent, ...]) -> Statement:
-    settings = {name: value for name, value in arguments.items() if name not in OF_THE_INTERFACE}
+def _statement(
+    sql: bytes, arguments: Mapping[str, str], headers: Message, external_tables: tuple[ExternalTable, ...]
+) -> Statement:
+    settings = {name: value for name, value in arguments.items() if name not in INTERFACE_PARAMETERS}
     try:
         text = sql.decode()
     except UnicodeDecodeError as error:
@@ -92,26 +94,30 @@ def _statement(sql: bytes, arguments: Mapping[str, str], headers: Message, sent:
         query_id=arguments.get("query_id") or str(uuid.uuid4()),
         database=headers.get("X-ClickHouse-Database", arguments.get("database", "")),
         default_format=headers.get("X-ClickHouse-Format", arguments.get("default_format", "TabSeparated")),
-        params={name[len(PARAM) :]: value for name, value in settings.items() if name.startswith(PARAM)},
-        settings={name: value for name, value in settings.items() if not name.startswith(PARAM)},
-        sent=sent,
+        params={
+            name[len(PARAMETER_PREFIX) :]: value
+            for name, value in settings.items()
+            if name.startswith(PARAMETER_PREFIX)
+        },
+        settings={name: value for name, value in settings.items() if not name.startswith(PARAMETER_PREFIX)},
+        external_tables=external_tables,
     )
 
 
-def _head(body: Iterator[bytes]) -> bytes:
+def _read_head(body: Iterator[bytes]) -> bytes:
     head = bytearray()
-    for piece in body:
-        head += piece
-        if len(head) >= HEAD:
+    for block in body:
+        head += block
+        if len(head) >= HEAD_BYTES:
             break
     return bytes(head)
 
 
-def _form(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Sort a form's parts into fields and files."""
+def _parse_form(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Return the fields and the files of a form."""
     boundary = re.search(r'boundary="?([^";]+)', content_type)
     if not boundary:
-        raise errors.ServerError(errors.INCORRECT_DATA, "A form without a boundary. (INCORRECT_DATA)")
+        raise errors.ServerError(errors.INCORRECT_DATA, "The form has no boundary. (INCORRECT_DATA)")
     fields: dict[str, str] = {}
     files: dict[str, bytes] = {}
     for part in body.split(b"\r\n--" + boundary[1].encode()):

@@ -1,6 +1,6 @@
-"""Values that break careless exporters; every one of them is in the first rows of the sample data."""
+"""Values that break careless exporters; the first rows of the sample data contain all of them."""
 
-# Free text, as it comes from users, models and files.
+# Free text of users, models and files.
 TEXTS: tuple[str, ...] = (
     "",
     " leading and trailing ",
@@ -15,8 +15,8 @@ TEXTS: tuple[str, ...] = (
     "zero\x00byte",
     "line\u2028and paragraph\u2029separators",
     "\ufeffbyte order mark",
-    "你好，世界。日本語のテキスト。한국어",  # noqa: RUF001 (it is meant)
-    "👩‍👩‍👧‍👦 🏳️‍🌈 🇺🇳 👍🏽 𝒳",  # noqa: RUF001 (it is meant)
+    "你好，世界。日本語のテキスト。한국어",  # noqa: RUF001 (intended)
+    "👩‍👩‍👧‍👦 🏳️‍🌈 🇺🇳 👍🏽 𝒳",  # noqa: RUF001 (intended)
     "مرحبا بالعالم שלום \u202eesrever\u202c",
     "e\u0301 n\u0303 Z\u0351\u036b\u0343a\u0337l\u0338g\u0336o\u0338",
     "=1+1",

@@ -1,4 +1,4 @@
-"""Makes observations and events: one for each of the first traces, and a second observation for every other one."""
+"""Generates observations and events: one for each of the first traces, and more observations for every second trace."""
 
 from collections.abc import Iterator
 
@@ -8,16 +8,16 @@ from embedded.sample.sql import Plan
 TYPES = ("GENERATION", "SPAN", "EVENT", "TOOL", "AGENT")
 LEVELS = ("DEFAULT", "DEFAULT", "DEFAULT", "DEBUG", "WARNING", "ERROR")
 MODELS = ("model-a", "model-b", "model-c")
-# At most; both are wide and slow to make, and exports of traces only look up the former.
-OBSERVED = 100_000
-EVENTS = 50_000
+# Both are limited because they are wide and slow to generate, and exports of traces only look up observations.
+MAX_OBSERVED_TRACES = 100_000
+MAX_EVENTS = 50_000
 
 
 def statements(plan: Plan) -> Iterator[str]:
-    """Yield the inserts into observations and events_full, outdated and deleted versions included."""
+    """Yield the inserts into observations and events_full, including outdated and deleted versions."""
     for table, columns, count in (
         ("observations", _observation(plan), _observed(plan) + _observed(plan) // 2),
-        ("events_full", _event(plan), min(plan.rows, EVENTS)),
+        ("events_full", _event(plan), min(plan.rows, MAX_EVENTS)),
     ):
         identity = "id" if table == "observations" else "span_id"
         older = {"event_ts": f"{_start(plan)} + INTERVAL 1 MINUTE"}
@@ -30,13 +30,13 @@ def statements(plan: Plan) -> Iterator[str]:
         yield sql.insert(table, {**gone, "is_deleted": "1"}, f"numbers({2 + count // 100})")
 
 
-def of_trace(trace: str) -> str:
-    """Return the expression of the id of a trace's first observation."""
+def first_of_trace(trace: str) -> str:
+    """Return the expression of the ID of a trace's first observation."""
     return sql.identifier("observation", trace)
 
 
 def _observed(plan: Plan) -> int:
-    return min(plan.rows, OBSERVED)
+    return min(plan.rows, MAX_OBSERVED_TRACES)
 
 
 def _trace(plan: Plan) -> str:
@@ -82,8 +82,8 @@ def _common(plan: Plan) -> dict[str, str]:
 def _observation(plan: Plan) -> dict[str, str]:
     return {
         **_common(plan),
-        "id": of_trace("number"),
-        "parent_observation_id": f"if(number < {_observed(plan)}, NULL, {of_trace(_trace(plan))})",
+        "id": first_of_trace("number"),
+        "parent_observation_id": f"if(number < {_observed(plan)}, NULL, {first_of_trace(_trace(plan))})",
         "metadata": sql.metadata(plan),
         "status_message": sql.sometimes((None, *awkward.TEXTS), f"if({plan.mixed('level')} % 6 = 5, 'failed', NULL)"),
         "version": "if(number % 3 = 0, NULL, '2')",
@@ -101,7 +101,7 @@ def _observation(plan: Plan) -> dict[str, str]:
 def _event(plan: Plan) -> dict[str, str]:
     return {
         **_common(plan),
-        "span_id": of_trace("number"),
+        "span_id": first_of_trace("number"),
         "parent_span_id": "''",
         "trace_name": plan.one_of(traces.KINDS, "name"),
         "user_id": f"concat('user-', toString({plan.mixed('user')} % 1000))",

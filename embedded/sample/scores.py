@@ -1,4 +1,4 @@
-"""Makes scores: of every data type, on traces, observations, sessions and runs, outdated and deleted ones too."""
+"""Generates scores of every data type on traces, observations, sessions and runs, with outdated and deleted ones."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ NUMBERS = ("0.1 + 0.2", "1", "-0.5", "0", "1e-7", "1e21", "123456789.125", "0.33
 
 @dataclass(frozen=True)
 class Kind:
-    """A score's name with its data type; a name may have several types."""
+    """The name and data type of a score; a name may have several types."""
 
     name: str
     data_type: str
@@ -54,7 +54,7 @@ def statements(plan: Plan) -> Iterator[str]:
 
 
 def _columns(plan: Plan) -> dict[str, str]:
-    # Two neighbours share a trace; of each fifth pair both have the same name.
+    # Two consecutive scores share a trace; in every fifth pair both have the same name.
     kind = f"{plan.mixed('kind', 'if(number % 10 < 2, intDiv(number, 10), number + 1000000000)')} % {len(KINDS)}"
     data_type = f"{sql.texts([each.data_type for each in KINDS])}[1 + {kind}]"
     boolean = f"{plan.mixed('true')} % 2"
@@ -70,7 +70,7 @@ def _columns(plan: Plan) -> dict[str, str]:
         "trace_id": f"if(number % 50 IN (48, 49), NULL, {sql.identifier('trace', _trace(plan))})",
         "session_id": f"if(number % 50 = 48, {sql.identifier('session', f'number % {plan.sessions}')}, NULL)",
         "dataset_run_id": "if(number % 50 = 49, 'run-0', NULL)",
-        "observation_id": f"if(number % 3 = 0 AND number % 50 < 48, {observations.of_trace(_trace(plan))}, NULL)",
+        "observation_id": f"if(number % 3 = 0 AND number % 50 < 48, {observations.first_of_trace(_trace(plan))}, NULL)",
         "name": f"{sql.texts([each.name for each in KINDS])}[1 + {kind}]",
         "value": f"multiIf({data_type} = 'NUMERIC', {_number(plan)}, {data_type} = 'BOOLEAN', toFloat64({boolean}), 0)",
         "source": plan.one_of(SOURCES, "source"),
@@ -90,7 +90,7 @@ def _columns(plan: Plan) -> dict[str, str]:
 
 
 def _trace(plan: Plan) -> str:
-    """Return the expression of the trace's number, the same for two neighbours."""
+    """Return the expression of the trace's number, which two consecutive scores share."""
     return f"(sipHash64({plan.seed}, {plan.number}, intDiv(number, 2), 'trace') % {plan.rows})"
 
 

@@ -1,4 +1,4 @@
-"""Makes traces: live ones, their outdated versions, and deleted ones."""
+"""Generates traces: live ones, their outdated versions, and deleted ones."""
 
 from collections.abc import Iterator
 
@@ -11,13 +11,13 @@ LONG = 65_536  # characters of the one long text in every thousand rows
 
 
 def statements(plan: Plan) -> Iterator[str]:
-    """Yield the inserts. Traces 0 to rows - 1 are live; those called `deleted-...` are not."""
+    """Yield the inserts. Traces 0 to rows - 1 are live; `deleted-...` are deleted."""
     current = _columns(plan)
     stale = {**current, "output": "'an outdated version'", "tags": "['outdated']"}
     time = plan.trace_time()
     yield sql.insert("traces", current, f"numbers({plan.rows})")
     yield sql.insert("traces", {**stale, "event_ts": f"{time} + INTERVAL 1 MINUTE"}, _every(plan, 20, 3))
-    # A version on another day has another sorting key: no merge and no FINAL ever takes it out.
+    # A version on another day has another sorting key, so neither a merge nor FINAL ever removes it.
     for days, remainder in ((-2, 7), (2, 9)):
         moved = {"timestamp": f"{time} + INTERVAL {days} DAY", "event_ts": f"{time} + INTERVAL 2 MINUTE"}
         yield sql.insert("traces", {**stale, **moved}, _every(plan, 50, remainder))
@@ -68,7 +68,7 @@ def _input_json(plan: Plan) -> str:
 
 
 def _output_text(plan: Plan) -> str:
-    """Return an expression for a model's answer: mostly JSON, some of it with escapes, now and then plain text."""
+    """Return an expression for the output of a model: mostly JSON, some with escapes, sometimes plain text."""
     words = plan.words(0.3, "output")
     escaped = sql.literal(r"\u00fcber \u4f60\u597d C:\\users \n \"quoted\"")
     unicode = f"if({plan.mixed('escaped')} % 10 = 0, {escaped}, {plan.one_of(awkward.UNICODE, 'output')})"

@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 
 from embedded import stack
 from embedded.sample import fill
-from embedded.schema import create_application_schema
+from embedded.schema import create_langfuse_schema
 from pipeline.types import FORMATS
 from runtime.database import open_database
 from tests import moto_server
@@ -47,7 +47,7 @@ def main() -> None:
     console = Console(width=max(Console().width, WIDTH))
     with tempfile.TemporaryDirectory(prefix="waybill-bench-") as name, contextlib.ExitStack() as running:
         folder = Path(name)
-        parts = running.enter_context(stack.started(folder / "parts"))
+        parts = running.enter_context(stack.run_stack(folder / "parts"))
         bench = Bench(parts.clickhouse, f"sqlite:///{folder}/bench.sqlite", options.repeats)
         _fill(bench, options.rows, options.payload, console)
         _copy_observations(bench, options.observations)
@@ -64,7 +64,7 @@ def _fill(bench: Bench, rows: int, payload: int, console: Console) -> None:
     began = time.perf_counter()
     engine = open_database(make_url(bench.database))
     with contextlib.closing(clickhouse_connect.get_client(dsn=bench.clickhouse)) as client:
-        create_application_schema(client, engine)
+        create_langfuse_schema(client, engine)
         fill(client, engine, rows=rows, projects=("demo",), payload_bytes=payload)
         # As on a server that has been up for a while; merges in mid-run would disturb.
         client.command("OPTIMIZE TABLE traces FINAL")

@@ -42,7 +42,7 @@ def main(counts: list[int]) -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             with (
-                embedded_parts.started(folder / "parts") as parts,
+                embedded_parts.run_stack(folder / "parts") as parts,
                 Embedded(parts).stack(folder) as stack,
                 open_databases(stack.environment()) as databases,
             ):

@@ -17,7 +17,7 @@ from config.settings import load
 from config.tables import batch_exports
 from embedded import stack as embedded_parts
 from embedded.sample import fill
-from embedded.schema import create_application_schema
+from embedded.schema import create_langfuse_schema
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.services import choice, kafka, postgres, process, s3, smtp
@@ -86,7 +86,7 @@ def crowd(rows: int) -> Iterator[Crowd]:
 def _servers(folder: Path) -> Iterator[tuple[str, Servers]]:
     """Run the real services where the machine has them, else the embedded parts; ClickHouse is the embedded one."""
     with contextlib.ExitStack() as running:
-        parts = running.enter_context(embedded_parts.started(folder / "parts"))
+        parts = running.enter_context(embedded_parts.run_stack(folder / "parts"))
         if "real" not in choice.kinds():
             yield "embedded", Embedded(parts)
             return
@@ -107,7 +107,7 @@ def _prepared(mine: Stack, rows: int) -> Engine:
     engine = open_database(settings.database)
     found = clickhouse_connect.get_client(dsn=settings.clickhouse_url, database=settings.clickhouse_db)
     with contextlib.closing(found) as client:
-        create_application_schema(client, engine)
+        create_langfuse_schema(client, engine)
         fill(client, engine, rows=rows, projects=(PROJECT,), payload_bytes=200)
     migrate(engine)
     return engine

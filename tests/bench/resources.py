@@ -20,7 +20,7 @@ from cli import build
 from config.settings import Settings, load
 from embedded import stack
 from embedded.sample import PROJECTS, fill
-from embedded.schema import create_application_schema
+from embedded.schema import create_langfuse_schema
 from pipeline.types import FORMATS
 from runtime.migrations import migrate
 from tests.services import s3
@@ -77,7 +77,7 @@ def main() -> None:
     rows = parser.parse_args().rows
     with ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="waybill-resources-")))
-        parts = running.enter_context(stack.started(folder / "stack"))
+        parts = running.enter_context(stack.run_stack(folder / "stack"))
         server = running.enter_context(s3.start(running.enter_context(services_folder()) / "s3"))
         bucket = running.enter_context(server.bucket())
         environment = {**parts.environment(), **bucket.environment()}
@@ -138,7 +138,7 @@ def measured(case: Case, environment: dict[str, str], folder: Path) -> Taken:
 def _prepare(settings: Settings, rows: int) -> None:
     engine = build.engine(settings)
     with build.clickhouse_client(settings) as client:
-        create_application_schema(client, engine)
+        create_langfuse_schema(client, engine)
         migrate(engine)
         fill(client, engine, rows=rows)
 

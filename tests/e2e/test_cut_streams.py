@@ -13,7 +13,7 @@ from cli import build
 from config.settings import load
 from config.tables import batch_exports, langfuse
 from embedded.sample import fill
-from embedded.schema import create
+from embedded.schema import create_clickhouse_tables
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.services.stacks import Stack
@@ -51,7 +51,7 @@ def engine(stack: Stack) -> Iterator[Engine]:
     langfuse.create_all(opened)
     migrate(opened)
     with build.clickhouse_client(settings) as client:
-        create(client)
+        create_clickhouse_tables(client)
         fill(client, opened, rows=ROWS, projects=("demo",), payload_bytes=20_000)
     yield opened
     opened.dispose()

@@ -18,7 +18,7 @@ from cli import build
 from config.settings import load
 from config.tables import batch_exports, langfuse, notices, runs, users
 from embedded.sample import fill
-from embedded.schema import create
+from embedded.schema import create_clickhouse_tables
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.services.stacks import Stack
@@ -36,7 +36,7 @@ def engine(stack: Stack) -> Iterator[Engine]:
     langfuse.create_all(opened)
     migrate(opened)
     with build.clickhouse_client(settings) as client:
-        create(client)
+        create_clickhouse_tables(client)
         fill(client, opened, rows=ROWS)
     yield opened
     opened.dispose()

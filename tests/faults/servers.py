@@ -84,7 +84,7 @@ def start_servers(folder: Path) -> Iterator[Servers]:
     """Run all servers in `folder` while the block runs."""
     with ExitStack() as life:
         kafka_port, postgres_port, s3_port, smtp_port = (free_port() for _ in range(4))
-        clickhouse = life.enter_context(embedded_parts.started(folder / "embedded")).clickhouse
+        clickhouse = life.enter_context(embedded_parts.run_stack(folder / "embedded")).clickhouse
         kafka_proxy = life.enter_context(tcp_proxy(kafka_port))
         servers = (
             RestartableServer(lambda: kafka_service.start(folder / "kafka", kafka_port, kafka_proxy.port)),

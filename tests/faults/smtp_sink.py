@@ -12,7 +12,7 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult
 
-from embedded.mailsink import ACCEPTED, Folder
+from embedded.mailsink import ACCEPTED, EmailFolder
 from tests.services.mail import Mailbox
 
 Reply = Callable[[int, Callable[[], None]], str | None]
@@ -39,7 +39,7 @@ def at_first(times: int, answer: str | None, *, kept: bool = False) -> Reply:
 
 
 class _Handler:
-    def __init__(self, folder: Folder, at_recipient: Reply, at_end: Reply) -> None:
+    def __init__(self, folder: EmailFolder, at_recipient: Reply, at_end: Reply) -> None:
         self._folder = folder
         self._at_recipient = at_recipient
         self._at_end = at_end
@@ -56,7 +56,7 @@ class _Handler:
         self._seen["emails"] += 1
 
         def keep() -> None:
-            self._folder.keep(envelope.content, envelope.mail_from, envelope.rcpt_tos)
+            self._folder.store(envelope.content, envelope.mail_from, envelope.rcpt_tos)
 
         said = self._at_end(self._seen["emails"], keep)
         if said is None:
@@ -73,7 +73,7 @@ def smtp_sink(
     loop = asyncio.new_event_loop()
     protocol = partial(
         SMTP,
-        _Handler(Folder(folder), at_recipient, at_end),
+        _Handler(EmailFolder(folder), at_recipient, at_end),
         loop=loop,
         authenticator=lambda *_: AuthResult(success=True),
         auth_require_tls=False,

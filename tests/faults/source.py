@@ -14,7 +14,7 @@ from cli import build
 from config.settings import load
 from config.tables import langfuse
 from embedded.sample import fill
-from embedded.schema import create
+from embedded.schema import create_clickhouse_tables
 from pipeline.types import FORMATS
 from runtime.database import open_database
 from runtime.migrations import migrate
@@ -84,7 +84,7 @@ def create_source(servers: Servers) -> Iterator[Source]:
         langfuse.create_all(engine)
         migrate(engine)
         with build.clickhouse_client(settings) as client:
-            create(client)
+            create_clickhouse_tables(client)
             fill(client, engine, rows=TRACES, projects=(PROJECT,), payload_bytes=PAYLOAD)
         rows = raw.load(servers.clickhouse, clickhouse_db, engine)
         # PostgreSQL does not copy a database that has open connections.

@@ -16,7 +16,7 @@ from tests.support.databases import open_databases
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with embedded_parts.started(folder / "parts") as parts, Embedded(parts).stack(folder) as stack:
+        with embedded_parts.run_stack(folder / "parts") as parts, Embedded(parts).stack(folder) as stack:
             environment = stack.environment()
             address, database = environment["CLICKHOUSE_URL"], environment["CLICKHOUSE_DB"]
             with open_databases(environment) as databases:

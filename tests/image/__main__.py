@@ -23,8 +23,8 @@ from cli.build import clickhouse_client, engine
 from config.settings import load
 from config.tables import users
 from embedded.sample import PROJECTS, fill
-from embedded.schema import create_application_schema
-from embedded.stack import started
+from embedded.schema import create_langfuse_schema
+from embedded.stack import run_stack
 from tests.image import roots
 from tests.image.dockerfile import Context
 from tests.services.installed import cache_folder
@@ -47,11 +47,11 @@ def main() -> None:
 def _try(root: Path, context: Context) -> None:
     """Run every command that an installation needs, then an export, inside the root; AssertionError when one fails."""
     home = root / context.folder.lstrip("/")
-    with started(home / "stack") as stack:
+    with run_stack(home / "stack") as stack:
         outside = load(stack.environment())
         database = engine(outside)
         with clickhouse_client(outside) as client:
-            create_application_schema(client, database)
+            create_langfuse_schema(client, database)
             fill(client, database, rows=ROWS)
         somebody = _somebody(database)
         database.dispose()  # its files beside the database go with it
@@ -67,7 +67,7 @@ def _try(root: Path, context: Context) -> None:
             _say("consumer is ready after", f"{until_ready:.1f} s")
             with waybill.daemon("notify"):
                 job = json.loads(waybill("create", PROJECTS[0], "--user", somebody, "--wait", "--json"))
-                _eventually(lambda: list(stack.mails.glob("*.eml")), "a mail")
+                _eventually(lambda: list(stack.emails.glob("*.eml")), "a mail")
         assert job["status"] == "COMPLETED", job
         (file,) = stack.exports.rglob("*.csv")
         assert file.stat().st_uid == int(context.user.partition(":")[0]), "the file is another user's"

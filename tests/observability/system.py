@@ -20,7 +20,7 @@ from config.settings import Settings
 from config.tables import batch_exports, users
 from consumer.models import Job
 from embedded.sample import PROJECTS, fill
-from embedded.schema import create_application_schema
+from embedded.schema import create_langfuse_schema
 from pipeline.types import FORMATS
 from runtime.database import writing
 from runtime.migrations import migrate
@@ -70,7 +70,7 @@ class System:
     def prepare(self) -> None:
         """Create the tables, and some rows to export."""
         with build.clickhouse_client(self.settings) as client:
-            create_application_schema(client, self.engine)
+            create_langfuse_schema(client, self.engine)
             migrate(self.engine)
             fill(client, self.engine, rows=ROWS)
         with self.engine.connect() as connection:

@@ -104,7 +104,7 @@ class Embedded:
         storage = folder / "storage"
         storage.mkdir()
         mine = {"DATABASE_URL": f"sqlite:///{folder}/waybill.db", "WAYBILL_STORAGE_URL": storage.as_uri()}
-        mailbox = Mailbox(self.parts.mails, "*.eml", "X-Envelope-To")
+        mailbox = Mailbox(self.parts.emails, "*.eml", "X-Envelope-To")
         with clickhouse_database(self.parts.clickhouse) as database:
             settings = self.parts.environment() | own_names() | mine | {"CLICKHOUSE_DB": database}
             yield EmbeddedStack(settings, storage, mailbox.from_now())

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 
 from config.settings import load
-from embedded.schema import create_application_schema
+from embedded.schema import create_langfuse_schema
 from pipeline.read import open_table
 from pipeline.read.connections import ClickHouse, Sources
 from pipeline.read.open_table import Table
@@ -143,7 +143,7 @@ def open_databases(environment: Mapping[str, str], url: str | None = None) -> It
         autogenerate_session_id=False,
     )
     engine = create_engine(settings.database)
-    create_application_schema(client, engine)
+    create_langfuse_schema(client, engine)
     clickhouse = ClickHouse(
         url or settings.clickhouse_url,
         settings.clickhouse_user,

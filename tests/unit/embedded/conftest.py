@@ -1,4 +1,4 @@
-"""Clients of the embedded stack that the session started."""
+"""Clients of the embedded stack of the session."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ Connect = Callable[..., Any]
 
 @pytest.fixture
 def connect(embedded: Stack) -> Iterator[Connect]:
-    """Opens clickhouse-connect clients; all are closed after the test."""
+    """A function that opens clickhouse-connect clients, which are closed after the test."""
     address = urlsplit(embedded.clickhouse)
     opened: list[Any] = []
 

@@ -12,7 +12,7 @@ SECONDS = 30.0
 
 
 def join(bootstrap: str, group: str, topic: str) -> Consumer:
-    """A consumer that has the whole topic."""
+    """Return a consumer that is assigned the whole topic."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -33,21 +33,21 @@ def join(bootstrap: str, group: str, topic: str) -> Consumer:
     return consumer
 
 
-def topic_of(bootstrap: str) -> str:
-    """A new topic: a producer's question makes it, a consumer's would not."""
+def create_topic(bootstrap: str) -> str:
+    """Create a topic: a producer's metadata request creates it, a consumer's would not."""
     topic = f"topic-{uuid.uuid4().hex}"
     Producer({"bootstrap.servers": bootstrap}).list_topics(topic, timeout=SECONDS)
     return topic
 
 
-def test_topics_come_into_being_with_four_partitions(embedded: Stack) -> None:
-    topic = topic_of(embedded.kafka)
+def test_a_new_topic_has_four_partitions(embedded: Stack) -> None:
+    topic = create_topic(embedded.kafka)
     producer = Producer({"bootstrap.servers": embedded.kafka})
     assert len(producer.list_topics(topic, timeout=SECONDS).topics[topic].partitions) == 4
 
 
-def test_a_message_of_ten_megabytes_goes_in_and_out(embedded: Stack) -> None:
-    topic = topic_of(embedded.kafka)
+def test_a_message_of_ten_megabytes_is_delivered(embedded: Stack) -> None:
+    topic = create_topic(embedded.kafka)
     payload = bytes(range(256)) * (TEN_MEGABYTES // 256)
     producer = Producer({"bootstrap.servers": embedded.kafka, **LIMITS})
     producer.produce(topic, payload, key=b"key", headers=[("why", b"\x00binary")])
@@ -55,13 +55,13 @@ def test_a_message_of_ten_megabytes_goes_in_and_out(embedded: Stack) -> None:
     consumer = join(embedded.kafka, f"group-{topic}", topic)
     deadline = time.monotonic() + SECONDS
     while (message := consumer.poll(0.1)) is None:
-        assert time.monotonic() < deadline, "the message did not come"
+        assert time.monotonic() < deadline, "the message did not arrive"
     assert (message.key(), message.value(), message.headers()) == (b"key", payload, [("why", b"\x00binary")])
     consumer.close()
 
 
-def test_a_group_whose_member_left_forms_again_within_its_session_timeout(embedded: Stack) -> None:
-    topic = topic_of(embedded.kafka)
+def test_a_group_rebalances_within_its_session_timeout(embedded: Stack) -> None:
+    topic = create_topic(embedded.kafka)
     join(embedded.kafka, f"group-{topic}", topic).close()
     began = time.monotonic()
     join(embedded.kafka, f"group-{topic}", topic).close()

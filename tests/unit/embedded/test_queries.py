@@ -34,8 +34,8 @@ def fetch(url: str, body: bytes | None = None, **headers: str) -> tuple[Any, byt
         return answer.headers, answer.read()
 
 
-def refused(url: str, body: bytes, **headers: str) -> tuple[int, Any, str]:
-    """Status, headers and words of the answer to a request that fails."""
+def fetch_error(url: str, body: bytes, **headers: str) -> tuple[int, Any, str]:
+    """Return status, headers and body of a failing request."""
     with pytest.raises(urllib.error.HTTPError) as caught:
         fetch(url, body, **headers)
     with caught.value as error:
@@ -47,14 +47,14 @@ def running(client: Any, query_id: str) -> bool:
     return bool(client.query(sql, parameters={"id": query_id}).result_rows[0][0])
 
 
-def until(client: Any, query_id: str, *, runs: bool) -> None:
+def wait_until(client: Any, query_id: str, *, runs: bool) -> None:
     deadline = time.monotonic() + SECONDS
     while running(client, query_id) is not runs:
-        assert time.monotonic() < deadline, f"the query {'did not start' if runs else 'went on'}"
+        assert time.monotonic() < deadline, f"the query {'did not start' if runs else 'did not stop'}"
         time.sleep(0.05)
 
 
-def test_a_client_takes_it_for_a_server(connect: Connect) -> None:
+def test_clickhouse_connect_works_with_it(connect: Connect) -> None:
     client = connect(username="anyone", password="anything")
     assert client.ping()
     assert client.command("SELECT 5") == 5
@@ -65,12 +65,12 @@ def test_a_client_takes_it_for_a_server(connect: Connect) -> None:
     }
 
 
-def test_health_is_told(embedded: Stack) -> None:
+def test_health_paths_respond(embedded: Stack) -> None:
     assert fetch(f"{embedded.clickhouse}/ping")[1] == b"Ok.\n"
     assert fetch(f"{embedded.clickhouse}/replicas_status")[1] == b"Ok.\n"
 
 
-def test_parameters_arrive_as_they_were_sent(client: Any) -> None:
+def test_parameters_arrive_unchanged(client: Any) -> None:
     awkward = 'it\'s "quoted" \\ back\\\\slash \t tab \n line \\N \\t 日本 😀 {x:String} %s'
     sql = "SELECT {text:String}, {list:Array(String)}, {number:UInt64}, {none:Nullable(String)}, {time:DateTime64(3)}"
     values = {
@@ -84,7 +84,7 @@ def test_parameters_arrive_as_they_were_sent(client: Any) -> None:
     assert row == (awkward, [awkward, ""], 2**64 - 1, None, datetime(2025, 1, 2, 3, 4, 5, 678000))  # noqa: DTZ001 (no zone)
 
 
-def test_a_parameter_of_many_megabytes_goes_as_a_form(connect: Connect) -> None:
+def test_a_parameter_of_many_megabytes_is_sent_as_a_form(connect: Connect) -> None:
     client = connect(form_encode_query_params=True)
     ids = [f"trace-{number:030}" for number in range(20_000)]
     values = {"ids": ids, "text": "x\\\n" * 3_000_000}
@@ -92,12 +92,12 @@ def test_a_parameter_of_many_megabytes_goes_as_a_form(connect: Connect) -> None:
     assert counted.result_rows == [(ids[-1], 9_000_000)]
 
 
-def test_an_answer_of_several_pieces_is_whole_for_a_client_that_waits_for_its_end(client: Any) -> None:
+def test_a_response_of_several_blocks_is_complete_with_wait_end_of_query(client: Any) -> None:
     found = client.query("SELECT number, toString(number) FROM numbers(200000)").result_rows
     assert found == [(number, str(number)) for number in range(200_000)]
 
 
-def test_curl_style_queries_answer_in_the_format_asked_for(embedded: Stack) -> None:
+def test_queries_by_curl_respond_in_the_requested_format(embedded: Stack) -> None:
     url, sql = embedded.clickhouse, "SELECT 1 AS a, 'x' AS b"
     assert fetch(f"{url}/?query={quote(sql)}")[1] == b"1\tx\n"
     assert fetch(url, sql.encode())[1] == b"1\tx\n"
@@ -109,7 +109,7 @@ def test_curl_style_queries_answer_in_the_format_asked_for(embedded: Stack) -> N
     assert json.loads(fetch(url, f"{sql} FORMAT JSON".encode())[1])["data"] == [{"a": 1, "b": "x"}]
 
 
-def test_headers_tell_query_format_and_zone(embedded: Stack) -> None:
+def test_headers_contain_query_id_format_and_time_zone(embedded: Stack) -> None:
     headers, _ = fetch(f"{embedded.clickhouse}/?query_id=mine", b"SELECT 1 FORMAT CSV")
     assert headers["X-ClickHouse-Query-Id"] == "mine"
     assert headers["X-ClickHouse-Format"] == "CSV"
@@ -117,14 +117,14 @@ def test_headers_tell_query_format_and_zone(embedded: Stack) -> None:
     assert "read_rows" in json.loads(headers["X-ClickHouse-Summary"])
 
 
-def test_documents_with_a_head_come_whole_however_long(embedded: Stack) -> None:
+def test_a_long_document_with_a_header_is_complete(embedded: Stack) -> None:
     sql = b"SELECT number AS n FROM numbers(200000) FORMAT CSVWithNames"
     rows = list(csv.reader(io.StringIO(fetch(embedded.clickhouse, sql)[1].decode())))
     assert rows[0] == ["n"]
     assert [int(row[0]) for row in rows[1:]] == list(range(200_000))
 
 
-def test_settings_and_database_are_those_of_one_query(embedded: Stack, client: Any, database: str) -> None:
+def test_settings_and_database_apply_to_one_query(embedded: Stack, client: Any, database: str) -> None:
     sql = "SELECT getSetting('max_threads'), currentDatabase()"
     default = fetch(embedded.clickhouse, sql.encode())[1]
     assert client.query(sql, settings={"max_threads": 77}).result_rows == [(77, database)]
@@ -132,7 +132,7 @@ def test_settings_and_database_are_those_of_one_query(embedded: Stack, client: A
     assert b"77" not in default
 
 
-def test_an_arrow_stream_is_one_stream_in_bounded_pieces(client: Any) -> None:
+def test_an_arrow_response_is_one_stream_of_bounded_batches(client: Any) -> None:
     sql = "SELECT number AS n, toString(number) AS s, CAST('l', 'LowCardinality(String)') AS l FROM numbers(300000)"
     content = client.raw_stream(sql, fmt="ArrowStream", settings=UNCOMPRESSED).read()
     with pa.ipc.open_stream(content) as reader:
@@ -165,9 +165,9 @@ def test_an_arrow_stream_without_rows_has_its_schema(client: Any) -> None:
         ("SELECT {x:String}", 456, 400),
     ],
 )
-def test_an_error_has_its_code_and_words(embedded: Stack, sql: str, code: int, status: int) -> None:
-    told, headers, body = refused(embedded.clickhouse, sql.encode())
-    assert told == status
+def test_an_error_has_its_code_and_text(embedded: Stack, sql: str, code: int, status: int) -> None:
+    got, headers, body = fetch_error(embedded.clickhouse, sql.encode())
+    assert got == status
     assert headers["X-ClickHouse-Exception-Code"] == str(code)
     assert body.startswith(f"Code: {code}. DB::Exception: ")
     assert body.count("DB::Exception") == 1
@@ -184,9 +184,9 @@ def test_an_error_has_its_code_and_words(embedded: Stack, sql: str, code: int, s
         ("/", {"Content_Encoding": "gzip"}, 117),
     ],
 )
-def test_a_bad_request_is_told(embedded: Stack, url: str, headers: dict[str, str], code: int) -> None:
-    _, told, _ = refused(embedded.clickhouse + url, b"SELECT 1", **headers)
-    assert told["X-ClickHouse-Exception-Code"] == str(code)
+def test_a_bad_request_is_reported(embedded: Stack, url: str, headers: dict[str, str], code: int) -> None:
+    _, got, _ = fetch_error(embedded.clickhouse + url, b"SELECT 1", **headers)
+    assert got["X-ClickHouse-Exception-Code"] == str(code)
 
 
 def test_a_client_raises_the_error_of_the_server(client: Any) -> None:
@@ -196,26 +196,26 @@ def test_a_client_raises_the_error_of_the_server(client: Any) -> None:
     assert client.command("SELECT 1") == 1
 
 
-def test_an_exception_in_mid_stream_stands_in_the_body_of_an_answer_that_began_well(client: Any) -> None:
+def test_an_exception_within_a_response_is_appended_to_its_body(client: Any) -> None:
     sql = "SELECT throwIf(number = 300000), number FROM numbers(1000000)"
     content = client.raw_stream(sql, fmt="TabSeparated").read().decode()
-    rows, marker, words = content.partition("\r\n__exception__\r\n")
+    rows, marker, text = content.partition("\r\n__exception__\r\n")
     assert rows.startswith("0\t0\n0\t1\n")
     assert marker
-    assert "Code: 395. DB::Exception: " in words
+    assert "Code: 395. DB::Exception: " in text
     with pytest.raises(StreamFailureError, match="395"), client.query_row_block_stream(sql) as blocks:
         for _ in blocks:
             pass
 
 
-def test_an_error_is_a_status_when_the_client_waits_for_the_end(embedded: Stack) -> None:
-    _, headers, _ = refused(
+def test_an_error_is_a_status_with_wait_end_of_query(embedded: Stack) -> None:
+    _, headers, _ = fetch_error(
         f"{embedded.clickhouse}/?wait_end_of_query=1", b"SELECT throwIf(number = 300000) FROM numbers(1000000)"
     )
     assert headers["X-ClickHouse-Exception-Code"] == "395"
 
 
-def test_rows_are_inserted_as_the_client_sends_them(client: Any) -> None:
+def test_rows_are_inserted_unchanged(client: Any) -> None:
     client.command("CREATE TABLE t (a UInt64, b Nullable(String), c Decimal(18, 12)) ENGINE = MergeTree ORDER BY a")
     rows = [(number, None if number % 2 else f"é{number}", Decimal("0.000000000001")) for number in range(20_000)]
     summary = client.insert("t", rows, column_names=["a", "b", "c"])
@@ -227,7 +227,7 @@ def test_rows_are_inserted_as_the_client_sends_them(client: Any) -> None:
     ("encoding", "compress"),
     [("gzip", gzip.compress), ("deflate", zlib.compress), ("lz4", lz4.frame.compress), ("identity", bytes)],
 )
-def test_data_is_inserted_from_url_and_body_in_any_encoding(
+def test_data_is_inserted_by_url_and_body_in_any_encoding(
     embedded: Stack, client: Any, database: str, encoding: str, compress: Any
 ) -> None:
     client.command("CREATE TABLE t (a UInt64, `format` String) ENGINE = MergeTree ORDER BY a")
@@ -260,7 +260,7 @@ def test_an_insert_that_cannot_be_read_is_an_error(client: Any) -> None:
     assert client.command("SELECT count() FROM t") == 0
 
 
-def test_large_answers_progress_side_by_side(connect: Connect) -> None:
+def test_large_responses_progress_concurrently(connect: Connect) -> None:
     received: list[int] = []
 
     def drain(number: int) -> None:
@@ -278,27 +278,27 @@ def test_large_answers_progress_side_by_side(connect: Connect) -> None:
     assert {0, 1} == set(received[:first_end])
 
 
-def test_a_query_is_killed_by_its_id_and_says_so(embedded: Stack, client: Any) -> None:
+def test_a_query_is_killed_by_its_id_and_reports_it(embedded: Stack, client: Any) -> None:
     failures: list[str] = []
     url = f"{embedded.clickhouse}/?query_id=to-be-killed"
-    thread = threading.Thread(target=lambda: failures.append(refused(url, LONG.encode())[2]))
+    thread = threading.Thread(target=lambda: failures.append(fetch_error(url, LONG.encode())[2]))
     thread.start()
-    until(client, "to-be-killed", runs=True)
+    wait_until(client, "to-be-killed", runs=True)
     client.command("KILL QUERY WHERE query_id = 'to-be-killed' ASYNC")
     thread.join(SECONDS)
     assert failures[0].startswith("Code: 394. ")
 
 
-def test_a_client_that_goes_away_ends_its_query(embedded: Stack, client: Any) -> None:
+def test_a_disconnected_client_stops_its_query(embedded: Stack, client: Any) -> None:
     address = urlsplit(embedded.clickhouse)
     with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
         head = f"POST /?query_id=left-alone HTTP/1.1\r\nHost: here\r\nContent-Length: {len(LONG)}\r\n\r\n"
         connection.sendall((head + LONG).encode())
-        until(client, "left-alone", runs=True)
-    until(client, "left-alone", runs=False)
+        wait_until(client, "left-alone", runs=True)
+    wait_until(client, "left-alone", runs=False)
 
 
-def test_a_client_that_is_reset_while_rows_flow_ends_its_query(embedded: Stack, client: Any) -> None:
+def test_a_reset_connection_stops_its_query_within_the_response(embedded: Stack, client: Any) -> None:
     address = urlsplit(embedded.clickhouse)
     sql = "SELECT number, repeat('x', 1000) FROM numbers(1000000000)"
     with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
@@ -307,4 +307,4 @@ def test_a_client_that_is_reset_while_rows_flow_ends_its_query(embedded: Stack, 
         assert connection.recv(12) == b"HTTP/1.1 200"
         assert running(client, "reset")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    until(client, "reset", runs=False)
+    wait_until(client, "reset", runs=False)

@@ -12,7 +12,7 @@ from config import tables
 from embedded import sample
 from embedded.sample import awkward
 from embedded.sample.sql import Plan
-from embedded.schema import create_application_schema
+from embedded.schema import create_langfuse_schema
 from embedded.stack import Stack
 
 ROWS = 200
@@ -22,13 +22,13 @@ LATEST = "(SELECT * FROM {table} WHERE project_id = '{project}' ORDER BY event_t
 
 @pytest.fixture(scope="module")
 def filled(embedded: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Engine]]:
-    """A client and an engine of databases that the tests only read."""
+    """A client and an engine of filled databases, which the tests only read."""
     address = urlsplit(embedded.clickhouse)
     client = get_client(host=address.hostname, port=address.port, autogenerate_session_id=False)
     client.command("CREATE DATABASE filled")
     client.database = "filled"
     engine = create_engine(f"sqlite:///{tmp_path_factory.mktemp('sample')}/sample.sqlite")
-    create_application_schema(client, engine)
+    create_langfuse_schema(client, engine)
     sample.fill(client, engine, rows=ROWS)
     yield client, engine
     engine.dispose()
@@ -47,13 +47,13 @@ def rows(client: Any, sql: str) -> Any:
 def test_creating_the_schema_again_changes_nothing(client: Any, tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path}/sample.sqlite")
     for _ in range(2):
-        create_application_schema(client, engine)
+        create_langfuse_schema(client, engine)
     made = {name for (name,) in rows(client, "SHOW TABLES")}
     assert made == {*TABLES, "events_core_mv"}
     engine.dispose()
 
 
-def test_every_project_has_the_same_live_traces_with_other_contents(filled: Any) -> None:
+def test_every_project_has_the_same_live_traces_with_different_content(filled: Any) -> None:
     client, _ = filled
     for project in sample.PROJECTS:
         live = f"SELECT count(), min(id), max(id), countIf(is_deleted) FROM {latest('traces', project)}"
@@ -78,7 +78,7 @@ def test_every_awkward_text_is_in_the_traces_unchanged(filled: Any, column: str)
     assert {None, *awkward.TEXTS, *awkward.JSON_TEXTS} <= present
 
 
-def test_traces_have_odd_names_tags_and_metadata(filled: Any) -> None:
+def test_traces_have_awkward_names_tags_and_metadata(filled: Any) -> None:
     client, _ = filled
     found = rows(client, f"SELECT name, tags, metadata FROM {latest('traces')}")
     assert set(awkward.NAMES) <= {name for name, _, _ in found}
@@ -99,14 +99,14 @@ def test_scores_have_every_type_and_several_values_of_a_name(filled: Any) -> Non
     assert rows(client, f"SELECT countIf(is_deleted), countIf(value = 1000) FROM {latest('scores')}") == [(4, 0)]
 
 
-def test_what_scores_and_observations_point_to_is_there(filled: Any) -> None:
+def test_scores_and_observations_refer_to_existing_traces(filled: Any) -> None:
     client, _ = filled
     for table in ("scores", "observations", "events_full", "dataset_run_items_rmt"):
         lost = f"SELECT count() FROM {table} WHERE trace_id != '' AND (project_id, trace_id) NOT IN"
         assert rows(client, f"{lost} (SELECT project_id, id FROM traces)") == [(0,)]
 
 
-def test_core_events_are_the_full_ones_cut_short(filled: Any) -> None:
+def test_core_events_are_full_events_with_shortened_text(filled: Any) -> None:
     client, _ = filled
     key = "project_id, span_id"
     counted = "SELECT count(), max(lengthUTF8(input)) FROM {}"
@@ -116,7 +116,7 @@ def test_core_events_are_the_full_ones_cut_short(filled: Any) -> None:
     assert short == 200 < long
 
 
-def test_the_relational_side_is_filled_too(filled: Any) -> None:
+def test_the_database_is_filled(filled: Any) -> None:
     _, engine = filled
     with engine.connect() as connection:
         counts = {
@@ -130,7 +130,9 @@ def test_the_relational_side_is_filled_too(filled: Any) -> None:
     assert commented
 
 
-def test_the_same_seed_makes_the_same_data_and_another_one_does_not(connect: Any, database: str, client: Any) -> None:
+def test_the_same_seed_generates_the_same_data_and_another_one_does_not(
+    connect: Any, database: str, client: Any
+) -> None:
     del client
 
     def fingerprint(seed: int) -> str:
@@ -139,7 +141,7 @@ def test_the_same_seed_makes_the_same_data_and_another_one_does_not(connect: Any
         server.command(f"CREATE DATABASE {name}")
         try:
             mine = connect(database=name)
-            create_application_schema(mine, create_engine("sqlite://"))
+            create_langfuse_schema(mine, create_engine("sqlite://"))
             for statement in sample.statements(Plan("demo", 0, 50, 1000, seed)):
                 mine.command(statement)
             content = mine.raw_query(f"SELECT * FROM {latest('traces')} ORDER BY id", fmt="JSONEachRow")
@@ -153,8 +155,8 @@ def test_the_same_seed_makes_the_same_data_and_another_one_does_not(connect: Any
 
 
 @pytest.mark.parametrize("payload_bytes", [100, 1000, 20_000])
-def test_the_payload_is_about_as_large_as_asked_for(client: Any, payload_bytes: int) -> None:
-    create_application_schema(client, create_engine("sqlite://"))
+def test_the_payload_is_about_as_large_as_requested(client: Any, payload_bytes: int) -> None:
+    create_langfuse_schema(client, create_engine("sqlite://"))
     for statement in sample.statements(Plan("demo", 0, 990, payload_bytes, 1)):
         if statement.startswith("INSERT INTO traces"):
             client.command(statement)

@@ -18,7 +18,7 @@ KILLED_PARENT = """
 import sys, time
 from pathlib import Path
 from embedded import stack
-with stack.started(Path(sys.argv[1])):
+with stack.run_stack(Path(sys.argv[1])):
     print("started", flush=True)
     time.sleep(600)
 """
@@ -28,12 +28,12 @@ def parts() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def until_gone(processes: list[psutil.Process]) -> None:
+def wait_until_stopped(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, SECONDS)
     assert not alive
 
 
-def listens(address: str) -> bool:
+def is_listening(address: str) -> bool:
     host, port = address.rsplit(":", 1)
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
@@ -42,17 +42,17 @@ def listens(address: str) -> bool:
     return True
 
 
-def test_all_parts_serve_and_are_gone_afterwards(tmp_path: Path) -> None:
+def test_all_parts_run_within_the_block_only(tmp_path: Path) -> None:
     before = set(parts())
-    with stack.started(tmp_path) as running:
+    with stack.run_stack(tmp_path) as running:
         mine = [process for process in parts() if process not in before]
         addresses = [running.kafka, urlsplit(running.clickhouse).netloc, urlsplit(running.smtp).netloc]
-        assert all(map(listens, addresses))
-    until_gone(mine)
-    assert not any(map(listens, addresses))
+        assert all(map(is_listening, addresses))
+    wait_until_stopped(mine)
+    assert not any(map(is_listening, addresses))
 
 
-def test_its_settings_are_those_of_waybill(tmp_path: Path) -> None:
+def test_the_stack_has_the_settings_that_waybill_needs(tmp_path: Path) -> None:
     running = stack.Stack(tmp_path, "127.0.0.1:9", "http://127.0.0.1:8", "smtp://127.0.0.1:7")
     assert running.environment() == {
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
@@ -67,10 +67,10 @@ def test_its_settings_are_those_of_waybill(tmp_path: Path) -> None:
 
 def test_parts_stop_when_the_block_fails(tmp_path: Path) -> None:
     before = set(parts())
-    with pytest.raises(KeyError), stack.started(tmp_path):  # noqa: PT012 (the block is what is tested)
+    with pytest.raises(KeyError), stack.run_stack(tmp_path):  # noqa: PT012 (the block is what is tested)
         mine = [process for process in parts() if process not in before]
         raise KeyError
-    until_gone(mine)
+    wait_until_stopped(mine)
 
 
 def test_parts_stop_when_their_parent_is_killed(tmp_path: Path) -> None:
@@ -80,12 +80,12 @@ def test_parts_stop_when_their_parent_is_killed(tmp_path: Path) -> None:
         mine = psutil.Process(parent.pid).children(recursive=True)
         assert len(mine) == 3
         parent.kill()
-    until_gone(mine)
+    wait_until_stopped(mine)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("part", ["broker", "clickhouse", "mailsink"])
-def test_a_part_announces_itself_and_heeds_signals(tmp_path: Path, part: str, number: signal.Signals) -> None:
+def test_a_part_announces_its_address_and_stops_on_a_signal(tmp_path: Path, part: str, number: signal.Signals) -> None:
     folder = [] if part == "broker" else ["--folder", str(tmp_path / "data")]
     command = [sys.executable, "-m", f"embedded.{part}", *folder]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
@@ -96,13 +96,13 @@ def test_a_part_announces_itself_and_heeds_signals(tmp_path: Path, part: str, nu
         assert process.stdout.read() == b""
 
 
-def test_a_part_that_cannot_start_is_named_with_its_reason(tmp_path: Path) -> None:
-    (tmp_path / "mails").write_text("a file where the folder should be")
-    with pytest.raises(RuntimeError, match=r"(?s)mailsink did not start.*File exists"), stack.started(tmp_path):
+def test_a_part_that_cannot_start_is_reported_with_its_log(tmp_path: Path) -> None:
+    (tmp_path / "emails").write_text("a file in place of the folder")
+    with pytest.raises(RuntimeError, match=r"(?s)mailsink did not start.*File exists"), stack.run_stack(tmp_path):
         pass
 
 
-def test_a_missing_extra_says_what_to_install(tmp_path: Path) -> None:
+def test_a_missing_package_is_reported_with_the_extra_to_install(tmp_path: Path) -> None:
     (tmp_path / "chdb.py").write_text("raise ModuleNotFoundError('no chdb', name='chdb')")
     done = subprocess.run(
         [sys.executable, "-m", "embedded.clickhouse", "--folder", str(tmp_path / "data")],
@@ -116,11 +116,11 @@ def test_a_missing_extra_says_what_to_install(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_data_is_there_again_after_a_restart(tmp_path: Path) -> None:
+def test_data_is_kept_over_a_restart(tmp_path: Path) -> None:
     import urllib.request
 
     def run(sql: str) -> bytes:
-        with stack.started(tmp_path) as running, urllib.request.urlopen(running.clickhouse, sql.encode()) as answer:
+        with stack.run_stack(tmp_path) as running, urllib.request.urlopen(running.clickhouse, sql.encode()) as answer:
             content: bytes = answer.read()
             return content
 

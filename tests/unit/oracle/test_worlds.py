@@ -39,7 +39,7 @@ class Commands:
 def database(embedded: Stack) -> Iterator[str]:
     name = f"oracle_{uuid.uuid4().hex[:12]}"
     raw.ask(embedded.clickhouse, {}, f"CREATE DATABASE {name}".encode())
-    schema.create(Commands(embedded.clickhouse, name))
+    schema.create_clickhouse_tables(Commands(embedded.clickhouse, name))
     yield name
     raw.ask(embedded.clickhouse, {}, f"DROP DATABASE {name}".encode())
 

@@ -4,7 +4,7 @@ from embedded.clickhouse import errors
 
 
 @pytest.mark.parametrize(
-    ("said", "code", "text"),
+    ("message", "code", "text"),
     [
         ("Code: 60. DB::Exception: No such table. (UNKNOWN_TABLE)", 60, "No such table. (UNKNOWN_TABLE)"),
         (
@@ -20,12 +20,12 @@ from embedded.clickhouse import errors
         ("something else", 1002, "something else. (UNKNOWN_EXCEPTION)"),
     ],
 )
-def test_the_innermost_code_and_words_are_read(said: str, code: int, text: str) -> None:
-    error = errors.from_engine(RuntimeError(said))
+def test_the_innermost_code_and_text_are_read(message: str, code: int, text: str) -> None:
+    error = errors.translate_error(RuntimeError(message))
     assert (error.code, error.text) == (code, text)
 
 
-def test_a_body_reads_as_a_server_writes_it() -> None:
+def test_a_body_is_that_of_a_server() -> None:
     body = errors.ServerError(60, "No such table. (UNKNOWN_TABLE)").body("26.9.2.1")
     expected = "Code: 60. DB::Exception: No such table. (UNKNOWN_TABLE) (version 26.9.2.1 (official build))\n"
     assert body.decode() == expected

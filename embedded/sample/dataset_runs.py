@@ -1,16 +1,16 @@
-"""Makes dataset run items: two runs over every item of the sample datasets."""
+"""Generates dataset run items: two runs over every item of the sample datasets."""
 
 from collections.abc import Iterator
 
 from embedded.sample import sql
-from embedded.sample.relational import DATASETS, ITEMS
+from embedded.sample.database import DATASETS, ITEMS
 from embedded.sample.sql import Plan
 
 RUNS = 2
 
 
 def statements(plan: Plan) -> Iterator[str]:
-    """Yield the inserts, outdated and deleted versions included."""
+    """Yield the inserts, including outdated and deleted versions."""
     current = _columns(plan)
     older = {"event_ts": f"{_time(plan)} + INTERVAL 1 MINUTE"}
     everything = f"numbers({RUNS * ITEMS})"

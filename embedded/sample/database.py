@@ -1,4 +1,4 @@
-"""Makes the rows of the relational side: users, projects, comments, datasets and what else exports look up."""
+"""Generates the rows of the database: users, projects, comments, datasets and others that exports look up."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,14 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, Table, insert
 
 from config import tables
-from embedded.sample import awkward, prose
-from embedded.sample.sql import Plan
+from embedded.sample import awkward
+from embedded.sample.sql import Plan, filler_text
 
 BATCH = 5000
 USERS = 20
 DATASETS = 3
 ITEMS = 50
-DELETED_ITEM = 30  # one of those with several versions
+DELETED_ITEM = 30  # one of the items with several versions
 AUDIT_LOGS = 200
 MODELS = ("model-a", "model-b", "model-c")
 STARTS = datetime(2025, 1, 1, tzinfo=UTC)
@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 
 def fill_shared(connection: Connection, projects: Sequence[str]) -> None:
-    """Write what projects share: the projects themselves, users, models and their prices."""
+    """Write the rows that projects share: the projects themselves, users, models and prices."""
     _write(
         connection,
         tables.projects,
@@ -39,7 +39,7 @@ def fill_shared(connection: Connection, projects: Sequence[str]) -> None:
 
 
 def fill_project(connection: Connection, plan: Plan) -> None:
-    """Write one project's comments (on every hundredth trace), sessions, datasets and audit logs."""
+    """Write the comments of one project (on every hundredth trace), its sessions, datasets and audit logs."""
     _write(connection, tables.comments, _comments(plan))
     _write(connection, tables.trace_sessions, (_session(plan, number) for number in range(plan.sessions)))
     _write(connection, tables.datasets, (_dataset(plan, number) for number in range(DATASETS)))
@@ -100,16 +100,16 @@ def _prices(model: str) -> Iterator[Row]:
 
 
 def _comments(plan: Plan) -> Iterator[Row]:
-    """Yield up to three comments for each hundredth trace and some observations, the awkward texts first."""
-    dice = random.Random(plan.seed)  # noqa: S311 (sample data, not a secret)
-    text = prose.text(plan.seed)
-    # A zero byte is the one character that Postgres can't hold.
+    """Yield up to three comments for each hundredth trace and some observations, awkward texts first."""
+    rng = random.Random(plan.seed)  # noqa: S311 (sample data, not a secret)
+    text = filler_text(plan.seed)
+    # A zero byte is the only character that Postgres can't store.
     contents = [*(each for each in awkward.TEXTS if "\x00" not in each)]
     number = 0
     for kind, prefix, step in (("TRACE", "trace", 100), ("OBSERVATION", "observation", 500)):
         for target in range(0, plan.rows, step):
-            for _ in range(dice.randint(1, 3)):
-                start = dice.randrange(len(text) - 200)
+            for _ in range(rng.randint(1, 3)):
+                start = rng.randrange(len(text) - 200)
                 yield {
                     "id": f"comment-{plan.number}-{number}",
                     "project_id": plan.project,
@@ -145,7 +145,7 @@ def _dataset(plan: Plan, number: int) -> Row:
 
 
 def _item_versions(plan: Plan, number: int) -> Iterator[Row]:
-    """Yield an item's versions: the outdated ones have an end, and a deleted item ends in a deleted one."""
+    """Yield the versions of an item: outdated ones have an end, and the last version of a deleted item is deleted."""
     versions = 1 if number % 10 else 3
     for version in range(versions):
         starts = STARTS + timedelta(days=version, minutes=number)
