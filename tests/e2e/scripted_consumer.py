@@ -1,4 +1,4 @@
-"""Launches the consumer with a pipeline that does what an export's id says: `sleep-5-x`, `reject-x`, `fail-2-x`, …"""
+"""Launches the consumer with a pipeline that follows the export's id: `sleep-5-x`, `reject-x`, `fail-2-x`, …"""
 
 import asyncio
 import hashlib
@@ -28,21 +28,21 @@ def scripted(
     *,
     fence: Callable[[], None],
 ) -> ExportResult:
-    """Store the attempt's number as the file, after what the id asks for has happened."""
+    """Do what the id says, and store the number of the attempt as the file."""
     verb, _dash, rest = spec.export_id.partition("-")
     if verb == "reject":
         raise Rejected("The column 'x' is unknown.")
     if verb == "bug":
         raise LookupError("a bug")
     if verb == "fail" and spec.attempt <= int(rest.partition("-")[0]):
-        raise Unavailable("the source is away")
+        raise Unavailable("the source is unavailable")
     data = f"attempt {spec.attempt}".encode()
     beside = storage.open(manifest_key(spec.key), "application/json", spec.attempt)
     with storage.open(spec.key, "text/csv", spec.attempt) as upload, beside as description:
         upload.write(data)
         progress.rows, progress.bytes = 1, len(data)
         if verb == "sleep":
-            _rest(float(rest.partition("-")[0]), progress)
+            _sleep(float(rest.partition("-")[0]), progress)
         fence()
         upload.finish()
         description.write(b"{}")
@@ -59,7 +59,7 @@ def scripted(
     )
 
 
-def _rest(seconds: float, progress: Progress) -> None:
+def _sleep(seconds: float, progress: Progress) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if progress.stopped:

@@ -1,7 +1,6 @@
-"""ClickHouse fails while its rows are on their way: no cut file is ever seen, and the next attempt is whole."""
+"""ClickHouse fails during a read: no incomplete file is ever visible, and the next attempt succeeds."""
 
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,9 @@ from sqlalchemy import Engine, insert
 
 from cli import build
 from config.settings import load
-from config.tables import batch_exports, langfuse
+from config.tables import batch_exports
 from embedded.sample import fill
 from embedded.schema import create_clickhouse_tables
-from runtime.database import open_database
-from runtime.migrations import migrate
 from tests.services.stacks import Stack
 from tests.support.barrier import Barrier
 from tests.support.daemons import daemon, eventually
@@ -45,21 +42,17 @@ FAULTS = {
 
 
 @pytest.fixture
-def engine(stack: Stack) -> Iterator[Engine]:
-    settings = load(stack.environment())
-    opened = open_database(settings.database)
-    langfuse.create_all(opened)
-    migrate(opened)
-    with build.clickhouse_client(settings) as client:
+def large_data(engine: Engine, stack: Stack) -> Engine:
+    """The database and ClickHouse with enough rows for several parts."""
+    with build.clickhouse_client(load(stack.environment())) as client:
         create_clickhouse_tables(client)
-        fill(client, opened, rows=ROWS, projects=("demo",), payload_bytes=20_000)
-    yield opened
-    opened.dispose()
+        fill(client, engine, rows=ROWS, projects=("demo",), payload_bytes=20_000)
+    return engine
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_a_stream_that_is_not_whole_leaves_nothing_and_the_retry_succeeds(
-    stack: Stack, engine: Engine, tmp_path: Path, fault: Responder
+def test_an_incomplete_stream_leaves_no_file_and_the_retry_succeeds(
+    stack: Stack, large_data: Engine, tmp_path: Path, fault: Responder
 ) -> None:
     export_id, barrier = uuid.uuid4().hex, Barrier()
     row: dict[str, Any] = {
@@ -77,16 +70,16 @@ def test_a_stream_that_is_not_whole_leaves_nothing_and_the_retry_succeeds(
         clickhouse.add(lambda _: failing.done == 1, hold(barrier))
         environment = stack.environment() | QUICK | {"CLICKHOUSE_URL": clickhouse.url}
         with daemon("consumer", tmp_path, environment, wait=False):
-            with engine.begin() as connection:
+            with large_data.begin() as connection:
                 connection.execute(insert(batch_exports).values(row))
             barrier.wait_until_reached()
-            first = runs_of(engine, export_id)[0]
+            first = runs_of(large_data, export_id)[0]
             assert (first["outcome"], first["error_class"]) == ("retry", "unavailable")
-            assert (stack.objects(), stack.uploads(), outbox_rows(engine)) == ({}, [], [])
+            assert (stack.objects(), stack.uploads(), outbox_rows(large_data)) == ({}, [], [])
             barrier.release()
-            eventually(lambda: row_of(engine, export_id)["status"] == "COMPLETED", what="the retry completes")
+            eventually(lambda: row_of(large_data, export_id)["status"] == "COMPLETED", what="the retry completes")
 
-    assert [run["outcome"] for run in runs_of(engine, export_id)] == ["retry", "completed"]
+    assert [run["outcome"] for run in runs_of(large_data, export_id)] == ["retry", "completed"]
     key = min(stack.objects())
     lines = stack.read(key).decode().rstrip("\n").split("\n")
     assert len(lines) == len({line.split('"', 4)[3] for line in lines}) == ROWS

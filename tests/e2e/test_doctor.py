@@ -1,4 +1,4 @@
-"""What `waybill doctor` says of an installation."""
+"""The report of `waybill doctor` about an installation."""
 
 import json
 
@@ -8,20 +8,20 @@ from tests.support.daemons import waybill
 PARTS = {"database", "clickhouse", "storage", "kafka", "mail"}
 
 
-def test_it_finds_all_well_and_says_what_is_off_or_wrong(stack: Stack) -> None:
+def test_doctor_reports_every_part_and_names_what_is_off_or_wrong(stack: Stack) -> None:
     environment = stack.environment()
     migrated = waybill("migrate", "--with-application-schema", environment=environment)
     assert migrated.returncode == 0, migrated.stderr
 
-    well = waybill("doctor", "--json", environment=environment)
-    assert json.loads(well.stdout) == dict.fromkeys(PARTS, "ok")
-    assert well.returncode == 0
+    healthy = waybill("doctor", "--json", environment=environment)
+    assert json.loads(healthy.stdout) == dict.fromkeys(PARTS, "ok")
+    assert healthy.returncode == 0
 
-    unmailed = waybill(
+    without_email = waybill(
         "doctor", "--json", environment=environment | {"SMTP_CONNECTION_URL": "", "EMAIL_FROM_ADDRESS": ""}
     )
-    assert "nobody will be mailed" in json.loads(unmailed.stdout)["mail"]
-    assert unmailed.returncode == 0
+    assert "no emails are sent" in json.loads(without_email.stdout)["mail"]
+    assert without_email.returncode == 0
 
     wrong = waybill("doctor", "--json", environment=environment | {"CLICKHOUSE_URL": "http://127.0.0.1:9"})
     found = json.loads(wrong.stdout)

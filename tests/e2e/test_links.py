@@ -1,4 +1,4 @@
-"""The link in the mail, as the person who gets it sees it."""
+"""The link in the email, as its recipient sees it."""
 
 import hashlib
 import json
@@ -13,33 +13,31 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from config.tables import batch_exports
-from tests.e2e.test_spine import QUICK, ask, engine, ring, status
+from tests.e2e.requests import QUICK, insert_export, publish_request, read_status
 from tests.services.mail import Mail
 from tests.services.process import free_port
 from tests.services.stacks import Stack
 from tests.support.daemons import daemon, eventually, waybill
-
-__all__ = ["engine"]
 
 KEY = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture
 def environment(stack: Stack) -> dict[str, str]:
-    """Settings under which the consumer serves where the links say."""
+    """Settings with which the consumer serves at the address of the links."""
     port = free_port()
     public = {"WAYBILL_PUBLIC_URL": f"http://127.0.0.1:{port}", "WAYBILL_SECRET_KEY": KEY}
     return stack.environment() | QUICK | public | {"CONSUMER_PORT": str(port)}
 
 
 @pytest.fixture
-def consumer(environment: dict[str, str], engine: Engine, tmp_path: Path) -> Iterator[dict[str, str]]:  # noqa: ARG001 (the data is there first)
+def consumer(environment: dict[str, str], sample_data: Engine, tmp_path: Path) -> Iterator[dict[str, str]]:  # noqa: ARG001 (the data comes first)
     with daemon("consumer", tmp_path, environment | {"WAYBILL_HTTP_PORT": environment["CONSUMER_PORT"]}):
         yield environment
 
 
-def button(mail: Mail) -> str:
-    html = mail.message.get_body(("html",))
+def button(email: Mail) -> str:
+    html = email.message.get_body(("html",))
     assert html is not None
     found = re.search(r'class="button" href="([^"]+)"', html.get_content())
     assert found is not None
@@ -53,18 +51,18 @@ def page(url: str) -> tuple[int, str]:
         return answer.code, answer.read().decode()
 
 
-def test_the_button_of_the_mail_gives_the_whole_file_until_it_expires_or_is_cancelled(
+def test_the_button_of_the_email_downloads_the_file_until_it_expires_or_is_cancelled(
     stack: Stack,
     consumer: dict[str, str],
-    engine: Engine,
+    sample_data: Engine,
     tmp_path: Path,
 ) -> None:
     with daemon("notify", tmp_path, consumer):
-        export_id = ask(engine)
-        ring(stack, export_id)
-        eventually(lambda: status(engine, export_id) == "COMPLETED", what="the export completes")
-        (mail,) = eventually(stack.mails, what="a mail arrives")
-    link = button(mail)
+        export_id = insert_export(sample_data)
+        publish_request(stack, export_id)
+        eventually(lambda: read_status(sample_data, export_id) == "COMPLETED", what="the export completes")
+        (email,) = eventually(stack.mails, what="an email arrives")
+    link = button(email)
     shown = json.loads(waybill("show", "demo", export_id, "--json", environment=consumer).stdout)
     manifest = json.loads(stack.read(max(stack.objects())))
 
@@ -75,26 +73,26 @@ def test_the_button_of_the_mail_gives_the_whole_file_until_it_expires_or_is_canc
     assert link == shown["link"]
     assert link.startswith(f"{consumer['WAYBILL_PUBLIC_URL']}/d/")
     assert not any(each in link for each in ("demo", export_id))
-    with engine.connect() as connection:
+    with sample_data.connect() as connection:
         url = connection.scalar(select(batch_exports.c.url).where(batch_exports.c.id == export_id))
     assert url == shown["url"] != link
 
-    change(engine, export_id, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    change(sample_data, export_id, expires_at=datetime.now(UTC) - timedelta(seconds=1))
     assert page(link) == (410, page(link)[1])
     assert "This link has expired" in page(link)[1]
-    change(engine, export_id, status="CANCELLED")
+    change(sample_data, export_id, status="CANCELLED")
     assert "This export was cancelled" in page(link)[1]
     assert page(link[:-1])[0] == 404
     token = link.rpartition("/")[2]
     assert not [each for each in tmp_path.glob("*.log") if token in each.read_text()]
 
 
-def test_an_export_that_is_cancelled_while_it_waits_shows_its_page(
+def test_the_link_of_a_waiting_export_shows_its_page_until_it_is_cancelled(
     consumer: dict[str, str],
-    engine: Engine,
+    sample_data: Engine,
 ) -> None:
-    # Too young for the sweeper, and nobody has rung.
-    export_id = ask(engine, created_at=datetime.now(UTC) + timedelta(hours=1))
+    # Too young for the sweeper, and without a request event.
+    export_id = insert_export(sample_data, created_at=datetime.now(UTC) + timedelta(hours=1))
     link = json.loads(waybill("show", "demo", export_id, "--json", environment=consumer).stdout)["link"]
 
     assert "not ready yet" in page(link)[1]

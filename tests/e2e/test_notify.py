@@ -1,4 +1,4 @@
-"""The notifier as its users run it: a completion on Kafka in, a mail out, once."""
+"""The notifier end to end: a completion event in, one email out."""
 
 import uuid
 from collections.abc import Iterator
@@ -12,10 +12,7 @@ from confluent_kafka import Producer
 from sqlalchemy import Engine, Row, insert, select, update
 
 from config.events import ExportFinished, Status
-from config.settings import load
-from config.tables import batch_exports, langfuse, notices, users
-from runtime.database import open_database
-from runtime.migrations import migrate
+from config.tables import batch_exports, notices, users
 from tests.services.mail import Mail
 from tests.services.process import free_port
 from tests.services.smtp import Smtp
@@ -26,17 +23,8 @@ from tests.support.notices import mail_server
 QUICK = {"WAYBILL_RETRY_BASE_SECONDS": "0.2", "WAYBILL_SWEEP_SECONDS": "1", "WAYBILL_NOTICE_HOURS": "1"}
 
 
-@pytest.fixture
-def engine(stack: Stack) -> Iterator[Engine]:
-    opened = open_database(load(stack.environment()).database)
-    langfuse.create_all(opened, tables=[users, batch_exports])
-    migrate(opened)
-    yield opened
-    opened.dispose()
-
-
-def told(engine: Engine, **changes: Any) -> ExportFinished:
-    """Add a user, named after the export, and an export that has ended; give the completion that announces it."""
+def add_ended_export(engine: Engine, **changes: Any) -> ExportFinished:
+    """Add an ended export and its user, who is named after it; returns the completion event."""
     name, now = uuid.uuid4().hex[:12], datetime.now(UTC)
     export = {
         "id": f"export-{name}",
@@ -84,7 +72,7 @@ def row(engine: Engine, event: ExportFinished) -> Row[Any] | None:
         return connection.execute(select(notices).where(notices.c.event_id == event.event_id)).one_or_none()
 
 
-def ended(engine: Engine, event: ExportFinished) -> Row[Any]:
+def wait_until_ended(engine: Engine, event: ExportFinished) -> Row[Any]:
     """Wait until nothing more will happen to the notice."""
 
     def look() -> Row[Any] | None:
@@ -94,8 +82,8 @@ def ended(engine: Engine, event: ExportFinished) -> Row[Any]:
     return eventually(look, what=f"the notice of {event.event_id} ends")
 
 
-def mails(stack: Stack, event: ExportFinished) -> list[Mail]:
-    """The mails about this export: the one who asked is named after it."""
+def emails(stack: Stack, event: ExportFinished) -> list[Mail]:
+    """The emails about this export, to the user who is named after it."""
     return [each for each in stack.mails() if event.batch_export_id.removeprefix("export-") in each.recipient]
 
 
@@ -105,68 +93,68 @@ def notifier(stack: Stack, folder: Path, **changes: str) -> Iterator[Daemon]:
         yield running
 
 
-def test_a_completion_published_five_times_is_one_mail(stack: Stack, engine: Engine, tmp_path: Path) -> None:
-    event = told(engine)
+def test_a_completion_published_five_times_is_one_email(stack: Stack, engine: Engine, tmp_path: Path) -> None:
+    event = add_ended_export(engine)
     again = event.model_copy(update={"event_id": f"{event.event_id}-again"})
     with notifier(stack, tmp_path) as running:
         publish(stack, *[event.encode()] * 4, again.encode())
 
-        assert ended(engine, event).state == "sent"
+        assert wait_until_ended(engine, event).state == "sent"
         eventually(lambda: running.metric("waybill_notices_total", outcome="duplicate") == 4)
         assert running.metric("waybill_notices_total", outcome="sent") == 1
 
-    (mail,) = mails(stack, event)
-    assert mail.message["Subject"] == "Your data export is ready"
+    (email,) = emails(stack, event)
+    assert email.message["Subject"] == "Your data export is ready"
     assert row(engine, again) is None
 
 
-def test_a_failure_is_told_with_its_reason(stack: Stack, engine: Engine, tmp_path: Path) -> None:
-    event = told(engine, status="FAILED", log="Column latncy is not known", url=None)
+def test_a_failure_email_has_the_reason(stack: Stack, engine: Engine, tmp_path: Path) -> None:
+    event = add_ended_export(engine, status="FAILED", log="Column latncy is not known", url=None)
     with notifier(stack, tmp_path):
         publish(stack, event.encode())
-        assert ended(engine, event).state == "sent"
+        assert wait_until_ended(engine, event).state == "sent"
 
-    (mail,) = mails(stack, event)
-    body = mail.message.get_body(("plain",))
+    (email,) = emails(stack, event)
+    body = email.message.get_body(("plain",))
     assert body is not None
     assert "Column latncy is not known" in body.get_content()
 
 
-def test_malformed_completions_do_not_hold_up_the_next(stack: Stack, engine: Engine, tmp_path: Path) -> None:
-    event = told(engine)
+def test_malformed_completions_do_not_block_the_next(stack: Stack, engine: Engine, tmp_path: Path) -> None:
+    event = add_ended_export(engine)
     with notifier(stack, tmp_path) as running:
         publish(stack, b"not json", b"{}", b"\x00\xff" * 1000, b"", event.encode())
 
-        assert ended(engine, event).state == "sent"
+        assert wait_until_ended(engine, event).state == "sent"
         eventually(lambda: running.metric("waybill_notices_total", outcome="malformed") == 4)
         assert running.ready()
 
 
-def test_a_completion_that_came_while_nobody_listened_is_told_later(
+def test_a_completion_published_while_no_notifier_runs_is_sent_later(
     stack: Stack, engine: Engine, tmp_path: Path
 ) -> None:
-    event = told(engine)
+    event = add_ended_export(engine)
     publish(stack, event.encode())
     with notifier(stack, tmp_path):
-        assert ended(engine, event).state == "sent"
+        assert wait_until_ended(engine, event).state == "sent"
 
     with notifier(stack, tmp_path):
-        other = told(engine)
+        other = add_ended_export(engine)
         publish(stack, other.encode())
-        assert ended(engine, other).state == "sent"
+        assert wait_until_ended(engine, other).state == "sent"
 
-    assert len(mails(stack, event)) == 1
+    assert len(emails(stack, event)) == 1
 
 
-def test_a_mail_server_that_is_away_ends_as_failed_and_leaves_the_export_alone(
+def test_an_unavailable_smtp_server_fails_the_notice_and_not_the_export(
     stack: Stack, engine: Engine, tmp_path: Path
 ) -> None:
-    event = told(engine)
+    event = add_ended_export(engine)
     away = {"SMTP_CONNECTION_URL": "smtp://127.0.0.1:9", "WAYBILL_NOTICE_HOURS": str(2 / 3600)}
     with notifier(stack, tmp_path, **away) as running:
         publish(stack, event.encode())
 
-        kept = ended(engine, event)
+        kept = wait_until_ended(engine, event)
         assert kept.state == "failed"
         assert kept.attempts > 1
         eventually(lambda: running.metric("waybill_notices_total", outcome="retried") == kept.attempts - 1)
@@ -175,39 +163,40 @@ def test_a_mail_server_that_is_away_ends_as_failed_and_leaves_the_export_alone(
     with engine.connect() as connection:
         status = connection.scalar(select(batch_exports.c.status).where(batch_exports.c.id == event.batch_export_id))
     assert status == "COMPLETED"
-    assert mails(stack, event) == []
+    assert emails(stack, event) == []
 
 
-def test_a_mail_server_that_comes_back_takes_the_mail_that_waited(stack: Stack, engine: Engine, tmp_path: Path) -> None:
-    event, port = told(engine), free_port()
+def test_an_smtp_server_that_comes_back_gets_the_waiting_email(stack: Stack, engine: Engine, tmp_path: Path) -> None:
+    event, port = add_ended_export(engine), free_port()
     with notifier(stack, tmp_path, SMTP_CONNECTION_URL=f"smtp://127.0.0.1:{port}"):
         publish(stack, event.encode())
-        eventually(lambda: (kept := row(engine, event)) and kept.attempts > 2, what="it is tried in vain")
+        eventually(lambda: (kept := row(engine, event)) and kept.attempts > 2, what="several failed attempts")
 
         with mail_server(port=port) as server:
-            kept = ended(engine, event)
+            kept = wait_until_ended(engine, event)
 
     assert kept.state == "sent"
     assert [each["Message-ID"] for each in server.messages] == [kept.message_id]
 
 
-def test_a_mail_without_an_answer_is_the_only_one_that_comes_twice(
-    stack: Stack, engine: Engine, tmp_path: Path
-) -> None:
-    event, other = told(engine), told(engine)
+def test_only_an_email_without_a_reply_is_sent_twice(stack: Stack, engine: Engine, tmp_path: Path) -> None:
+    event, other = add_ended_export(engine), add_ended_export(engine)
     with mail_server() as server, notifier(stack, tmp_path, SMTP_CONNECTION_URL=server.url) as running:
         server.before_answer = lambda transport: transport.abort()
         publish(stack, event.encode())
-        eventually(lambda: running.metric("waybill_notices_total", outcome="unanswered") > 0, what="it is counted")
+        eventually(
+            lambda: running.metric("waybill_notices_total", outcome="unanswered") > 0,
+            what="the missing reply is counted",
+        )
         server.before_answer = None
-        assert ended(engine, event).state == "sent"
+        assert wait_until_ended(engine, event).state == "sent"
         publish(stack, other.encode())
-        assert ended(engine, other).state == "sent"
+        assert wait_until_ended(engine, other).state == "sent"
         unanswered = running.metric("waybill_notices_total", outcome="unanswered")
 
-    told_of = [each["Message-ID"] for each in server.messages]
-    assert told_of.count(row_id(engine, event)) == 1 + unanswered
-    assert told_of.count(row_id(engine, other)) == 1
+    message_ids = [each["Message-ID"] for each in server.messages]
+    assert message_ids.count(row_id(engine, event)) == 1 + unanswered
+    assert message_ids.count(row_id(engine, other)) == 1
 
 
 def row_id(engine: Engine, event: ExportFinished) -> str:
@@ -217,10 +206,10 @@ def row_id(engine: Engine, event: ExportFinished) -> str:
 
 
 @pytest.mark.parametrize(("local_part", "state"), [("refused", "failed"), ("later", "pending")])
-def test_a_recipient_is_refused_for_good_or_for_now(
+def test_a_refused_recipient_is_retried_only_after_a_temporary_reply(
     stack: Stack, engine: Engine, smtp: Smtp, tmp_path: Path, local_part: str, state: str
 ) -> None:
-    event = told(engine)
+    event = add_ended_export(engine)
     with engine.begin() as connection:
         who = users.c.id == f"user-{event.batch_export_id.removeprefix('export-')}"
         connection.execute(update(users).where(who).values(email=f"{local_part}@{event.event_id}.test"))
@@ -235,40 +224,38 @@ def test_a_recipient_is_refused_for_good_or_for_now(
     assert [each for each in smtp.mailbox.mails() if each.recipient.endswith(f"@{event.event_id}.test")] == []
 
 
-def test_a_name_with_line_breaks_in_it_adds_no_header_and_no_recipient(
-    stack: Stack, engine: Engine, tmp_path: Path
-) -> None:
-    event = told(engine, name="x" * 100_000 + "\r\nBcc: eve@example.com\r\n\r\nEvil")
+def test_a_name_with_line_breaks_adds_no_header_and_no_recipient(stack: Stack, engine: Engine, tmp_path: Path) -> None:
+    event = add_ended_export(engine, name="x" * 100_000 + "\r\nBcc: eve@example.com\r\n\r\nEvil")
     with engine.begin() as connection:
         who = users.c.id == f"user-{event.batch_export_id.removeprefix('export-')}"
         connection.execute(update(users).where(who).values(name="Ada\r\nBcc: eve@example.com\r\n.\r\nMAIL FROM:<>"))
 
     with notifier(stack, tmp_path):
         publish(stack, event.encode())
-        assert ended(engine, event).state == "sent"
+        assert wait_until_ended(engine, event).state == "sent"
 
-    (mail,) = mails(stack, event)
-    assert mail.message["Bcc"] is None
-    assert mail.message["Subject"] == "Your data export is ready"
+    (email,) = emails(stack, event)
+    assert email.message["Bcc"] is None
+    assert email.message["Subject"] == "Your data export is ready"
     assert len(stack.mails()) == 1
 
 
 @pytest.mark.parametrize("missing", ["EMAIL_FROM_ADDRESS", "SMTP_CONNECTION_URL"])
-def test_without_mail_settings_it_is_logged_and_skipped(
+def test_a_notice_is_logged_and_skipped_without_email_settings(
     stack: Stack, engine: Engine, tmp_path: Path, missing: str
 ) -> None:
-    event = told(engine)
+    event = add_ended_export(engine)
     with notifier(stack, tmp_path, **{missing: ""}) as running:
         publish(stack, event.encode())
 
-        assert ended(engine, event).state == "skipped"
+        assert wait_until_ended(engine, event).state == "skipped"
         eventually(lambda: [each for each in running.lines() if each.get("outcome") == "skipped"])
 
-    assert mails(stack, event) == []
+    assert emails(stack, event) == []
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_signal_ends_it_with_status_zero(stack: Stack, tmp_path: Path) -> None:
+def test_a_signal_ends_the_notifier_with_status_zero(stack: Stack, tmp_path: Path) -> None:
     with notifier(stack, tmp_path) as running:
         running.process.terminate()
         assert running.process.wait(30) == 0

@@ -1,4 +1,4 @@
-"""A request's trace is followed through the consumer and the notifier, as their users run them."""
+"""The trace of a request continues through the consumer and the notifier."""
 
 import json
 import sys
@@ -25,8 +25,8 @@ QUICK = {"WAYBILL_SWEEP_SECONDS": "0.5", "WAYBILL_RETRY_BASE_SECONDS": "0.2"}
 LAUNCHER = [sys.executable, "-m", "tests.e2e.scripted_consumer"]
 
 
-def logged(one: Daemon, start: str) -> list[dict[str, Any]]:
-    return [line for line in one.lines() if line["message"].startswith(start)]
+def find_logged(daemon: Daemon, start: str) -> list[dict[str, Any]]:
+    return [line for line in daemon.lines() if line["message"].startswith(start)]
 
 
 def headers_of_the_completion(stack: Stack) -> dict[str, bytes]:
@@ -44,7 +44,7 @@ def headers_of_the_completion(stack: Stack) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("script", ["quick", "fail-1"])
-def test_the_trace_of_a_request_reaches_the_logs_the_completion_and_the_mail(
+def test_the_trace_of_a_request_reaches_the_logs_the_completion_and_the_email(
     stack: Stack, tmp_path: Path, script: str
 ) -> None:
     settings = load(stack.environment())
@@ -59,7 +59,7 @@ def test_the_trace_of_a_request_reaches_the_logs_the_completion_and_the_mail(
         daemon("consumer", tmp_path, environment | {"WAYBILL_SWEEP_SECONDS": "5"}, launcher=LAUNCHER) as consumer,
         daemon("notify", tmp_path, environment) as notifier,
     ):
-        # Young, so that the event brings it and not a sweep, which knows no trace.
+        # Young, so that the event starts it: a sweep has no trace.
         queue(engine, export_id, created_at=datetime.now(UTC))
         engine.dispose()
         producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
@@ -68,12 +68,12 @@ def test_the_trace_of_a_request_reaches_the_logs_the_completion_and_the_mail(
         assert producer.flush(30) == 0
 
         headers = headers_of_the_completion(stack)
-        (mailed,) = eventually(lambda: logged(notifier, "notice sent"))
-        ended = logged(consumer, "ended")
+        (notified,) = eventually(lambda: find_logged(notifier, "notice sent"))
+        ended = find_logged(consumer, "ended")
 
     assert headers["traceparent"] == TRACEPARENT
     assert {(line["trace_id"], line["project_id"], line["export_id"]) for line in ended} == {
         (TRACE, "project-1", export_id)
     }
     assert [line["attempt"] for line in ended] == list(range(1, len(ended) + 1))
-    assert (mailed["trace_id"], mailed["export_id"]) == (TRACE, export_id)
+    assert (notified["trace_id"], notified["export_id"]) == (TRACE, export_id)

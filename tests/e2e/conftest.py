@@ -1,0 +1,35 @@
+"""Fixtures of the end-to-end tests."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from cli import build
+from config.settings import load
+from config.tables import langfuse
+from embedded.sample import fill
+from embedded.schema import create_clickhouse_tables
+from runtime.database import open_database
+from runtime.migrations import migrate
+from tests.e2e.requests import ROWS
+from tests.services.stacks import Stack
+
+
+@pytest.fixture
+def engine(stack: Stack) -> Iterator[Engine]:
+    """The stack's SQL database with Langfuse's tables and Waybill's own, all empty."""
+    opened = open_database(load(stack.environment()).database)
+    langfuse.create_all(opened)
+    migrate(opened)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def sample_data(engine: Engine, stack: Stack) -> Engine:
+    """The same database with sample data in it and in the stack's ClickHouse."""
+    with build.clickhouse_client(load(stack.environment())) as client:
+        create_clickhouse_tables(client)
+        fill(client, engine, rows=ROWS)
+    return engine
