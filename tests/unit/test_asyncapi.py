@@ -1,4 +1,4 @@
-"""docs/asyncapi.yaml says what the code does."""
+"""docs/asyncapi.yaml agrees with the code."""
 
 import hashlib
 import json
@@ -24,59 +24,59 @@ from tests.support.intake import FakePublisher
 DOCUMENT = yaml.safe_load((Path(__file__).parents[2] / "docs" / "asyncapi.yaml").read_text())
 MESSAGES, SCHEMAS = DOCUMENT["components"]["messages"], DOCUMENT["components"]["schemas"]
 READERS = {"exportRequested": read_request, "exportFinished": read_finished}
-FOR_PEOPLE = {"title", "description"}
+DESCRIPTIVE = {"title", "description"}
 
 
-def resolved(node: Any) -> Any:
-    """The document with every reference replaced by what it names."""
+def resolve(node: Any) -> Any:
+    """Replace every reference in a part of the document by what it names."""
     if isinstance(node, list):
-        return [resolved(each) for each in node]
+        return [resolve(each) for each in node]
     if not isinstance(node, dict):
         return node
     if "$ref" in node:
         target: Any = DOCUMENT
         for name in node["$ref"].removeprefix("#/").split("/"):
             target = target[name]
-        return resolved({**target, **{name: each for name, each in node.items() if name != "$ref"}})
-    return {name: resolved(each) for name, each in node.items()}
+        return resolve({**target, **{name: each for name, each in node.items() if name != "$ref"}})
+    return {name: resolve(each) for name, each in node.items()}
 
 
-def bare(schema: Any, *, named: bool = False) -> Any:
-    """A schema without what is for people only, and with one way to say "or null"."""
+def normalize(schema: Any, *, named: bool = False) -> Any:
+    """Remove descriptions from a schema, and write "or null" in one way."""
     if isinstance(schema, list):
-        return sorted(schema) if all(isinstance(each, str) for each in schema) else [bare(each) for each in schema]
+        return sorted(schema) if all(isinstance(each, str) for each in schema) else [normalize(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
     if "anyOf" in schema:
         one, null = schema["anyOf"]
         assert null == {"type": "null"}
-        return bare({**one, "type": [one["type"], "null"]})
-    kept = {name: each for name, each in schema.items() if named or name not in FOR_PEOPLE}
-    return {name: bare(each, named=name == "properties") for name, each in kept.items()}
+        return normalize({**one, "type": [one["type"], "null"]})
+    kept = {name: each for name, each in schema.items() if named or name not in DESCRIPTIVE}
+    return {name: normalize(each, named=name == "properties") for name, each in kept.items()}
 
 
 @pytest.mark.parametrize("model", [ExportRequested, ExportFinished])
-def test_the_schema_of_an_event_is_that_of_its_model(model: type[ExportRequested | ExportFinished]) -> None:
+def test_the_schema_of_an_event_equals_that_of_its_model(model: type[ExportRequested | ExportFinished]) -> None:
     generated = model.model_json_schema(by_alias=True, mode="serialization")
 
-    assert bare(resolved(SCHEMAS[model.__name__])) == bare(generated)
+    assert normalize(resolve(SCHEMAS[model.__name__])) == normalize(generated)
 
 
 @pytest.mark.parametrize(
     ("name", "payload"),
     [(name, each["payload"]) for name in READERS for each in MESSAGES[name]["examples"]],
 )
-def test_the_examples_are_events(name: str, payload: dict[str, Any]) -> None:
+def test_every_example_is_a_valid_event(name: str, payload: dict[str, Any]) -> None:
     event = READERS[name](json.dumps(payload).encode())
 
     assert json.loads(event.encode()) == payload
 
 
-def test_its_version_is_that_of_the_package() -> None:
+def test_the_version_equals_that_of_the_package() -> None:
     assert DOCUMENT["info"]["version"] == version("waybill")
 
 
-def test_the_topics_are_those_of_the_settings() -> None:
+def test_the_topics_equal_the_defaults_of_the_settings() -> None:
     settings = Settings()
     addresses = {channel["address"] for channel in DOCUMENT["channels"].values()}
 
@@ -93,12 +93,12 @@ def publish_dead_letter(*answers: KafkaError) -> Outgoing:
     return publisher.sent[-1]
 
 
-def test_the_headers_of_a_dead_letter_are_those_that_are_written() -> None:
+def test_a_dead_letter_has_exactly_the_described_headers() -> None:
     schema = SCHEMAS["DeadLetterHeaders"]
     whole, cut = publish_dead_letter(), publish_dead_letter(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
 
-    for letter, names in ((whole, set(schema["required"])), (cut, set(schema["properties"]))):
-        headers = {name: (value or b"").decode() for name, value in letter.headers}
+    for published, names in ((whole, set(schema["required"])), (cut, set(schema["properties"]))):
+        headers = {name: (value or b"").decode() for name, value in published.headers}
         assert set(headers) == names
         assert all(name.startswith(PREFIX) for name in headers)
         for name, text in headers.items():
@@ -107,7 +107,7 @@ def test_the_headers_of_a_dead_letter_are_those_that_are_written() -> None:
     assert f"{len(cut.value or b'') >> 10} KiB" in MESSAGES["deadLetter"]["payload"]["description"]
 
 
-def test_the_error_classes_of_dead_letters_are_all_named() -> None:
+def test_every_error_class_of_dead_letters_is_described() -> None:
     refusals = [enabled(GuardPolicy(enabled=False, stale_after=timedelta(days=1), max_attempts=1)), exists(None)]
     dead_lettered = {
         each.verdict
