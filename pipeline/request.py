@@ -1,4 +1,4 @@
-"""Declares the stored query: the JSON in `batch_exports.query`, as the application writes it."""
+"""Declares the stored query: the JSON in `batch_exports.query`, as Langfuse writes it."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -26,13 +26,13 @@ NumberOperator = Literal["=", ">", "<", ">=", "<="]
 Text = Annotated[str, StringConstraints(max_length=16_384)]
 
 
-def _as_written(value: Any, read: ValidatorFunctionWrapHandler) -> float:
-    """Check a number, and keep an integer with all its digits."""
+def _keep_digits(value: Any, read: ValidatorFunctionWrapHandler) -> float:
+    """Check a number; an integer keeps all its digits."""
     number: float = read(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else number
 
 
-Number = Annotated[FiniteFloat, WrapValidator(_as_written)]
+Number = Annotated[FiniteFloat, WrapValidator(_keep_digits)]
 # DateTime64 holds these years.
 FIRST_YEAR, LAST_YEAR = 1900, 2299
 
@@ -54,7 +54,7 @@ class DatetimeFilter(_OnColumn):
 
     @field_validator("value")
     @classmethod
-    def _in_utc(cls, value: datetime) -> datetime:
+    def _convert_to_utc(cls, value: datetime) -> datetime:
         if not FIRST_YEAR < value.year < LAST_YEAR:
             raise ValueError(f"should be a date after {FIRST_YEAR} and before {LAST_YEAR}")
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -77,7 +77,7 @@ class NumberFilter(_OnColumn):
 
 
 class StringOptionsFilter(_OnColumn):
-    """Asks whether a text is one of some."""
+    """Matches a text that is one of the options, or none of them."""
 
     type: Literal["stringOptions"]
     operator: Literal["any of", "none of"]
@@ -85,7 +85,7 @@ class StringOptionsFilter(_OnColumn):
 
 
 class CategoryOptionsFilter(_OnColumn):
-    """Asks whether the category under a key is one of some."""
+    """Matches a category under a key that is one of the options, or none of them."""
 
     type: Literal["categoryOptions"]
     operator: Literal["any of", "none of"]
@@ -94,14 +94,14 @@ class CategoryOptionsFilter(_OnColumn):
 
 
 class ArrayOptionsFilter(_OnColumn):
-    """Asks which of some texts are in a list; only `any of` needs at least one."""
+    """Matches a list that has any, none or all of the options; only `any of` needs an option."""
 
     type: Literal["arrayOptions"]
     operator: Literal["any of", "none of", "all of"]
     value: tuple[Text, ...]
 
     @checked(mode="after")
-    def _not_waiting(self) -> "ArrayOptionsFilter":
+    def _check_options(self) -> "ArrayOptionsFilter":
         if self.operator == "any of" and not self.value:
             raise ValueError("value should name at least one option for the operator 'any of'")
         return self
@@ -143,7 +143,7 @@ class BooleanFilter(_OnColumn):
 
 
 class NullFilter(_OnColumn):
-    """Asks whether there is a value."""
+    """Matches rows with or without a value."""
 
     type: Literal["null"]
     operator: Literal["is null", "is not null"]
@@ -151,7 +151,7 @@ class NullFilter(_OnColumn):
 
 
 class PositionFilter(_OnColumn):
-    """Asks which place an observation has in its trace."""
+    """Matches the place of an observation in its trace."""
 
     type: Literal["positionInTrace"]
     operator: Literal["="]
@@ -159,7 +159,7 @@ class PositionFilter(_OnColumn):
     value: Annotated[int, Field(ge=1)] | None = None
 
     @checked(mode="after")
-    def _counted(self) -> "PositionFilter":
+    def _check_place(self) -> "PositionFilter":
         if self.key.startswith("nth") and self.value is None:
             raise ValueError(f"value should be 1 or more for the key '{self.key}'")
         return self
@@ -190,9 +190,9 @@ class OrderBy(_Strict):
 
 
 class ExportQuery(_Strict):
-    """What to export; all filters must be met.
+    """The rows to export: those that match all filters.
 
-    `limit` and `page` describe what the user's screen showed; an export has all rows. `compression` is ours.
+    `limit` and `page` describe the user's screen and have no effect on an export. Only Waybill knows `compression`.
     """
 
     table_name: Text
@@ -206,7 +206,7 @@ class ExportQuery(_Strict):
     compression: Literal["none", "gzip", "zstd"] = "none"
 
     @checked(mode="after")
-    def _searches_somewhere(self) -> "ExportQuery":
+    def _check_search(self) -> "ExportQuery":
         if self.search_query and self.search_type is not None and not self.search_type:
             raise ValueError("At least one search type is required when searching tracing data")
         return self

@@ -23,7 +23,7 @@ from consumer.downloads.pages import PAGES, content_security_policy, render
 from consumer.downloads.rate_limit import Rate, RateLimit, client_of
 from consumer.jobs import Jobs
 from pipeline.storage import Storage
-from pipeline.storage.safe_names import attachment
+from pipeline.storage.safe_names import make_disposition
 from runtime.threads import in_thread
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Downloads:
             etag = f'"{found.sha256}"'
             headers = {
                 "Accept-Ranges": "bytes",
-                "Content-Disposition": attachment(found.name),
+                "Content-Disposition": make_disposition(found.name),
                 "Content-Type": found.content_type,
                 "ETag": etag,
                 **_security_headers(),

@@ -1,5 +1,8 @@
 """Encodes record batches as the bytes of a file: one encoder for each format of `pipeline.types.FORMATS`."""
 
+# The encoders of CSV and JSON are written by hand, because no library writes whole batches with what users need: a null
+# differs from an empty text, JSON cells become JSON values without being parsed, and numbers keep every digit.
+
 from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa

@@ -1,1 +1,1 @@
-"""Completes batches with what other tables know: one look-up a batch, no row at a time."""
+"""Adds columns to batches from other tables: one query for each batch, never one for each row."""

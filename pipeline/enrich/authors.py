@@ -1,24 +1,24 @@
-"""Looks up the names of those who gave a batch's scores."""
+"""Looks up the names of the authors of a batch's scores."""
 
 import pyarrow as pa
 from sqlalchemy import Engine, select
 
 from config.tables import users
 from pipeline.database import among, connected
-from pipeline.enrich.lookup import distinct, texts
+from pipeline.enrich.lookup import list_distinct, make_texts
 
 AUTHOR = "authorUserName"
 AUTHOR_ID = "#authorUserId"
-"""The column that the authors' ids come in."""
+"""The column of the authors' ids."""
 
 
-def authors(database: Engine, _project_id: str) -> "Authors":
-    """Make the enricher; users are the same in all projects."""
+def make_authors(database: Engine, _project_id: str) -> "Authors":
+    """Make the enricher; users are shared by all projects."""
     return Authors(database)
 
 
 class Authors:
-    """Adds the column `authorUserName`, null for nobody known; raises Unavailable when the database fails."""
+    """Adds the column `authorUserName`, null for unknown users; raises Unavailable when the database fails."""
 
     def __init__(self, database: Engine) -> None:
         self._database = database
@@ -26,9 +26,9 @@ class Authors:
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the batch with the column at its end."""
         ids = batch.column(AUTHOR_ID)
-        return batch.append_column(AUTHOR, texts(ids, self._names(distinct(ids)), default=None))
+        return batch.append_column(AUTHOR, make_texts(ids, self._load_names(list_distinct(ids)), default=None))
 
-    def _names(self, ids: list[str]) -> dict[str, str | None]:
+    def _load_names(self, ids: list[str]) -> dict[str, str | None]:
         if not ids:
             return {}
         statement = select(users.c.id, users.c.name).where(among(users.c.id, ids, self._database))

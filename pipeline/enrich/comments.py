@@ -10,40 +10,40 @@ from sqlalchemy import Engine, Select, and_, literal_column, select
 
 from config.tables import comments, users
 from pipeline.database import among, connected
-from pipeline.enrich.lookup import texts
+from pipeline.enrich.lookup import make_texts
 
 COMMENTS = "comments"
-NONE = "[]"
-FEW = 20_000
-"""Objects with comments; of so many the ids are kept, so that the database is asked about no others."""
+NO_COMMENTS = "[]"
+CACHED_IDS = 20_000
+"""Up to this many ids of objects with comments are cached, so that only those are queried."""
 
 
 class Comments:
     """Adds the column `comments`: a JSON array of `{id, content, author_email, created_at}`, the oldest first.
 
-    `on` is the kind of object that the rows are, a value of the application's enum. Raises Unavailable when the
-    database fails.
+    `on` is the type of the rows' objects, a value of Langfuse's enum. Raises Unavailable when the database fails.
     """
 
     def __init__(self, database: Engine, project_id: str, on: str) -> None:
         self._database = database
         self._object = and_(comments.c.project_id == project_id, comments.c.object_type == literal_column(f"'{on}'"))
-        commented = select(comments.c.object_id).where(self._object).distinct().limit(FEW + 1)
+        commented = select(comments.c.object_id).where(self._object).distinct().limit(CACHED_IDS + 1)
         with connected(database) as connection:
             known = pl.Series(connection.scalars(commented).all(), dtype=pl.String)
-        self._known = known if len(known) <= FEW else None
+        self._known = known if len(known) <= CACHED_IDS else None
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the batch with the column at its end."""
         ids = batch.column("id")
-        return batch.append_column(COMMENTS, texts(ids, self._found(self._asked(ids)), default=NONE))
+        found = self._load_comments(self._list_candidates(ids))
+        return batch.append_column(COMMENTS, make_texts(ids, found, default=NO_COMMENTS))
 
-    def _asked(self, ids: pa.Array) -> list[str]:
-        """List those that may have comments."""
-        asked = pl.Series(ids, dtype=pl.String)
-        return (asked if self._known is None else asked.filter(asked.is_in(self._known.implode()))).to_list()
+    def _list_candidates(self, ids: pa.Array) -> list[str]:
+        """List the objects that may have comments."""
+        series = pl.Series(ids, dtype=pl.String)
+        return (series if self._known is None else series.filter(series.is_in(self._known.implode()))).to_list()
 
-    def _found(self, ids: list[str]) -> dict[str, str]:
+    def _load_comments(self, ids: list[str]) -> dict[str, str]:
         if not ids:
             return {}
         by_object: defaultdict[str, list[dict[str, object]]] = defaultdict(list)

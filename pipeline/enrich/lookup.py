@@ -1,4 +1,4 @@
-"""Makes columns out of what was looked up by the ids of a batch."""
+"""Makes columns of values that were looked up by the ids of a batch; three enrichers share it."""
 
 from collections.abc import Mapping
 
@@ -6,16 +6,16 @@ import polars as pl
 import pyarrow as pa
 
 
-def distinct(keys: pa.Array) -> list[str]:
-    """List the keys that are there, each once."""
+def list_distinct(keys: pa.Array) -> list[str]:
+    """List the keys that are not null, each once."""
     return [key for key in keys.unique().to_pylist() if key is not None]
 
 
-def texts(keys: pa.Array, found: Mapping[str, str | None], default: str | None) -> pa.Array:
-    """Make a column of what was found for each key, else the default.
+def make_texts(keys: pa.Array, found: Mapping[str, str | None], default: str | None) -> pa.Array:
+    """Make a column with the text found for each key, or the default.
 
-    Made in polars: pyarrow imports pandas, where that is installed, for any value of Python's: 50 MiB.
+    Polars makes it, because pyarrow imports pandas (50 MiB), if installed, for any Python value.
     """
     series = pl.Series(keys, dtype=pl.String)
-    made = series.replace_strict(list(found), list(found.values()), default=default, return_dtype=pl.String)
-    return made.to_arrow().cast(pa.string())
+    column = series.replace_strict(list(found), list(found.values()), default=default, return_dtype=pl.String)
+    return column.to_arrow().cast(pa.string())

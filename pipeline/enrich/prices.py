@@ -1,4 +1,4 @@
-"""Looks up the models of a batch's observations, and what they cost."""
+"""Looks up the models of a batch's observations and their prices."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Engine, Select, Text, and_, cast, or_, sel
 from config.errors import Rejected
 from config.tables import models, prices, pricing_tiers
 from pipeline.database import among, connected
-from pipeline.enrich.lookup import distinct
+from pipeline.enrich.lookup import list_distinct
 
 MODEL_ID = "internalModelId"
 """The column that names an observation's model."""
@@ -25,8 +25,8 @@ TOO_HIGH = Decimal(10) ** 8
 class Prices:
     """Adds `modelId`, null for a model that the project does not have, and the prices of the model's default tier.
 
-    Models are the project's own or everybody's. Each is looked up once. Raises Unavailable when the database fails, and
-    Rejected for a price that no column of 38 digits holds.
+    Models belong to the project or to all projects. Each is looked up once. Raises Unavailable when the database fails,
+    and Rejected for a price that does not fit into 38 digits.
     """
 
     def __init__(self, database: Engine, project_id: str) -> None:
@@ -37,11 +37,11 @@ class Prices:
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the batch with the columns at its end."""
         ids = batch.column(MODEL_ID)
-        self._learn([each for each in distinct(ids) if each not in self._known])
-        models_there = [each for each, found in self._known.items() if found is not None]
-        columns = {"modelId": pl.Series(models_there, dtype=pl.String)}
+        self._load_models([each for each in list_distinct(ids) if each not in self._known])
+        known_ids = [each for each, found in self._known.items() if found is not None]
+        columns = {"modelId": pl.Series(known_ids, dtype=pl.String)}
         for usage, name in COLUMNS.items():
-            amounts = [(self._known[each] or {}).get(usage) for each in models_there]
+            amounts = [(self._known[each] or {}).get(usage) for each in known_ids]
             columns[name] = pl.Series(amounts, dtype=PRICE)
         known = pl.DataFrame(columns).with_columns(pl.col("modelId").alias("key"))
         asked = pl.DataFrame({"key": pl.Series(ids, dtype=pl.String)})
@@ -51,39 +51,39 @@ class Prices:
             batch = batch.append_column(name, array.cast(pa.string()) if name == "modelId" else array)
         return batch
 
-    def _learn(self, ids: list[str]) -> None:
+    def _load_models(self, ids: list[str]) -> None:
         if not ids:
             return
         found: defaultdict[str, dict[str, Decimal]] = defaultdict(dict)
         with connected(self._database) as connection:
             for row in connection.execute(self._statement(ids)):
-                found[row.id] |= {} if row.price is None else {row.usage_type: _price(row.id, row.price)}
+                found[row.id] |= {} if row.price is None else {row.usage_type: _parse_price(row.id, row.price)}
         self._known |= {each: found.get(each) for each in ids}
 
     def _statement(self, ids: Iterable[str]) -> Select[Any]:
-        """Select a row for each price of each model, with no price where a model has none.
+        """Select a row for each price of each model; a model without prices has one row without a price.
 
-        Prices come as text: SQLite would round them to floating point once more.
+        Prices are selected as text, because SQLite would round them to floating point.
         """
         default = and_(pricing_tiers.c.model_id == models.c.id, pricing_tiers.c.is_default)
         priced = and_(
             prices.c.pricing_tier_id == pricing_tiers.c.id,
             prices.c.model_id == models.c.id,
-            self._may_see(prices.c.project_id),
+            self._is_visible(prices.c.project_id),
             prices.c.usage_type.in_(COLUMNS),
         )
         return (
             select(models.c.id, prices.c.usage_type, cast(prices.c.price, Text).label("price"))
             .select_from(models.outerjoin(pricing_tiers, default).outerjoin(prices, priced))
-            .where(among(models.c.id, ids, self._database), self._may_see(models.c.project_id))
+            .where(among(models.c.id, ids, self._database), self._is_visible(models.c.project_id))
             .order_by(models.c.id, prices.c.usage_type, prices.c.id)
         )
 
-    def _may_see(self, owner: ColumnElement[str | None]) -> ColumnElement[bool]:
+    def _is_visible(self, owner: ColumnElement[str | None]) -> ColumnElement[bool]:
         return or_(owner.is_(None), owner == self._project_id)
 
 
-def _price(model_id: str, written: str) -> Decimal:
+def _parse_price(model_id: str, written: str) -> Decimal:
     price = Decimal(written)
     if abs(price) >= TOO_HIGH:
         raise Rejected(

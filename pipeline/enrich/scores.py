@@ -1,4 +1,4 @@
-"""Makes a column of each score name, out of one sorted list of scores a row."""
+"""Makes the columns of scores, one for each name, from one sorted list of scores per row."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from pipeline.sql.scores import NUMBER_TYPES
 from pipeline.types import CELLS, Column, Kind
 
 SCORES = "#scores"
-"""The column that the lists come in: tuples of a place among the names (from 1), a number, and a text or null."""
+"""The column of the lists: tuples of the name's place among the names (from 1), a number, and a text or null."""
 
 PREFIX = "scores."
 
 
 @dataclass(frozen=True)
 class ScoreColumn:
-    """The column that a score's values go to; `numbers`, `texts` say what they are; a mix is written as JSON."""
+    """The column of one score name; `numbers` and `texts` say which values it has; a mix of both is written as JSON."""
 
     score: str
     column: Column
@@ -33,10 +33,10 @@ class ScoreColumn:
         return pa.list_(pa.float64() if self.numbers else pa.string())
 
 
-def score_columns(found: Iterable[tuple[str, Collection[str]]], taken: Collection[str]) -> list[ScoreColumn]:
+def make_score_columns(found: Iterable[tuple[str, Collection[str]]], taken: Collection[str]) -> list[ScoreColumn]:
     """Name the columns of scores, given their names and data types, in that order.
 
-    A name that another column has is written `scores.<name>`, and again so until nothing else has it.
+    A name that another column has gets the prefix `scores.`, repeatedly until it is unique.
     """
     listed = list(found)
     used = {*taken, *(name for name, _ in listed)}
@@ -54,7 +54,7 @@ def score_columns(found: Iterable[tuple[str, Collection[str]]], taken: Collectio
 
 
 class Cells:
-    """Replaces a batch's list of scores by the one column of the cells of sparse columns."""
+    """Replaces a batch's list of scores by the column of the cells of sparse columns."""
 
     def __init__(self, columns: Sequence[ScoreColumn]) -> None:
         self._columns = len(columns)
@@ -62,16 +62,16 @@ class Cells:
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the batch with the column at its end."""
         index = batch.schema.get_field_index(SCORES)
-        return batch.remove_column(index).append_column(CELLS, self._cells(batch.column(index)))
+        return batch.remove_column(index).append_column(CELLS, self._make_cells(batch.column(index)))
 
-    def _cells(self, lists: pa.Array) -> pa.Array:
+    def _make_cells(self, lists: pa.Array) -> pa.Array:
         places, numbers, texts = (pc.struct_field(pc.list_flatten(lists), [field]) for field in range(3))
-        # The scores of a row are sorted, so those of a cell stand together.
+        # The scores of a row are sorted, so those of one cell are adjacent.
         of_row = pc.multiply(pc.list_parent_indices(lists).cast(pa.int64()), self._columns)
         cells = pc.run_end_encode(pc.add(of_row, pc.subtract(places.cast(pa.int64()), 1)), run_end_type=pa.int32())
         ends = pl.Series(cells.run_ends, dtype=pl.Int32)
         bounds = pl.concat([pl.Series([0], dtype=pl.Int32), ends]).to_arrow()
-        values = pc.coalesce(_json(texts), _json(numbers))
+        values = pc.coalesce(_to_json(texts), _to_json(numbers))
         written = pc.binary_join_element_wise(
             "[", pc.binary_join(pa.ListArray.from_arrays(bounds, values), ","), "]", ""
         )
@@ -92,48 +92,51 @@ class Scores:
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the batch with the columns at its end."""
         index = batch.schema.get_field_index(SCORES)
-        made = self._made(batch.column(index), batch.num_rows)
+        made = self._make_columns(batch.column(index), batch.num_rows)
         rest = batch.remove_column(index)
         return pa.RecordBatch.from_arrays([*rest.columns, *made], schema=pa.schema([*rest.schema, *self._schema]))
 
-    def _made(self, lists: pa.Array, rows: int) -> Iterator[pa.Array]:
-        """Yield the columns: all are slices of long ones, for there may be a thousand of them."""
+    def _make_columns(self, lists: pa.Array, rows: int) -> Iterator[pa.Array]:
+        """Yield the columns: slices of one long array per type, because there may be a thousand columns."""
         places, numbers, texts = (pc.struct_field(pc.list_flatten(lists), [field]) for field in range(3))
         numbered = pc.add(pc.multiply(pc.subtract(places.cast(pa.int64()), 1), rows), pc.list_parent_indices(lists))
         order = pc.sort_indices(numbered)  # stable: the values of a cell stay in order
         numbers, texts = numbers.take(order), texts.take(order)
         cells = pl.Series("cell", numbered.take(order)).rle().struct.unnest()
         long = {
-            type_: _long(type_, cells, numbers, texts, rows * len(self._columns)) for type_ in set(self._schema.types)
+            type_: _make_long(type_, cells, numbers, texts, rows * len(self._columns))
+            for type_ in set(self._schema.types)
         }
         for place, type_ in enumerate(self._schema.types):
             yield long[type_].slice(place * rows, rows)
 
 
-def _long(type_: pa.DataType, cells: pl.DataFrame, numbers: pa.Array, texts: pa.Array, places: int) -> pa.Array:
-    """Make a column of so many places, null but for the cells: their numbers, their texts, or both as JSON."""
+def _make_long(type_: pa.DataType, cells: pl.DataFrame, numbers: pa.Array, texts: pa.Array, places: int) -> pa.Array:
+    """Make an array of `places` values, null except for the cells: their numbers, their texts, or both as JSON."""
     if not pa.types.is_string(type_):
         values = numbers if pa.types.is_floating(type_.value_type) else texts
-        return pa.Array.from_buffers(type_, places, _layout(cells["value"], cells["len"], places), children=[values])
-    lists = pa.ListArray.from_arrays(_bounds(cells["len"].cast(pl.Int32)), pc.coalesce(_json(texts), _json(numbers)))
+        return pa.Array.from_buffers(type_, places, _lay_out(cells["value"], cells["len"], places), children=[values])
+    lists = pa.ListArray.from_arrays(
+        _to_offsets(cells["len"].cast(pl.Int32)), pc.coalesce(_to_json(texts), _to_json(numbers))
+    )
     written = pc.binary_join_element_wise("[", pc.binary_join(lists, ","), "]", "")
-    layout = _layout(cells["value"], pl.Series(pc.binary_length(written)), places)
+    layout = _lay_out(cells["value"], pl.Series(pc.binary_length(written)), places)
     return pa.Array.from_buffers(type_, places, [*layout, written.buffers()[2]])
 
 
-def _layout(at: pl.Series, sizes: pl.Series, places: int) -> list[pa.Buffer]:
-    """Lay out what is in some of the places, in their order: which of them have something, and where it begins."""
+def _lay_out(at: pl.Series, sizes: pl.Series, places: int) -> list[pa.Buffer]:
+    """Return the buffers of a sparse array: which places have a value, and where each value begins."""
     spread = pl.zeros(places, dtype=pl.Int32, eager=True).scatter(at, sizes)
-    return [(spread > 0).to_arrow().buffers()[1], _bounds(spread).buffers()[1]]
+    return [(spread > 0).to_arrow().buffers()[1], _to_offsets(spread).buffers()[1]]
 
 
-def _bounds(sizes: pl.Series) -> pa.Array:
-    """Say where each begins, and the last ends, when they lie one after the other."""
+def _to_offsets(sizes: pl.Series) -> pa.Array:
+    """Return the offsets of values of these sizes, one after the other, and the end of the last."""
     return pl.concat([pl.zeros(1, dtype=pl.Int32, eager=True), sizes.cum_sum()]).to_arrow()
 
 
-def _json(values: pa.Array) -> pa.Array:
-    """Write each value as JSON; nulls stay."""
+def _to_json(values: pa.Array) -> pa.Array:
+    """Return each value as JSON; nulls stay."""
     written = pl.DataFrame({"v": pl.from_arrow(values)}).select(
         pl.when(pl.col("v").is_not_null()).then(pl.struct("v").struct.json_encode().str.slice(5).str.head(-1))
     )

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.batches import repair
 from pipeline.database import stoppable
 from pipeline.enrich.comments import COMMENTS, Comments
-from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, score_columns
+from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, make_score_columns
 from pipeline.query import related, statement
 from pipeline.read import postgres as relational
 from pipeline.read.clickhouse import Server
@@ -119,7 +119,7 @@ def _scored(declaration: Declaration, spec: ExportSpec, server: Server) -> list[
         return []
     taken = {column.name for column in _columns(declaration, spec, [])}
     found = server.rows(scores.select_names(spec.project_id, spec.created_at))
-    return score_columns([(row["name"], row["types"]) for row in found], taken)
+    return make_score_columns([(row["name"], row["types"]) for row in found], taken)
 
 
 def _columns(declaration: Declaration, spec: ExportSpec, scored: Sequence[ScoreColumn]) -> list[Column]:

@@ -1,12 +1,12 @@
-"""Keeps finished files: S3 and what speaks it, a local folder, or any other place that fsspec knows."""
+"""Stores finished files in S3 or a compatible store, in a local folder, or in any filesystem of fsspec."""
 
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from config.labels import PartOutcome
-from pipeline.storage.generic import OtherStorage
-from pipeline.storage.local import FolderStorage
+from pipeline.storage.generic import FsspecStorage
+from pipeline.storage.local import LocalStorage
 from pipeline.storage.s3 import S3Options, S3Storage
 from pipeline.storage.types import Storage
 
@@ -18,12 +18,12 @@ def open_storage(
 ) -> Storage:
     """Return the store that an fsspec URL names, such as `s3://bucket/prefix` or `file:///var/exports`.
 
-    `options` are for S3 alone. `on_part` is told "stored", "retried" or "failed" for each part of an upload. Talks to
-    nobody yet: `check` does. Raises ValueError for a URL that fsspec has no way to open.
+    `options` are for S3 only. `on_part` is called with "stored", "retried" or "failed" for each part of an upload. No
+    connection is made yet: call `check` for that. Raises ValueError for a URL that fsspec can't open.
     """
     parts = urlsplit(url)
     if parts.scheme in {"s3", "s3a"}:
         return S3Storage(parts.netloc, parts.path.strip("/"), options, on_part)
     if parts.scheme == "file":
-        return FolderStorage(Path(unquote(parts.path)))
-    return OtherStorage(url)
+        return LocalStorage(Path(unquote(parts.path)))
+    return FsspecStorage(url)

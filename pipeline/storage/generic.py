@@ -1,4 +1,4 @@
-"""Keeps files wherever else fsspec can write: under a hidden name, then under their own."""
+"""Stores files in any filesystem of fsspec: under a hidden name first, then under their own."""
 
 import contextlib
 import logging
@@ -11,18 +11,18 @@ from fsspec.core import url_to_fs
 from fsspec.exceptions import FSTimeoutError
 
 from config.errors import Cancelled, Unavailable
-from pipeline.storage.safe_names import joined
+from pipeline.storage.safe_names import join_key
 
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
 
 
-class OtherUpload:
-    """An object that has a hidden name until it is whole; implements Upload.
+class FsspecUpload:
+    """An object that has a hidden name until it is complete; implements Upload.
 
-    Its handle is committed or discarded, never just closed: that would publish what there is. And since not every
-    filesystem keeps an uncommitted file to itself, it gets its own name last.
+    Its handle is committed or discarded, never just closed, because closing would publish an incomplete object. It is
+    renamed last, because not every filesystem hides an uncommitted file.
     """
 
     def __init__(self, fs: Any, target: str, attempt: int) -> None:
@@ -37,26 +37,26 @@ class OtherUpload:
         self._handle: Any = None
 
     def write(self, data: bytes | memoryview) -> None:
-        """Hand the bytes to the handle."""
-        self._go_on()
-        with _translated("write"):
+        """Write to the handle."""
+        self._check_interrupt()
+        with _translate_faults("write"):
             self._handle.write(data)
         self._size += len(data)
 
     def finish(self) -> int:
-        """Commit under the hidden name, then give the object its own, if nothing has changed there since entering."""
-        self._go_on()
-        with _translated("finish"):
+        """Commit under the hidden name, then rename; Unavailable if another object was stored since entering."""
+        self._check_interrupt()
+        with _translate_faults("finish"):
             self._handle.close()
             self._handle.commit()
             if self._version() != self._seen:
-                raise FileExistsError(f"somebody else has written {self._target} since this attempt began")
+                raise FileExistsError(f"another attempt has written {self._target} since this one began")
             self._fs.mv(self._partial, self._target)
         self._ended = True
         return self._size
 
     def abort(self) -> None:
-        """Discard what was written, committed or not."""
+        """Discard the object, committed or not."""
         if self._ended or self._handle is None:
             return
         self._ended = True
@@ -71,7 +71,7 @@ class OtherUpload:
         """Make the next call raise Cancelled."""
         self._interrupted = True
 
-    def _go_on(self) -> None:
+    def _check_interrupt(self) -> None:
         if self._interrupted:
             raise Cancelled("the upload was interrupted")
 
@@ -79,7 +79,7 @@ class OtherUpload:
         return str(self._fs.ukey(self._target)) if self._fs.exists(self._target) else None
 
     def __enter__(self) -> Self:
-        with _translated("create"):
+        with _translate_faults("create"):
             self._fs.makedirs(self._target.rpartition("/")[0], exist_ok=True)
             self._seen = self._version()
             self._handle = self._fs.open(self._partial, "wb", autocommit=False)
@@ -91,8 +91,8 @@ class OtherUpload:
         self.abort()
 
 
-class OtherStorage:
-    """Files under an fsspec URL; implements Storage. A filesystem that can't sign gives the file's plain URL."""
+class FsspecStorage:
+    """Files under an fsspec URL; implements Storage. Without signed URLs in the filesystem, links are plain URLs."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -100,51 +100,51 @@ class OtherStorage:
         except ImportError as error:
             raise ValueError(f"storage URL {url!r}: {error}") from error
 
-    def open(self, key: str, content_type: str, attempt: int) -> OtherUpload:  # noqa: ARG002 (fsspec has no way to say it)
-        """Start an object under a hidden name."""
-        return OtherUpload(self._fs, self._path(key), attempt)
+    def open(self, key: str, content_type: str, attempt: int) -> FsspecUpload:  # noqa: ARG002 (fsspec has no parameter for it)
+        """Open an object under a hidden name."""
+        return FsspecUpload(self._fs, self._path(key), attempt)
 
-    def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:  # noqa: ARG002 (fsspec signs a path alone)
-        """Sign as the filesystem does."""
+    def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:  # noqa: ARG002 (fsspec signs only a path)
+        """Sign with the filesystem's own method."""
         path = self._path(key)
         try:
-            with _translated("sign"):
+            with _translate_faults("sign"):
                 return str(self._fs.sign(path, expiration=int(lifetime.total_seconds())))
         except NotImplementedError:
             return str(self._fs.unstrip_protocol(path))
 
     def size(self, key: str) -> int | None:
-        """Return the size that the filesystem tells."""
+        """Return the size by the filesystem."""
         path = self._path(key)
-        with _translated("read"):
+        with _translate_faults("read"):
             return int(self._fs.size(path)) if self._fs.exists(path) else None
 
-    def delete(self, key: str, attempt: int) -> None:  # noqa: ARG002 (fsspec has no way to keep it with an object)
+    def delete(self, key: str, attempt: int) -> None:  # noqa: ARG002 (fsspec stores no attributes with an object)
         """Remove the object."""
         path = self._path(key)
-        with _translated("remove"):
+        with _translate_faults("remove"):
             if self._fs.exists(path):
                 self._fs.rm_file(path)
 
     def abort_uploads(self, prefix: str, older_than: datetime) -> int:
-        """Remove hidden objects that were last written to before `older_than`, where the filesystem knows when."""
-        partial = self._partials(prefix, older_than)
-        with _translated("clean"):
+        """Remove hidden objects that were last written before `older_than`, if the filesystem records the time."""
+        partial = self._list_partial(prefix, older_than)
+        with _translate_faults("clean"):
             for path in partial:
                 self._fs.rm_file(path)
         return len(partial)
 
     def list_uploads(self, prefix: str, older_than: datetime) -> set[str]:
-        """Name the objects whose hidden ones were last written to before `older_than`."""
+        """Return the keys of the objects whose hidden objects were last written before `older_than`."""
         start = len(self._root.rstrip("/")) + 1
-        targets = [path[start:].rpartition("/") for path in self._partials(prefix, older_than)]
+        targets = [path[start:].rpartition("/") for path in self._list_partial(prefix, older_than)]
         # The hidden name is a dot, the object's own name, the attempt and the suffix.
         return {f"{folder}{slash}{name[1:].rsplit('.', 2)[0]}" for folder, slash, name in targets}
 
-    def _partials(self, prefix: str, older_than: datetime) -> list[str]:
+    def _list_partial(self, prefix: str, older_than: datetime) -> list[str]:
         folder, _, start = prefix.rpartition("/")
         found: list[str] = []
-        with contextlib.suppress(NotImplementedError), _translated("look into"):
+        with contextlib.suppress(NotImplementedError), _translate_faults("look into"):
             for path in self._fs.find(f"{self._root}/{folder}".rstrip("/")):
                 name = path.rpartition("/")[2]
                 if name.startswith(f".{start}") and name.endswith(PARTIAL) and self._fs.modified(path) < older_than:
@@ -152,16 +152,16 @@ class OtherStorage:
         return found
 
     def check(self) -> None:
-        """Start an object and discard it."""
+        """Open an object, write to it and discard it."""
         with self.open(".check", "text/plain", 0) as upload:
             upload.write(b".")
 
     def _path(self, key: str) -> str:
-        return joined(self._root.rstrip("/"), key)
+        return join_key(self._root.rstrip("/"), key)
 
 
 @contextlib.contextmanager
-def _translated(doing: str) -> Iterator[None]:
+def _translate_faults(doing: str) -> Iterator[None]:
     try:
         yield
     except (OSError, FSTimeoutError) as error:

@@ -1,4 +1,4 @@
-"""Keeps files in a folder of this machine: written beside the target, then renamed over it."""
+"""Stores files in a local folder: each is written beside its target, then renamed."""
 
 import contextlib
 import glob
@@ -12,28 +12,28 @@ from types import TracebackType
 from typing import IO, Self
 
 from config.errors import Cancelled, Unavailable
-from pipeline.storage.safe_names import joined
+from pipeline.storage.safe_names import join_key
 
 logger = logging.getLogger(__name__)
 
 _PARTIAL = ".partial"
 _NAME_MAX = 200
 _ATTEMPT = "user.waybill-attempt"
-_TO_DISK = 64 << 20
-"""Bytes that may wait in the page cache while as many go to the disk.
+_FLUSH_BYTES = 64 << 20
+"""Bytes that may wait in the page cache while as many are flushed to disk.
 
-Left there, a large file would take the place of everything else, and be slower.
+Without a limit, a large file would evict everything else from the cache, and be slower.
 """
 
 _Version = tuple[int, int, int]
 
 
-class FolderUpload:
-    """A file that has a hidden name until it is whole; implements Upload."""
+class LocalUpload:
+    """A file that has a hidden name until it is complete; implements Upload."""
 
     def __init__(self, target: Path, attempt: int) -> None:
         self._target = target
-        # The names of other attempts differ, so a zombie and its successor can't write to one file.
+        # The name contains the attempt, so that a stalled worker and its successor can't write to one file.
         self._partial = target.with_name(f".{target.name[:_NAME_MAX]}.{attempt}{_PARTIAL}")
         self._attempt = attempt
         self._interrupted = False
@@ -46,27 +46,27 @@ class FolderUpload:
 
     def write(self, data: bytes | memoryview) -> None:
         """Append to the hidden file."""
-        self._go_on()
+        self._check_interrupt()
         view = memoryview(data)
-        with _translated("write", self._partial):
-            while view:  # a raw file may take less than it is given
-                view = view[self._opened().write(view) :]
+        with _translate_faults("write", self._partial):
+            while view:  # a raw file may write only part of the data
+                view = view[self._require_file().write(view) :]
             self._size += len(data)
             self._cached += len(data)
-            if self._cached >= _TO_DISK:
-                self._flush()
+            if self._cached >= _FLUSH_BYTES:
+                self._start_flush()
 
     def finish(self) -> int:
-        """Flush to disk, then give the file its name, unless another file than on entering has it by now."""
-        self._go_on()
-        with _translated("finish", self._target):
-            self._flushed()
-            os.fsync(self._opened().fileno())
-            self._opened().close()
+        """Flush to disk, then rename; Unavailable if another file was stored since entering."""
+        self._check_interrupt()
+        with _translate_faults("finish", self._target):
+            self._await_flush()
+            os.fsync(self._require_file().fileno())
+            self._require_file().close()
             try:
                 self._publish()
             except FileExistsError as error:
-                raise Unavailable(f"somebody else has written {self._target} since this attempt began") from error
+                raise Unavailable(f"another attempt has written {self._target} since this one began") from error
             self._file = None
             _flush_folder(self._target.parent)
         return self._size
@@ -84,42 +84,42 @@ class FolderUpload:
         self._file = None
 
     def interrupt(self) -> None:
-        """Make the next call raise Cancelled; none of them blocks for long."""
+        """Make the next call raise Cancelled; no call blocks for long."""
         self._interrupted = True
 
-    def _go_on(self) -> None:
+    def _check_interrupt(self) -> None:
         if self._interrupted:
             raise Cancelled("the upload was interrupted")
 
-    def _flush(self) -> None:
-        """Let what was written go to the disk, once what was written before is there."""
-        self._flushed()
-        self._flushing = self._flusher.submit(_flush_pages, self._opened())
+    def _start_flush(self) -> None:
+        """Start to flush the bytes written since the last flush, once that flush has ended."""
+        self._await_flush()
+        self._flushing = self._flusher.submit(_flush_pages, self._require_file())
         self._cached = 0
 
-    def _flushed(self) -> None:
+    def _await_flush(self) -> None:
         if self._flushing is not None:
             self._flushing.result()
 
     def _publish(self) -> None:
-        if self._seen is None and _linked(self._partial, self._target):
+        if self._seen is None and _link(self._partial, self._target):
             self._partial.unlink()
-        elif _version(self._target) == self._seen:
+        elif _read_version(self._target) == self._seen:
             self._partial.replace(self._target)
         else:
             raise FileExistsError
 
-    def _opened(self) -> IO[bytes]:
+    def _require_file(self) -> IO[bytes]:
         if self._file is None:
             raise ValueError("the upload has ended, or was not entered")
         return self._file
 
     def __enter__(self) -> Self:
-        with _translated("create", self._partial):
-            self._seen = _version(self._target)
+        with _translate_faults("create", self._partial):
+            self._seen = _read_version(self._target)
             self._target.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._partial.open("wb", buffering=0)
-            _sign(self._file, self._attempt)
+            _store_attempt(self._file, self._attempt)
         return self
 
     def __exit__(
@@ -128,72 +128,72 @@ class FolderUpload:
         self.abort()
 
 
-class FolderStorage:
-    """Files in a folder, which is made when it is first needed; implements Storage."""
+class LocalStorage:
+    """Files in a folder, which is created when it is first needed; implements Storage."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
 
-    def open(self, key: str, content_type: str, attempt: int) -> FolderUpload:  # noqa: ARG002 (files have no media type)
-        """Start a file that will lie beside its target."""
-        return FolderUpload(self._path(key), attempt)
+    def open(self, key: str, content_type: str, attempt: int) -> LocalUpload:  # noqa: ARG002 (files have no media type)
+        """Open a file that will be beside its target."""
+        return LocalUpload(self._path(key), attempt)
 
-    def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:  # noqa: ARG002 (whoever can read the folder can read the file)
-        """Return the file's own URL: it has no end."""
+    def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:  # noqa: ARG002 (the folder's permissions apply)
+        """Return the file's own URL, which does not expire."""
         return self._path(key).as_uri()
 
     def size(self, key: str) -> int | None:
         """Return the file's size."""
         path = self._path(key)
-        with _translated("read", path):
+        with _translate_faults("read", path):
             return path.stat().st_size if path.is_file() else None
 
     def delete(self, key: str, attempt: int) -> None:
-        """Remove the file, if its extended attributes name no later attempt."""
+        """Remove the file, unless its extended attributes name a later attempt."""
         path = self._path(key)
-        with _translated("remove", path):
-            if _written_by(path) <= attempt:
+        with _translate_faults("remove", path):
+            if _load_attempt(path) <= attempt:
                 path.unlink(missing_ok=True)
 
     def abort_uploads(self, prefix: str, older_than: datetime) -> int:
-        """Remove partial files that were last written to before `older_than`."""
-        partial = self._partials(prefix, older_than)
-        with _translated("clean", self._root):
+        """Remove partial files that were last written before `older_than`."""
+        partial = self._list_partial(prefix, older_than)
+        with _translate_faults("clean", self._root):
             for path in partial:
                 path.unlink(missing_ok=True)
         return len(partial)
 
     def list_uploads(self, prefix: str, older_than: datetime) -> set[str]:
-        """Name the files whose partial files were last written to before `older_than`."""
-        partial = self._partials(prefix, older_than)
+        """Return the keys of the files whose partial files were last written before `older_than`."""
+        partial = self._list_partial(prefix, older_than)
         # The hidden name is a dot, the file's own name, the attempt and the suffix.
         targets = [path.with_name(path.name.removeprefix(".").rsplit(".", 2)[0]) for path in partial]
         return {target.relative_to(self._root).as_posix() for target in targets}
 
-    def _partials(self, prefix: str, older_than: datetime) -> list[Path]:
+    def _list_partial(self, prefix: str, older_than: datetime) -> list[Path]:
         folder, _, start = prefix.rpartition("/")
-        with _translated("look into", self._root):
+        with _translate_faults("look into", self._root):
             found = (self._root / folder).glob(f"**/.{glob.escape(start)}*{_PARTIAL}")
             return [path for path in found if path.stat().st_mtime < older_than.timestamp()]
 
     def check(self) -> None:
         """Write a file and remove it."""
-        with FolderUpload(self._root / ".check", 0) as upload:
+        with LocalUpload(self._root / ".check", 0) as upload:
             upload.write(b".")
 
     def _path(self, key: str) -> Path:
-        return self._root / joined("", key)
+        return self._root / join_key("", key)
 
 
 @contextlib.contextmanager
-def _translated(doing: str, path: Path) -> Iterator[None]:
+def _translate_faults(doing: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise Unavailable(f"could not {doing} {path}: {error.strerror or error}") from error
 
 
-def _version(path: Path) -> _Version | None:
+def _read_version(path: Path) -> _Version | None:
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -201,8 +201,8 @@ def _version(path: Path) -> _Version | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _linked(source: Path, target: Path) -> bool:
-    """Give a file a second name, which must not be taken; False where the file system has no such thing."""
+def _link(source: Path, target: Path) -> bool:
+    """Give a file a second name, FileExistsError if it is taken; False if the file system has no hard links."""
     try:
         os.link(source, target)
     except FileExistsError:
@@ -212,12 +212,12 @@ def _linked(source: Path, target: Path) -> bool:
     return True
 
 
-def _sign(file: IO[bytes], attempt: int) -> None:
-    with contextlib.suppress(OSError):  # not every file system has extended attributes
+def _store_attempt(file: IO[bytes], attempt: int) -> None:
+    with contextlib.suppress(OSError):  # some file systems have no extended attributes
         os.setxattr(file.fileno(), _ATTEMPT, str(attempt).encode())
 
 
-def _written_by(path: Path) -> int:
+def _load_attempt(path: Path) -> int:
     try:
         return int(os.getxattr(path, _ATTEMPT))
     except (OSError, ValueError):
@@ -225,13 +225,13 @@ def _written_by(path: Path) -> int:
 
 
 def _flush_pages(file: IO[bytes]) -> None:
-    """Write to disk what the page cache has of a file, and let the cache forget it."""
+    """Flush a file's pages to disk, and drop them from the page cache."""
     os.fdatasync(file.fileno())
     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename last through a power cut."""
+    """Make a rename survive a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

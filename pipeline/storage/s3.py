@@ -1,4 +1,4 @@
-"""Keeps files in S3 and what speaks it, through s3fs."""
+"""Stores files in S3 and compatible stores, through s3fs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,17 +9,17 @@ from s3fs import S3FileSystem
 
 from config.labels import PartOutcome
 from pipeline.storage.s3_calls import Calls, Refused
-from pipeline.storage.s3_upload import OVERTAKEN, S3Upload, Target, abort_upload, look, written_by
-from pipeline.storage.safe_names import attachment, joined
+from pipeline.storage.s3_upload import OVERTAKEN, S3Upload, Target, abort_upload, load_attempt, load_head
+from pipeline.storage.safe_names import join_key, make_disposition
 from pipeline.storage.types import MAX_LIFETIME
 
 
 @dataclass(frozen=True, kw_only=True)
 class S3Options:
-    """How to reach a bucket; None leaves the choice to the AWS client's own environment and defaults.
+    """How to reach a bucket; None means the environment and the defaults of the AWS client.
 
-    `external_endpoint` is the one that links are made for. `part_size` (bytes) is that of an upload's first parts.
-    `pauses` are the seconds, give or take a half, before each further try of a call that failed in passing.
+    `external_endpoint` is used in links. `part_size` (bytes) is the size of an upload's first parts. `pauses` are the
+    seconds, give or take a half, before each retry of a call that failed temporarily.
     """
 
     endpoint: str | None = None
@@ -43,16 +43,16 @@ class S3Storage:
         self._root = root
         self._options = options
         self._on_part = on_part
-        self._calls = Calls(_filesystem(options, options.endpoint), options.pauses)
-        self._outside = Calls(_filesystem(options, options.external_endpoint or options.endpoint), options.pauses)
+        self._calls = Calls(_make_filesystem(options, options.endpoint), options.pauses)
+        self._outside = Calls(_make_filesystem(options, options.external_endpoint or options.endpoint), options.pauses)
 
     def open(self, key: str, content_type: str, attempt: int) -> S3Upload:
-        """Start an object; none of it is sent before the first part is full."""
-        name = joined(self._root, key)
+        """Open an object; nothing is sent before the first part is full."""
+        name = join_key(self._root, key)
         headers = {
             "ContentType": content_type,
-            "ContentDisposition": attachment(key),
-            **_encryption(self._options),
+            "ContentDisposition": make_disposition(key),
+            **_make_encryption(self._options),
         }
         target = Target(self._bucket, name, attempt, headers, self._options.part_size, self._options.parts_in_flight)
         return S3Upload(self._calls, target, self._on_part)
@@ -63,22 +63,22 @@ class S3Storage:
             raise ValueError(f"a link lives for up to {MAX_LIFETIME}, not {lifetime}")
         params = {
             "Bucket": self._bucket,
-            "Key": joined(self._root, key),
-            "ResponseContentDisposition": attachment(filename),
+            "Key": join_key(self._root, key),
+            "ResponseContentDisposition": make_disposition(filename),
             "ResponseContentType": content_type,
         }
         return self._outside.presign(params, int(lifetime.total_seconds()))
 
     def size(self, key: str) -> int | None:
-        """Ask for the object's head."""
-        head = look(self._calls, self._bucket, joined(self._root, key))
+        """Return the size from the object's head."""
+        head = load_head(self._calls, self._bucket, join_key(self._root, key))
         return None if head is None else int(head["ContentLength"])
 
     def delete(self, key: str, attempt: int) -> None:
-        """Delete the object that was looked at, and none that took its place since."""
-        name = joined(self._root, key)
-        head = look(self._calls, self._bucket, name)
-        if head is None or written_by(head) > attempt:
+        """Delete the object, but not one that replaced it since its head was read."""
+        name = join_key(self._root, key)
+        head = load_head(self._calls, self._bucket, name)
+        if head is None or load_attempt(head) > attempt:
             return
         try:
             self._calls.run("delete_object", Bucket=self._bucket, Key=name, condition={"IfMatch": head["ETag"]})
@@ -87,15 +87,15 @@ class S3Storage:
                 raise
 
     def abort_uploads(self, prefix: str, older_than: datetime) -> int:
-        """Abort multipart uploads; parts that nobody completes are stored and billed for ever."""
-        return sum(abort_upload(self._calls, self._bucket, each) for each in self._uploads(prefix, older_than))
+        """Abort multipart uploads, because parts that are never completed stay stored and billed."""
+        return sum(abort_upload(self._calls, self._bucket, each) for each in self._list_open(prefix, older_than))
 
     def list_uploads(self, prefix: str, older_than: datetime) -> set[str]:
-        """Name the keys of multipart uploads that nobody has ended."""
+        """Return the keys of open multipart uploads."""
         start = len(self._root) + 1 if self._root else 0
-        return {each["Key"][start:] for each in self._uploads(prefix, older_than)}
+        return {each["Key"][start:] for each in self._list_open(prefix, older_than)}
 
-    def _uploads(self, prefix: str, older_than: datetime) -> Iterator[dict[str, Any]]:
+    def _list_open(self, prefix: str, older_than: datetime) -> Iterator[dict[str, Any]]:
         start = f"{self._root}/{prefix}" if self._root else prefix
         marker: dict[str, str] = {}
         while True:
@@ -106,14 +106,14 @@ class S3Storage:
             marker = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def check(self) -> None:
-        """Begin a multipart upload and abort it: that needs the right to write, and leaves nothing to see."""
-        target = {"Bucket": self._bucket, "Key": joined(self._root, ".waybill-check")}
-        begun = self._calls.run("create_multipart_upload", **target, **_encryption(self._options))
-        # A try whose answer was lost has done it.
+        """Begin a multipart upload and abort it: this needs write permission, and leaves nothing behind."""
+        target = {"Bucket": self._bucket, "Key": join_key(self._root, ".waybill-check")}
+        begun = self._calls.run("create_multipart_upload", **target, **_make_encryption(self._options))
+        # The abort may be applied although its response is lost.
         abort_upload(self._calls, self._bucket, {"Key": target["Key"], "UploadId": begun["UploadId"]})
 
 
-def _filesystem(options: S3Options, endpoint: str | None) -> S3FileSystem:
+def _make_filesystem(options: S3Options, endpoint: str | None) -> S3FileSystem:
     return S3FileSystem(
         key=options.access_key_id,
         secret=options.secret_access_key,
@@ -122,7 +122,7 @@ def _filesystem(options: S3Options, endpoint: str | None) -> S3FileSystem:
         config_kwargs={
             "signature_version": "s3v4",
             "s3": {"addressing_style": "path" if options.force_path_style else "auto"},
-            # Others than AWS do not know the checksums that its clients send by default.
+            # Compatible stores do not know the checksums that AWS clients send by default.
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
             "retries": {"total_max_attempts": 1},
@@ -135,7 +135,7 @@ def _filesystem(options: S3Options, endpoint: str | None) -> S3FileSystem:
     )
 
 
-def _encryption(options: S3Options) -> dict[str, Any]:
+def _make_encryption(options: S3Options) -> dict[str, Any]:
     if options.sse is None:
         return {}
     kms = {"SSEKMSKeyId": options.sse_kms_key_id} if options.sse == "aws:kms" and options.sse_kms_key_id else {}

@@ -1,4 +1,4 @@
-"""Calls S3 from export threads: each call retried on its own, and its errors translated."""
+"""Calls S3 from export threads; retries each call and translates its errors."""
 
 import asyncio
 import io
@@ -25,12 +25,12 @@ from config.errors import Unavailable
 logger = logging.getLogger(__name__)
 
 CALL_SECONDS = 30.0
-"""How long a call may take with all its tries, where it is waited for at once."""
+"""The longest time that a blocking call may take, with its retries."""
 
 _NOT_IMPLEMENTED = "NotImplemented"
 _SERVER_ERROR = 500
 _TOO_MANY = 429
-_PASSING_CODES = {
+_TEMPORARY_CODES = {
     "BadDigest",
     "IncompleteBody",
     "InternalError",
@@ -52,11 +52,11 @@ _HINTS = {
     "RequestTimeTooSkewed": "is this machine's clock right?",
     **dict.fromkeys(_EXPIRED, "the credentials have expired, and nothing here can renew them"),
 }
-_PASSING = (HTTPClientError, ResponseParserError, aiohttp.ClientError, OSError, TimeoutError)
+_TEMPORARY = (HTTPClientError, ResponseParserError, aiohttp.ClientError, OSError, TimeoutError)
 
 
 class Refused(Unavailable):
-    """S3 answered with an error; `code` is its name for it."""
+    """S3 responded with an error; `code` is S3's name of it."""
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
@@ -64,10 +64,10 @@ class Refused(Unavailable):
 
 
 class Calls:
-    """The way to one S3 endpoint: runs calls on s3fs's own loop, so any thread but that may wait for them."""
+    """The calls to one S3 endpoint: they run on s3fs's own event loop; every other thread may wait for them."""
 
     def __init__(self, fs: S3FileSystem, pauses: tuple[float, ...]) -> None:
-        fs.retries = 1  # retried here, where what is worth it is known
+        fs.retries = 1  # this class retries, because it knows which errors are temporary
         self._fs = fs
         self._pauses = pauses
         self._unconditional: set[str] = set()
@@ -80,98 +80,100 @@ class Calls:
         condition: Mapping[str, str] = MappingProxyType({}),
         **params: Any,
     ) -> Future[dict[str, Any]]:
-        """Begin a call, and return at once; the future raises Unavailable, or Refused.
+        """Begin a call and return immediately; the future raises Unavailable, or Refused.
 
-        Where the store says that it knows no conditions, the call is made without.
+        If the store has no conditional writes, the call is made without the condition.
         """
-        return asyncio.run_coroutine_threadsafe(self._on(condition, method, on_retry, params), self._fs.loop)
+        return asyncio.run_coroutine_threadsafe(
+            self._call_conditionally(condition, method, on_retry, params), self._fs.loop
+        )
 
     def run(self, method: str, **params: Any) -> dict[str, Any]:
-        """Make a call and wait for its answer, for CALL_SECONDS at most."""
+        """Make a call and wait for its response, for CALL_SECONDS at most."""
         future = self.start(method, **params)
         try:
             return future.result(CALL_SECONDS)
         except FutureTimeout as error:
             future.cancel()
-            raise Unavailable(f"S3 did not answer {method} within {CALL_SECONDS:g} s") from error
+            raise Unavailable(f"S3 did not respond to {method} within {CALL_SECONDS:g} s") from error
 
     def presign(self, params: dict[str, Any], seconds: int) -> str:
         """Sign a download; nothing is sent."""
-        return asyncio.run_coroutine_threadsafe(self._signed(params, seconds), self._fs.loop).result()
+        return asyncio.run_coroutine_threadsafe(self._sign(params, seconds), self._fs.loop).result()
 
-    async def _on(
+    async def _call_conditionally(
         self, condition: Mapping[str, str], method: str, on_retry: Callable[[], None], params: dict[str, Any]
     ) -> dict[str, Any]:
         if condition and method not in self._unconditional:
             try:
-                return await self._tried(method, on_retry, {**params, **condition})
+                return await self._retry(method, on_retry, {**params, **condition})
             except Refused as refused:
                 if refused.code != _NOT_IMPLEMENTED:
                     raise
             self._unconditional.add(method)
-            logger.warning("the store knows no conditional %s: a stalled worker may overwrite a newer file", method)
-        return await self._tried(method, on_retry, params)
+            logger.warning("the store has no conditional %s: a stalled worker could overwrite a newer file", method)
+        return await self._retry(method, on_retry, params)
 
-    async def _tried(self, method: str, on_retry: Callable[[], None], params: dict[str, Any]) -> dict[str, Any]:
+    async def _retry(self, method: str, on_retry: Callable[[], None], params: dict[str, Any]) -> dict[str, Any]:
         for pause in self._pauses:
             try:
-                return await self._called(method, params)
+                return await self._call(method, params)
             except Exception as error:
-                if not (_passes(error) or await self._renewed(error)):
-                    raise _translated(method, error) from error
+                if not (_is_temporary(error) or await self._renew_credentials(error)):
+                    raise _translate(method, error) from error
             on_retry()
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 (spreads retries, hides nothing)
         try:
-            return await self._called(method, params)
+            return await self._call(method, params)
         except Exception as error:
-            raise _translated(method, error) from error
+            raise _translate(method, error) from error
 
-    async def _renewed(self, error: Exception) -> bool:
-        """Ask the chain of credentials anew when they have expired; those from the settings are all there are."""
-        if not isinstance(error, ClientError) or _code(error) not in _EXPIRED or self._fs.key is not None:
+    async def _renew_credentials(self, error: Exception) -> bool:
+        """Load expired credentials again; False if they are from the settings, which can't be renewed."""
+        if not isinstance(error, ClientError) or _read_code(error) not in _EXPIRED or self._fs.key is not None:
             return False
         await self._fs.set_session(refresh=True)
         return True
 
-    async def _called(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        # A file is sent piece by piece, where bytes would hold up the loop; and every try reads it from its start.
+    async def _call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        # A file is sent in pieces, where bytes would block the loop; every retry reads it from its start.
         body = {"Body": io.BytesIO(params["Body"])} if "Body" in params else {}
         try:
-            answer: dict[str, Any] = await self._fs._call_s3(method, **(params | body))  # noqa: SLF001 (s3fs has no public way to one call)
+            answer: dict[str, Any] = await self._fs._call_s3(method, **(params | body))  # noqa: SLF001 (s3fs has no public method for a single call)
         except OSError as error:
-            if isinstance(error.__cause__, ClientError):  # s3fs hides it behind an errno
+            if isinstance(error.__cause__, ClientError):  # s3fs replaces it by an errno
                 raise error.__cause__ from None
             raise
         return answer
 
-    async def _signed(self, params: dict[str, Any], seconds: int) -> str:
+    async def _sign(self, params: dict[str, Any], seconds: int) -> str:
         try:
             client = await self._fs.set_session()
             url: str = await client.generate_presigned_url("get_object", Params=params, ExpiresIn=seconds)
         except BotoCoreError as error:
-            raise _translated("sign", error) from error
+            raise _translate("sign", error) from error
         return url
 
 
-def _passes(error: Exception) -> bool:
-    """Say whether the same call may well succeed a moment later."""
+def _is_temporary(error: Exception) -> bool:
+    """Return whether the same call may succeed a moment later."""
     if isinstance(error, ClientError):
-        if _code(error) == _NOT_IMPLEMENTED:
+        if _read_code(error) == _NOT_IMPLEMENTED:
             return False
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= _SERVER_ERROR or status == _TOO_MANY or _code(error) in _PASSING_CODES
-    return isinstance(error, _PASSING)
+        return status >= _SERVER_ERROR or status == _TOO_MANY or _read_code(error) in _TEMPORARY_CODES
+    return isinstance(error, _TEMPORARY)
 
 
-def _translated(method: str, error: Exception) -> Exception:
+def _translate(method: str, error: Exception) -> Exception:
     if isinstance(error, ClientError):
         reason = error.response.get("Error", {}).get("Message", "")
-        hint = f" ({_HINTS[_code(error)]})" if _code(error) in _HINTS else ""
-        return Refused(f"S3 refused {method}: {_code(error)}: {reason}{hint}", _code(error))
-    if isinstance(error, (*_PASSING, BotoCoreError)) and not isinstance(error, ParamValidationError):
+        hint = f" ({_HINTS[_read_code(error)]})" if _read_code(error) in _HINTS else ""
+        return Refused(f"S3 refused {method}: {_read_code(error)}: {reason}{hint}", _read_code(error))
+    if isinstance(error, (*_TEMPORARY, BotoCoreError)) and not isinstance(error, ParamValidationError):
         return Unavailable(f"S3 could not be reached for {method}: {error or type(error).__name__}")
     return error
 
 
-def _code(error: ClientError) -> str:
+def _read_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))

@@ -1,4 +1,4 @@
-"""Says what the pipeline asks of a store: whole objects under keys, or nothing."""
+"""Declares the protocols of a store: complete objects under keys, or none."""
 
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -9,23 +9,23 @@ MAX_LIFETIME = timedelta(days=7)
 
 
 class Upload(Protocol):
-    """One object on its way; nobody can see it before `finish` returns.
+    """The upload of one object, which becomes visible when `finish` returns.
 
-    One export thread calls `write` and `finish`, inside a `with`: entering it notes what is under the key, and leaving
-    it without `finish` aborts. Any call may raise Unavailable, and Cancelled after `interrupt`.
+    One export thread calls `write` and `finish` inside a `with` block. Entering it notes the object that is under the
+    key. Leaving it without `finish` aborts. Any call may raise Unavailable, and Cancelled after `interrupt`.
     """
 
     def write(self, data: bytes | memoryview) -> None:
-        """Take more bytes of the object; blocks while enough of it is on its way."""
+        """Append bytes to the object; blocks while enough of them are in flight."""
 
     def finish(self) -> int:
-        """Make the object visible in place of what was there on entering, check it, and return its size in bytes.
+        """Make the object visible in place of the one there on entering, check it, and return its size in bytes.
 
-        Raises Unavailable when somebody else has put or removed an object there since: theirs stays.
+        Raises Unavailable if the object under the key was replaced or removed since: the other's result stays.
         """
 
     def abort(self) -> None:
-        """Drop what was written, in the store too; does nothing after `finish`, and never raises."""
+        """Discard the written bytes, in the store too; does nothing after `finish`; never raises."""
 
     def interrupt(self) -> None:
         """Make `write` and `finish` raise Cancelled, from any thread and without blocking."""
@@ -45,22 +45,22 @@ class Storage(Protocol):
     """
 
     def open(self, key: str, content_type: str, attempt: int) -> Upload:
-        """Start one object; `attempt` is kept with it where the store can. Talks to nobody: entering it does."""
+        """Open one object; `attempt` is stored with it if the store can. Sends nothing before the upload is entered."""
 
     def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:
         """Return a URL that downloads the object as `filename` for `lifetime`, at most MAX_LIFETIME."""
 
     def size(self, key: str) -> int | None:
-        """Return the object's size in bytes, or None where there is no object."""
+        """Return the object's size in bytes, or None if there is no object."""
 
     def delete(self, key: str, attempt: int) -> None:
-        """Remove an object, unless a later attempt than this wrote it; one that is not there is no error."""
+        """Remove an object, unless a later attempt wrote it; a missing object is no error."""
 
     def list_uploads(self, prefix: str, older_than: datetime) -> set[str]:
         """Return the keys under `prefix` of uploads that began before `older_than` and never ended."""
 
     def abort_uploads(self, prefix: str, older_than: datetime) -> int:
-        """Drop uploads under `prefix` that began before `older_than` and never ended; return how many."""
+        """Abort uploads under `prefix` that began before `older_than` and never ended; return how many."""
 
     def check(self) -> None:
         """Raise Unavailable unless an object could be written now."""

@@ -8,7 +8,7 @@ from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Array
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChString
 from sqlalchemy import Select, String, case, column, func, null
 
-from pipeline.enrich.authors import AUTHOR, AUTHOR_ID, authors
+from pipeline.enrich.authors import AUTHOR, AUTHOR_ID, make_authors
 from pipeline.sql.clickhouse import bind_text, get_map_value, is_one_of, to_json_object, to_utc
 from pipeline.sql.scores import EXPORTED_TYPES
 from pipeline.sql.sources import is_latest, traces
@@ -100,5 +100,5 @@ SCORES = Declaration(
     moment=s.timestamp,
     order=(day, s.name, s.id),
     wide=(s.comment, func.arrayStringConcat(func.mapValues(s.metadata))),
-    enrichers=(authors,),
+    enrichers=(make_authors,),
 )

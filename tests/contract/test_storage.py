@@ -164,7 +164,7 @@ def test_who_was_overtaken_changes_nothing(
         pytest.skip("moto does not compare when an upload is completed")
     if before:
         store(place.storage, noise(before), attempt=1)
-    with pytest.raises(Unavailable, match="somebody else has written"):
+    with pytest.raises(Unavailable, match="another attempt has written"):
         overtaken(place, size)
     assert place.read(KEY) == b"the winner's"
     assert place.leftovers() == []
@@ -249,7 +249,7 @@ def test_where_files_have_one_name_only_the_overtaken_is_still_seen(
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(os, "link", no_links)
-    with pytest.raises(Unavailable, match="somebody else has written"):
+    with pytest.raises(Unavailable, match="another attempt has written"):
         overtaken(place, 5)
     assert place.read(KEY) == b"the winner's"
 

@@ -16,7 +16,7 @@ from pipeline.object_key import manifest_key
 from pipeline.read.connections import ClickHouse, Sources
 from pipeline.spec import ExportSpec
 from pipeline.storage import Storage
-from pipeline.storage.local import FolderStorage
+from pipeline.storage.local import LocalStorage
 from pipeline.types import ExportResult, OutputOptions, Progress
 from runtime.retry import Backoff
 from runtime.tracing import Tracer
@@ -37,7 +37,7 @@ class ScriptedWorker:
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
         self.jobs = Jobs(engine, CLAIM_POLICY)
-        self.storage = FolderStorage(folder)
+        self.storage = LocalStorage(folder)
         self.folder = folder
         self.metrics = Metrics(CollectorRegistry())
         self.policy = EXPORT_POLICY

@@ -269,7 +269,7 @@ def test_who_sleeps_after_the_fence_changes_nothing_that_another_attempt_complet
     if there:
         run(storage, spec(attempt=1))
     winner = Winner(storage, tmp_path)
-    with pytest.raises(Unavailable, match="somebody else has written"):
+    with pytest.raises(Unavailable, match="another attempt has written"):
         run(storage, fence=winner.complete)
     assert len(winner.left) == 2
     assert contents(tmp_path) == winner.left
@@ -280,7 +280,7 @@ def test_who_sleeps_between_file_and_manifest_changes_neither(storage: Storage, 
     if there:
         run(storage, spec(attempt=1))
     winner = Winner(storage, tmp_path)
-    with pytest.raises(Unavailable, match="somebody else has written"):
+    with pytest.raises(Unavailable, match="another attempt has written"):
         run(storage, clock=winner.complete_and_tell_the_time)
     assert len(winner.left) == 2
     assert contents(tmp_path) == winner.left

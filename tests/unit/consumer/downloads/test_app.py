@@ -21,7 +21,7 @@ from config.labels import NoFile
 from config.tables import batch_exports
 from consumer.downloads import app as downloads
 from consumer.downloads.pages import PAGES
-from pipeline.storage.local import FolderStorage
+from pipeline.storage.local import LocalStorage
 from runtime.threads import in_thread
 from tests.support.downloads import DATA, KEY, Answer, DownloadServer, path
 from tests.support.exports import after, queue, set_status
@@ -32,7 +32,7 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 
 @pytest.fixture
 def server(engine: Engine, tmp_path: Path) -> Iterator[DownloadServer]:
-    with DownloadServer(engine, FolderStorage(tmp_path / "files")).open() as opened:
+    with DownloadServer(engine, LocalStorage(tmp_path / "files")).open() as opened:
         yield opened
 
 
@@ -294,7 +294,7 @@ def test_behind_a_trusted_proxy_each_client_is_limited(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumer.downloads.app.time.monotonic", lambda: 1000.0)
-    with DownloadServer(engine, FolderStorage(tmp_path), trusted_proxies=1).open() as server:
+    with DownloadServer(engine, LocalStorage(tmp_path), trusted_proxies=1).open() as server:
         link = server.complete()
         for _ in range(downloads.PER_CLIENT.burst):
             server.ask(link, "HEAD", X_Forwarded_For="1.2.3.4")
@@ -369,7 +369,7 @@ def test_a_running_download_does_not_block_the_shutdown(
 ) -> None:
     monkeypatch.setattr("runtime.http.CLOSE_SECONDS", 0.2)
     server, asked, reading = (
-        DownloadServer(engine, FolderStorage(tmp_path / "files")),
+        DownloadServer(engine, LocalStorage(tmp_path / "files")),
         threading.Event(),
         threading.Event(),
     )

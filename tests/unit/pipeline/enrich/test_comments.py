@@ -63,7 +63,7 @@ def test_only_what_has_comments_is_asked_about(database: Engine) -> None:
 def test_where_many_things_have_comments_each_batch_is_asked_about(
     database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.enrich.comments.FEW", 1)
+    monkeypatch.setattr("pipeline.enrich.comments.CACHED_IDS", 1)
     for each in ("a", "b"):
         comment(database, each)
     enrich = Comments(database, "p", "TRACE")

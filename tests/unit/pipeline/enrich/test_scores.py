@@ -5,7 +5,7 @@ from operator import itemgetter
 import pyarrow as pa
 import pytest
 
-from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, score_columns
+from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, make_score_columns
 from pipeline.types import CELLS, Column, Kind
 
 LIST = pa.list_(pa.struct([("1", pa.uint16()), ("2", pa.float64()), ("3", pa.string())]))
@@ -98,13 +98,13 @@ def test_cells_are_the_texts_of_what_a_row_has() -> None:
     ],
 )
 def test_names_that_other_columns_have_are_written_apart(names: list[str], expected: list[str]) -> None:
-    made = score_columns([(name, ["NUMERIC"]) for name in names], {"id", "input", "input#json"})
+    made = make_score_columns([(name, ["NUMERIC"]) for name in names], {"id", "input", "input#json"})
     assert [each.column.name for each in made] == expected
     assert [each.score for each in made] == names
 
 
 def test_the_types_of_a_name_decide_its_kind() -> None:
-    made = score_columns(
+    made = make_score_columns(
         [("a", ["BOOLEAN", "NUMERIC"]), ("b", ["CATEGORICAL", "TEXT"]), ("c", ["BOOLEAN", "TEXT"])], set()
     )
     assert [each.column.kind for each in made] == [Kind.LIST, Kind.LIST, Kind.MIXED]
