@@ -19,11 +19,13 @@ pytestmark = pytest.mark.faults
 DAEMONS = (System.sweeping_consumer, System.notifier)
 
 
-def _reach(system: System, checkpoint: Checkpoint) -> tuple[Daemon, Barrier, str]:
-    """Start a worker, and stop its export at the checkpoint."""
+def _reach(system: System, checkpoint: Checkpoint, *later: Checkpoint) -> tuple[Daemon, Barrier, str]:
+    """Start a worker, and stop its export at the checkpoint; the export is one that has the later ones, too."""
+    queries = [query for query in checkpoint.queries if all(query in each.queries for each in later)]
+    formats = [name for name in checkpoint.formats if all(name in each.formats for each in later)]
     worker, barrier = system.isolated_consumer(), Barrier()
     checkpoint.arm(system, barrier)
-    export_id = system.request(system.random.choice(checkpoint.queries), system.random.choice(checkpoint.formats))
+    export_id = system.request(system.random.choice(queries), system.random.choice(formats))
     barrier.wait_until_reached()
     checkpoint.go_on(system, barrier, export_id)
     return worker, barrier, export_id
@@ -67,11 +69,11 @@ def _stop(checkpoint: Checkpoint) -> Callable[[System], None]:
 
 
 def _two_suspended_workers(system: System) -> None:
-    checkpoints = [system.random.choice(CHECKPOINTS[:-1]) for _ in range(2)]
-    first, first_barrier, export_id = _reach(system, checkpoints[0])
+    first_checkpoint, second_checkpoint = (system.random.choice(CHECKPOINTS[:-1]) for _ in range(2))
+    first, first_barrier, export_id = _reach(system, first_checkpoint, second_checkpoint)
     first.process.send_signal(signal.SIGSTOP)
     second_barrier = Barrier()
-    checkpoints[1].arm(system, second_barrier)
+    second_checkpoint.arm(system, second_barrier)
     second_barrier.wait_until_reached()
     # The sweeping consumer has it now: it is suspended too, and a third worker completes the export.
     (second,) = [each for each in system.alive("consumer") if each is not first]
