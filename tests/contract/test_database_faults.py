@@ -1,4 +1,4 @@
-"""What the databases say when they fail is told from what they say of a wrong statement."""
+"""Faults of the databases become Unavailable; errors in a statement stay bugs."""
 
 import threading
 import time
@@ -37,7 +37,7 @@ def touch_soon(connection: Connection) -> None:
     connection.execute(TOUCH)
 
 
-def stand_still(connection: Connection, engine: Engine) -> None:
+def idle_too_long(connection: Connection, engine: Engine) -> None:
     connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
     connection.execute(TOUCH)
     with writing(engine) as another:
@@ -57,49 +57,49 @@ def raise_state(connection: Connection, state: str) -> None:
     "state",
     ["40001", "40P01", "55P03", "25006", "57P01", "57P03", "57014", "53100", "53300", "08006", "42501", "58030"],
 )
-def test_what_passes_is_unavailable_and_names_the_database(engine: Engine, state: str) -> None:
+def test_a_transient_fault_is_unavailable_and_its_text_names_the_database(engine: Engine, state: str) -> None:
     for opened in (writing, reading, connected):
         with pytest.raises(Unavailable, match=rf"the database failed: made up.*{state}"), opened(engine) as connection:
             raise_state(connection, state)
 
 
 @pytest.mark.parametrize("state", ["42601", "42P01", "42703", "22001", "22P02", "23505", "XX000", "P0001"])
-def test_what_is_wrong_with_a_statement_is_a_bug(engine: Engine, state: str) -> None:
+def test_an_error_in_a_statement_is_a_bug(engine: Engine, state: str) -> None:
     for opened in (writing, reading, connected):
         with pytest.raises(DBAPIError), opened(engine) as connection:
             raise_state(connection, state)
 
 
-def test_a_row_that_the_application_keeps_locked_is_waited_for_within_bounds(engine: Engine) -> None:
+def test_a_row_that_langfuse_keeps_locked_is_waited_for_up_to_the_lock_timeout(engine: Engine) -> None:
     queue(engine)
     with writing(engine) as connection:
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar_one() == "10s"
-    with engine.begin() as application_:
-        application_.execute(TOUCH)
+    with engine.begin() as langfuse:
+        langfuse.execute(TOUCH)
         with pytest.raises(Unavailable, match="lock timeout"), writing(engine) as connection:
             touch_soon(connection)
 
 
-def test_a_worker_that_stands_still_loses_the_rows_that_it_holds(engine: Engine) -> None:
+def test_a_stopped_worker_loses_its_row_locks(engine: Engine) -> None:
     queue(engine)
     with writing(engine) as connection:
         assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == "10s"
     with pytest.raises(Unavailable), writing(engine) as connection:
-        stand_still(connection, engine)
+        idle_too_long(connection, engine)
 
 
-def test_a_connection_that_the_server_ends_is_unavailable(engine: Engine) -> None:
+def test_a_connection_that_the_server_closes_is_unavailable(engine: Engine) -> None:
     with pytest.raises(Unavailable), connected(engine) as connection:
         connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
 
-def test_a_look_up_that_hangs_is_interrupted_when_the_export_is_stopped(engine: Engine) -> None:
+def test_a_lookup_that_hangs_is_interrupted_when_the_export_stops(engine: Engine) -> None:
     progress = Progress()
     running = text("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'")
 
     def stop() -> None:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            eventually(lambda: connection.scalar(running), what="the look-up runs")
+            eventually(lambda: connection.scalar(running), what="the lookup runs")
         progress.stop()
 
     stopping = threading.Thread(target=stop)
@@ -110,12 +110,12 @@ def test_a_look_up_that_hangs_is_interrupted_when_the_export_is_stopped(engine: 
     stopping.join()
     assert time.monotonic() - began < 30
     with pytest.raises(Cancelled), connected(stoppable(engine, progress)):
-        pytest.fail("a stopped export asks nothing more")
+        pytest.fail("a stopped export must not send a statement")
     with connected(engine) as connection:
         assert connection.scalar(text("SELECT 1")) == 1
 
 
-def test_sqlite_is_sorted_by_its_own_codes(tmp_path: Path) -> None:
+def test_faults_of_sqlite_are_told_apart_by_its_error_codes(tmp_path: Path) -> None:
     opened = open_database(make_url(f"sqlite:///{tmp_path}/jobs.db"))
     with pytest.raises(DBAPIError, match="no such table"), reading(opened) as connection:
         connection.exec_driver_sql("SELECT * FROM nowhere")
