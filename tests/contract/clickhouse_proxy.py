@@ -1,4 +1,4 @@
-"""A proxy before ClickHouse that makes one kind of trouble with the answers that carry rows."""
+"""A proxy in front of ClickHouse that injects one fault into the responses with rows."""
 
 import socket
 import threading
@@ -12,8 +12,8 @@ from tests.support.selection import ROW_STATEMENT
 
 
 @dataclass
-class Trouble:
-    """What becomes of an answer's body: sent whole is False when the connection is to be cut behind it.
+class Fault:
+    """A fault: `change` replaces the body; the connection is cut after it unless `whole`; `silent` delays it.
 
     `killed` and `learned` are the requests that killed a query, and those that asked for the server's settings.
     """
@@ -28,8 +28,8 @@ class Trouble:
 
 
 @contextmanager
-def proxy(target: str, trouble: Trouble) -> Iterator[str]:
-    """Serve on a free port; yields the address."""
+def proxy(target: str, fault: Fault) -> Iterator[str]:
+    """Serve on a free port while the block runs; yields the URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -40,28 +40,28 @@ def proxy(target: str, trouble: Trouble) -> Iterator[str]:
         def do_POST(self) -> None:
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if sent.startswith(b"KILL"):
-                trouble.killed.append(self.path.encode())
+                fault.killed.append(self.path.encode())
             if b"system.settings" in sent:
-                trouble.learned.append(sent)
+                fault.learned.append(sent)
             headers = {name: value for name, value in self.headers.items() if name != "Host"}
             with closing(HTTPConnection(target.removeprefix("http://"))) as upstream:
                 upstream.request("POST", self.path, sent, headers)
-                answer = upstream.getresponse()
-                body = answer.read()
-            troubled = ROW_STATEMENT in sent
-            if troubled:
-                trouble.asked.set()
-                if trouble.silent:
-                    trouble.released.wait(30)
-                body = trouble.change(body)
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
+                response = upstream.getresponse()
+                body = response.read()
+            has_rows = ROW_STATEMENT in sent
+            if has_rows:
+                fault.asked.set()
+                if fault.silent:
+                    fault.released.wait(30)
+                body = fault.change(body)
+            self.send_response(response.status)
+            for name, value in response.getheaders():
                 if name.lower() not in {"transfer-encoding", "content-length", "connection", "date", "server"}:
                     self.send_header(name, value)
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             self.wfile.write(b"%X\r\n" % len(body) + body + b"\r\n" if body else b"")
-            if troubled and not trouble.whole:
+            if has_rows and not fault.whole:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
             else:
@@ -74,7 +74,7 @@ def proxy(target: str, trouble: Trouble) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
-        trouble.released.set()
+        fault.released.set()
         server.shutdown()
         server.server_close()
         thread.join()

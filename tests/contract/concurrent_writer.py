@@ -1,4 +1,4 @@
-"""Writes to a table from a process of its own, as fast as it can: in each round one insert that changes every row.
+"""Writes to a table from another process at full speed: each round changes every row in one insert.
 
 After round r there are the rows of `state(r)`, and no others: kept ones in version r, back and forth between two days;
 ones that are deleted and come back by turns; one new row a round. So what a reader saw names the moment it saw it at.
@@ -27,9 +27,9 @@ _CONTEXT: SpawnContext = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Target:
-    """A table: what its rows have besides id and version, and which columns hold id, version, and the row's moment.
+    """A table to write to: the names of its columns for id, version and time, and the values of the others.
 
-    `owner` is a column that holds the id once more, of what is made of the rows.
+    `owner` is a column that repeats the id, for rows that are aggregated by it.
     """
 
     table: str
@@ -41,7 +41,7 @@ class Target:
     owner: str | None = None
 
     def row(self, id_: str, number: int, *, moment: datetime | None = None, deleted: bool = False) -> dict[str, Any]:
-        """A row as round `number` writes it: in other rounds it lies elsewhere in the table's order."""
+        """A row as round `number` writes it: its position in the table's order differs between rounds."""
         moved = {} if self.slot is None else {self.slot: f"slot{number % 3}"}
         return {
             **self.rest,
@@ -57,14 +57,14 @@ class Target:
 
 
 def state(number: int) -> dict[str, str]:
-    """The versions by id, after a round."""
+    """The versions by id after a round."""
     there = KEPT if number % 2 else (*KEPT, *BY_TURNS)
     return {**dict.fromkeys(there, f"v{number}"), **{f"new{each}": f"v{each}" for each in range(number + 1)}}
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """The last round begun, and the last one that is there for every reader; -1 before the first."""
+    """The last round that began, and the last one that every reader sees; -1 before the first."""
 
     begun: Any
     done: Any
@@ -72,14 +72,14 @@ class Rounds:
 
 @contextmanager
 def writing_to_clickhouse(url: str, database: str, target: Target) -> Iterator[Rounds]:
-    """Write rounds as long as the block lasts; the first is there when it begins."""
+    """Write rounds while the block runs; the first is complete when it begins."""
     with _writing(_write_to_clickhouse, url, database, target) as rounds:
         yield rounds
 
 
 @contextmanager
 def writing_to_database(url: str, table: str) -> Iterator[Rounds]:
-    """Write rounds, a transaction each, as long as the block lasts; the first is there when it begins."""
+    """Write rounds, one transaction each, while the block runs; the first is complete when it begins."""
     with _writing(_write_to_database, url, table) as rounds:
         yield rounds
 
@@ -157,5 +157,5 @@ def _write_to_database(url: str, table: str, begun: Any, done: Any, ready: Any) 
 
 
 def _naive(value: Any) -> Any:
-    """Instants as databases hold them: UTC without a zone."""
+    """Instants as databases store them: UTC without a zone."""
     return f"{value:%Y-%m-%d %H:%M:%S.%f}" if isinstance(value, datetime) else value

@@ -1,34 +1,19 @@
-"""Leases and ages are judged by the database's clock, whatever a pod's own says."""
+"""Leases and ages are computed with the database's clock, not with the pod's."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import Engine, text
 
 from config.labels import Verdict
-from config.tables import langfuse
 from consumer import clock as clock_module
 from consumer.clock import DatabaseClock
 from consumer.guards import GuardPolicy, judge
 from consumer.jobs import Jobs
-from runtime.database import open_database
-from runtime.migrations import migrate
-from tests.services.postgres import Postgres
 from tests.support.exports import CLAIM_POLICY, claimed, job_of, queue
 
 POLICY = GuardPolicy(enabled=True, stale_after=timedelta(minutes=30), max_attempts=3)
 ABOUT = timedelta(seconds=20)
-
-
-@pytest.fixture
-def engine(postgres: Postgres) -> Iterator[Engine]:
-    with postgres.database() as database:
-        opened = open_database(make_url(database.url).set(drivername="postgresql+psycopg"))
-        langfuse.create_all(opened)
-        migrate(opened)
-        yield opened
-        opened.dispose()
 
 
 def set_this_machine_off(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
@@ -41,26 +26,26 @@ def set_this_machine_off(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_a_pod_whose_clock_is_an_hour_off_judges_as_the_others_do(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, hours: int
+def test_a_pod_with_a_wrong_clock_decides_as_the_others_do(
+    postgres_engine: Engine, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
-    jobs = Jobs(engine, CLAIM_POLICY)
-    right = DatabaseClock(engine)
+    jobs = Jobs(postgres_engine, CLAIM_POLICY)
+    right = DatabaseClock(postgres_engine)
     right.compare()
-    queue(engine, created_at=right.now())
+    queue(postgres_engine, created_at=right.now())
     claimed(jobs, right.now())
 
     set_this_machine_off(monkeypatch, timedelta(hours=hours))
-    off = DatabaseClock(engine)
+    off = DatabaseClock(postgres_engine)
     assert abs(off.compare() - timedelta(hours=hours)) < ABOUT
-    with engine.connect() as connection:
+    with postgres_engine.connect() as connection:
         theirs: datetime = connection.scalar(text("SELECT clock_timestamp()"))
     assert abs(off.now() - theirs.astimezone(UTC)) < ABOUT
 
     refusal = judge(job_of(jobs), POLICY, off.now())
     assert refusal is not None
     assert refusal.verdict is Verdict.RUNNING
-    queue(engine, "fresh", created_at=theirs.astimezone(UTC))
+    queue(postgres_engine, "fresh", created_at=theirs.astimezone(UTC))
     assert judge(job_of(jobs, "fresh"), POLICY, off.now()) is None
     claim = claimed(jobs, off.now(), export_id="fresh")
     lease = job_of(jobs, "fresh").run

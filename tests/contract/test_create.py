@@ -1,4 +1,4 @@
-"""What `waybill create` stores of the filters that people type."""
+"""The queries that `waybill create` stores."""
 
 import json
 
@@ -19,7 +19,7 @@ def migrated(databases: Databases, stack: Stack) -> Databases:
     return databases
 
 
-def test_filters_are_stored_as_the_application_would(stack: Stack, migrated: Databases) -> None:
+def test_filters_are_stored_as_langfuse_stores_them(stack: Stack, migrated: Databases) -> None:
     created = waybill(
         "create", "p", "traces", "--filter", "level=ERROR", "--filter", "scores.accuracy>=0.8", "--json",
         environment=stack.environment(),
@@ -35,7 +35,7 @@ def test_filters_are_stored_as_the_application_would(stack: Stack, migrated: Dat
     assert json.loads(created.stdout)["query"] == query
 
 
-def test_a_filter_that_the_table_can_t_honour_makes_no_export(stack: Stack, migrated: Databases) -> None:
+def test_no_export_is_created_for_an_invalid_filter(stack: Stack, migrated: Databases) -> None:
     refused = waybill("create", "p", "traces", "--filter", "colour=red", environment=stack.environment())
     unsorted = waybill("create", "p", "traces", "--order-by", "tags", environment=stack.environment())
 
@@ -45,7 +45,7 @@ def test_a_filter_that_the_table_can_t_honour_makes_no_export(stack: Stack, migr
         assert connection.scalars(select(batch_exports.c.id)).all() == []
 
 
-def test_an_export_of_the_events_table_is_checked_as_one(stack: Stack, migrated: Databases) -> None:
+def test_a_query_of_the_events_table_is_checked_against_its_columns(stack: Stack, migrated: Databases) -> None:
     created = waybill(
         "create", "p", "observations", "--events", "--filter", "positionInTrace=root", "--json",
         environment=stack.environment(),

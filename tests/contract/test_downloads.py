@@ -1,4 +1,4 @@
-"""A link leads to the whole file, or to a page, on a folder, on moto and on a real S3 server."""
+"""Download links lead to the file or to a page, with a folder, moto and a real S3 server as the store."""
 
 import hashlib
 import urllib.request
@@ -46,12 +46,12 @@ def server(storage: Storage, tmp_path: Path) -> Iterator[DownloadServer]:
 
 
 def follow(server: DownloadServer, answer: Answer, path: str) -> tuple[bytes, Message]:
-    """Do what a browser does: go where the answer sends it."""
+    """Follow the redirect, as a browser does."""
     with urllib.request.urlopen(answer.headers["Location"] or server.base + path, timeout=60) as whole:
         return whole.read(), whole.headers
 
 
-def test_each_click_gives_the_whole_file_to_save_under_its_name(server: DownloadServer) -> None:
+def test_each_click_downloads_the_complete_file_under_its_name(server: DownloadServer) -> None:
     link = server.complete(DATA)
 
     for _ in range(2):
@@ -62,7 +62,7 @@ def test_each_click_gives_the_whole_file_to_save_under_its_name(server: Download
         assert headers["Content-Type"] == "text/csv; charset=utf-8"
 
 
-def test_a_store_that_signs_is_asked_for_a_url_that_lives_as_long_as_is_left_and_ten_minutes_at_most(
+def test_a_signed_url_is_valid_until_the_link_expires_and_for_ten_minutes_at_most(
     server: DownloadServer,
 ) -> None:
     link = server.complete(DATA)
@@ -81,7 +81,7 @@ def test_a_store_that_signs_is_asked_for_a_url_that_lives_as_long_as_is_left_and
     assert lifetimes == ["600", "61", "1"]
 
 
-def test_a_part_is_had_behind_the_link(server: DownloadServer) -> None:
+def test_a_range_of_the_file_can_be_downloaded(server: DownloadServer) -> None:
     link = server.complete(DATA)
     target = server.ask(link, "HEAD").headers["Location"] or server.base + link
 
@@ -90,7 +90,7 @@ def test_a_part_is_had_behind_the_link(server: DownloadServer) -> None:
 
 
 @pytest.mark.parametrize("how", ["expired", "cancelled", "deleted", "replaced"])
-def test_a_link_that_leads_to_no_file_any_more_is_a_page(server: DownloadServer, how: str) -> None:
+def test_a_link_without_a_file_shows_a_page(server: DownloadServer, how: str) -> None:
     link = server.complete(DATA)
     assert server.ask(link, "HEAD").status in {200, 302}
     match how:

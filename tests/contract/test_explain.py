@@ -1,4 +1,4 @@
-"""What `waybill explain` shows: all that is sent for an export, with no value of the request in its text."""
+"""`waybill explain` shows every statement of an export, without values of the request in the SQL text."""
 
 import itertools
 import json
@@ -88,7 +88,7 @@ AT_ONCE = 8
 
 
 def every_filter(table: TableDeclaration) -> list[dict[str, Any]]:
-    """Each operator of each type on a column that takes it: on all columns each type, and all operators in turn."""
+    """Filters of each type on each column that accepts it, with the operators in turn."""
     turns = {kind: itertools.cycle(operators) for kind, operators in OPERATORS.items()}
     filters = []
     for column in table.filterables:

@@ -1,7 +1,6 @@
-"""The job store keeps its rules on SQLite and on PostgreSQL, with several workers at once."""
+"""The job store with concurrent workers, on SQLite and on PostgreSQL."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -13,14 +12,12 @@ from sqlalchemy import Engine, delete, make_url
 
 from config.errors import Rejected, Unavailable
 from config.labels import Failure, Verdict
-from config.tables import batch_exports, langfuse
+from config.tables import batch_exports
 from consumer.jobs import Jobs
 from consumer.models import Claim, LeaseState
 from consumer.outbox import list_unpublished, mark_published
 from consumer.queries import list_due, list_jobs, list_orphans, list_ownerless, list_runs
 from runtime.database import open_database
-from runtime.migrations import migrate
-from tests.services.postgres import Postgres
 from tests.support.exports import (
     CLAIM_POLICY,
     LEASE,
@@ -36,24 +33,6 @@ from tests.support.exports import (
     runs_of,
     set_status,
 )
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    if request.param == "sqlite":
-        opened = open_database(make_url(f"sqlite:///{tmp_path}/jobs.db"))
-        langfuse.create_all(opened)
-        migrate(opened)
-        yield opened
-        opened.dispose()
-        return
-    postgres: Postgres = request.getfixturevalue("postgres")
-    with postgres.database() as database:
-        opened = open_database(make_url(database.url).set(drivername="postgresql+psycopg"))
-        langfuse.create_all(opened)
-        migrate(opened)
-        yield opened
-        opened.dispose()
 
 
 @pytest.fixture
@@ -92,7 +71,7 @@ def test_a_claim_moves_the_row_and_opens_a_run(engine: Engine, jobs: Jobs) -> No
     assert (run["claimed_at"], run["lease_until"]) == (NOW, NOW + LEASE)
 
 
-def test_of_many_claims_at_once_one_wins(engine: Engine, jobs: Jobs) -> None:
+def test_one_of_many_concurrent_claims_succeeds(engine: Engine, jobs: Jobs) -> None:
     job = job_of(jobs)
 
     with ThreadPoolExecutor(8) as pool:
@@ -103,7 +82,7 @@ def test_of_many_claims_at_once_one_wins(engine: Engine, jobs: Jobs) -> None:
     assert len(runs_of(engine)) == 1
 
 
-def test_of_many_takeovers_at_once_one_wins(engine: Engine, jobs: Jobs) -> None:
+def test_one_of_many_concurrent_takeovers_succeeds(engine: Engine, jobs: Jobs) -> None:
     claimed(jobs)
     job = job_of(jobs)
 
@@ -116,7 +95,7 @@ def test_of_many_takeovers_at_once_one_wins(engine: Engine, jobs: Jobs) -> None:
     assert (second["attempt"], second["failures"], second["finished_at"]) == (2, 1, None)
 
 
-def test_a_worker_that_comes_back_to_life_keeps_its_claim(jobs: Jobs) -> None:
+def test_a_late_heartbeat_keeps_a_claim_that_was_not_taken_over(jobs: Jobs) -> None:
     claim = claimed(jobs)
     seen = job_of(jobs)
 
@@ -124,7 +103,7 @@ def test_a_worker_that_comes_back_to_life_keeps_its_claim(jobs: Jobs) -> None:
     assert jobs.claim(seen, "worker-b", after(71)) is Verdict.OVERTAKEN
 
 
-def test_a_heartbeat_extends_the_lease_and_says_how_far_it_is(engine: Engine, jobs: Jobs) -> None:
+def test_a_heartbeat_extends_the_lease_and_records_progress(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
 
     assert jobs.extend_lease(claim, rows=5000, bytes_=123, now=after(10)) is LeaseState.KEPT
@@ -138,7 +117,7 @@ def test_a_heartbeat_extends_the_lease_and_says_how_far_it_is(engine: Engine, jo
     )
 
 
-def test_a_heartbeat_finds_that_the_user_cancelled(engine: Engine, jobs: Jobs) -> None:
+def test_a_heartbeat_reports_a_cancellation(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
     jobs.cancel(job_of(jobs), after(1))
 
@@ -146,15 +125,15 @@ def test_a_heartbeat_finds_that_the_user_cancelled(engine: Engine, jobs: Jobs) -
     assert row_of(engine)["status"] == "CANCELLED"
 
 
-def zombie(jobs: Jobs) -> Claim:
-    """A claim that another worker has taken over."""
+def overtaken(jobs: Jobs) -> Claim:
+    """A claim whose export another worker has claimed since."""
     claim = claimed(jobs)
     claimed(jobs, after(61), worker="worker-b")
     return claim
 
 
-def test_a_zombie_changes_nothing(engine: Engine, jobs: Jobs) -> None:
-    claim = zombie(jobs)
+def test_a_worker_that_lost_its_lease_changes_nothing(engine: Engine, jobs: Jobs) -> None:
+    claim = overtaken(jobs)
     before = row_of(engine), runs_of(engine)
     now = after(62)
 
@@ -202,7 +181,7 @@ def test_completing_writes_the_row_the_run_and_the_event(engine: Engine, jobs: J
     }
 
 
-def test_an_ending_whose_answer_got_lost_may_be_written_again(engine: Engine, jobs: Jobs) -> None:
+def test_an_outcome_whose_answer_was_lost_may_be_written_again(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
 
     for seconds in (5, 6):
@@ -213,7 +192,7 @@ def test_an_ending_whose_answer_got_lost_may_be_written_again(engine: Engine, jo
     assert row_of(engine)["finished_at"] == after(5)
 
 
-def test_completing_what_the_user_cancelled_leaves_it_cancelled(engine: Engine, jobs: Jobs) -> None:
+def test_completing_a_cancelled_export_leaves_it_cancelled(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
     jobs.cancel(job_of(jobs), after(1))
 
@@ -225,7 +204,7 @@ def test_completing_what_the_user_cancelled_leaves_it_cancelled(engine: Engine, 
     assert runs_of(engine)[0]["outcome"] == "cancelled"
 
 
-def test_cancelling_and_completing_at_once_leaves_one_winner(engine: Engine) -> None:
+def test_one_of_concurrent_cancelling_and_completing_wins(engine: Engine) -> None:
     jobs = Jobs(engine, CLAIM_POLICY)
     for number in range(10):
         name = f"export-{number + 10}"
@@ -250,7 +229,7 @@ def test_cancelling_and_completing_at_once_leaves_one_winner(engine: Engine) -> 
         assert completing.result() is (LeaseState.CANCELLED if cancelling.result() else LeaseState.KEPT)
 
 
-def test_rejecting_tells_the_user_why(engine: Engine, jobs: Jobs) -> None:
+def test_rejecting_writes_the_reason_for_the_user(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
 
     assert jobs.reject(claim, "The column 'x' is unknown.", after(1)) is LeaseState.KEPT
@@ -262,7 +241,7 @@ def test_rejecting_tells_the_user_why(engine: Engine, jobs: Jobs) -> None:
     assert (event["status"], event["error"]) == ("FAILED", "The column 'x' is unknown.")
 
 
-def test_words_that_no_text_column_takes_are_made_to_fit(engine: Engine, jobs: Jobs) -> None:
+def test_reasons_that_a_text_column_rejects_are_made_valid(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
 
     assert jobs.reject(claim, "bad\x00 \ud800 " + "x" * 10_000, after(1)) is LeaseState.KEPT
@@ -288,7 +267,7 @@ def test_a_failed_attempt_goes_back_to_the_queue_until_it_is_due(engine: Engine,
 def test_failed_attempts_in_a_row_are_counted_and_releases_are_not(jobs: Jobs) -> None:
     jobs.postpone(claimed(jobs), Failure.BUG, error="x", until=NOW, now=NOW)
     assert job_of(jobs).failed_so_far == 1
-    second = claimed(jobs)  # and its worker dies
+    second = claimed(jobs)  # its worker dies
     assert job_of(jobs).failed_so_far == 2
     third = claimed(jobs, after(61))
     assert (second.failures, third.failures) == (1, 2)
@@ -297,7 +276,7 @@ def test_failed_attempts_in_a_row_are_counted_and_releases_are_not(jobs: Jobs) -
     assert (fourth.attempt, fourth.failures) == (4, 2)
 
 
-def test_a_released_export_is_due_at_once(engine: Engine, jobs: Jobs) -> None:
+def test_a_released_export_is_due_immediately(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
 
     assert jobs.release(claim, after(1)) is LeaseState.KEPT
@@ -329,7 +308,7 @@ def test_failing_an_exhausted_export_closes_the_dead_run(engine: Engine, jobs: J
     assert job_of(jobs).failed_so_far == 0
 
 
-def test_a_live_export_can_not_be_failed_by_others(engine: Engine, jobs: Jobs) -> None:
+def test_an_export_with_a_live_lease_can_not_be_failed_by_others(engine: Engine, jobs: Jobs) -> None:
     claimed(jobs)
 
     assert not jobs.fail(job_of(jobs), Failure.LOST, text="x", now=after(59))
@@ -337,7 +316,7 @@ def test_a_live_export_can_not_be_failed_by_others(engine: Engine, jobs: Jobs) -
     assert row_of(engine)["status"] == "PROCESSING"
 
 
-def test_a_project_holds_no_more_slots_than_it_may(engine: Engine) -> None:
+def test_a_project_gets_no_more_slots_than_its_limit(engine: Engine) -> None:
     for number in range(6):
         queue(engine, f"export-{number}")
     queue(engine, "other", "project-2")
@@ -355,7 +334,7 @@ def test_a_project_holds_no_more_slots_than_it_may(engine: Engine) -> None:
     assert len(due(engine, 31, project_slots=2)) == 6
 
 
-def test_a_retry_starts_anew_and_at_once(engine: Engine, jobs: Jobs) -> None:
+def test_a_retry_queues_the_export_again_immediately(engine: Engine, jobs: Jobs) -> None:
     jobs.postpone(claimed(jobs), Failure.BUG, error="x", until=after(500), now=NOW)
     jobs.cancel(job_of(jobs), after(1))
 
@@ -369,7 +348,9 @@ def test_a_retry_starts_anew_and_at_once(engine: Engine, jobs: Jobs) -> None:
 @pytest.mark.parametrize(
     ("status", "verb"), [("COMPLETED", "cancel"), ("COMPLETED", "retry"), ("QUEUED", "retry"), ("FAILED", "cancel")]
 )
-def test_only_what_makes_sense_is_cancelled_or_retried(engine: Engine, jobs: Jobs, status: str, verb: str) -> None:
+def test_an_unsuitable_status_prevents_cancelling_and_retrying(
+    engine: Engine, jobs: Jobs, status: str, verb: str
+) -> None:
     set_status(engine, status)
 
     with pytest.raises(Rejected, match=f"export-1 is {status}"):
@@ -378,7 +359,7 @@ def test_only_what_makes_sense_is_cancelled_or_retried(engine: Engine, jobs: Job
     assert row_of(engine)["status"] == status
 
 
-def test_a_retry_while_the_cancelled_worker_still_runs_fences_it_off(jobs: Jobs) -> None:
+def test_a_retry_fences_off_the_cancelled_worker_that_still_runs(jobs: Jobs) -> None:
     first = claimed(jobs)
     jobs.cancel(job_of(jobs), after(1))
     jobs.retry(job_of(jobs), after(2))
@@ -388,7 +369,7 @@ def test_a_retry_while_the_cancelled_worker_still_runs_fences_it_off(jobs: Jobs)
     assert jobs.extend_lease(first, rows=0, bytes_=0, now=after(4)) is LeaseState.LOST
 
 
-def test_created_exports_wait_for_their_event_for_a_while(engine: Engine) -> None:
+def test_new_exports_are_due_only_after_a_wait_for_their_event(engine: Engine) -> None:
     jobs = Jobs(engine, CLAIM_POLICY)
     made = jobs.create("project-1", "user-1", "n", QUERY, "JSONL", NOW)
 
@@ -397,7 +378,7 @@ def test_created_exports_wait_for_their_event_for_a_while(engine: Engine) -> Non
     assert due(engine, 30) == [made.id]
 
 
-def test_the_sweeper_finds_dead_workers_and_leaves_the_living_alone(engine: Engine, jobs: Jobs) -> None:
+def test_the_sweeper_finds_only_exports_with_expired_leases(engine: Engine, jobs: Jobs) -> None:
     claimed(jobs)
 
     assert due(engine, 59) == []
@@ -410,7 +391,7 @@ def test_rows_older_than_the_limit_are_left_to_their_events(engine: Engine) -> N
     assert due(engine, 60) == []
 
 
-def test_exports_that_another_program_runs_are_not_taken(engine: Engine) -> None:
+def test_exports_of_another_program_are_not_due(engine: Engine) -> None:
     queue(engine, "theirs", status="PROCESSING")
 
     assert due(engine, 3600) == []
@@ -429,7 +410,7 @@ def test_the_run_of_a_dead_worker_is_closed_when_its_export_was_cancelled(engine
     assert list_orphans(engine, now=after(60), limit=9) == []
 
 
-def test_a_row_that_was_deleted_is_a_lost_lease(engine: Engine, jobs: Jobs) -> None:
+def test_a_deleted_row_is_a_lost_lease(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
     with engine.begin() as connection:
         connection.execute(delete(batch_exports))
@@ -454,7 +435,7 @@ def test_the_run_of_a_dead_worker_is_closed_when_its_row_was_deleted(engine: Eng
     assert list_ownerless(engine, now=after(60), limit=9) == []
 
 
-def test_events_leave_the_outbox_in_order_when_they_are_marked(engine: Engine) -> None:
+def test_events_leave_the_outbox_in_order_once_marked(engine: Engine) -> None:
     jobs = Jobs(engine, CLAIM_POLICY)
     for name in ("a", "b", "c"):
         queue(engine, name)
@@ -479,7 +460,7 @@ def test_lists_are_newest_first_and_show_every_attempt(engine: Engine, jobs: Job
     assert [run.outcome for run in list_runs(engine, job_of(jobs))] == ["released", None]
 
 
-def test_a_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
+def test_a_missing_database_is_unavailable(tmp_path: Path) -> None:
     engine = open_database(make_url(f"sqlite:///{tmp_path}/no/such/folder.db"))
 
     with pytest.raises(Unavailable, match="the database failed: unable to open"):

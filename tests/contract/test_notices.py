@@ -1,42 +1,21 @@
-"""The notices keep their promise on SQLite and on PostgreSQL, with several notifiers at once."""
+"""The store of notices with concurrent notifiers, on SQLite and on PostgreSQL."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, Row, insert, make_url, select, update
+from sqlalchemy import Engine, Row, insert, select, update
 
 from config.events import ExportFinished, Status
 from config.tables import notices, outbox
 from notify.catch_up import LOOK_BACK, find_published
 from notify.notices import Notice, Notices
-from runtime.database import open_database
-from runtime.migrations import migrate
-from tests.services.postgres import Postgres
 from tests.support.notices import NOW, completion
 
 LEASE = timedelta(seconds=60)
 PAUSE = timedelta(seconds=5)
 PATIENCE = timedelta(hours=24)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    if request.param == "sqlite":
-        opened = open_database(make_url(f"sqlite:///{tmp_path}/notices.db"))
-        migrate(opened)
-        yield opened
-        opened.dispose()
-        return
-    postgres: Postgres = request.getfixturevalue("postgres")
-    with postgres.database() as database:
-        opened = open_database(make_url(database.url).set(drivername="postgresql+psycopg"))
-        migrate(opened)
-        yield opened
-        opened.dispose()
 
 
 @pytest.fixture
@@ -55,7 +34,7 @@ def claim(store: Notices, now: datetime) -> Notice:
     return claimed
 
 
-def test_a_completion_becomes_a_notice_that_carries_it(engine: Engine, store: Notices) -> None:
+def test_a_completion_is_recorded_as_a_notice_with_its_event(engine: Engine, store: Notices) -> None:
     assert store.record(completion(), NOW)
 
     kept = row(engine)
@@ -66,7 +45,7 @@ def test_a_completion_becomes_a_notice_that_carries_it(engine: Engine, store: No
 
 
 @pytest.mark.parametrize("again", [{}, {"rows": 5}, {"event_id": "event-2"}])
-def test_the_same_ending_is_recorded_once(store: Notices, again: dict[str, Any]) -> None:
+def test_the_same_outcome_is_recorded_once(store: Notices, again: dict[str, Any]) -> None:
     assert store.record(completion(), NOW)
 
     assert not store.record(completion(**again), NOW)
@@ -77,13 +56,13 @@ def test_the_same_ending_is_recorded_once(store: Notices, again: dict[str, Any])
     "other",
     [{"event_id": "e2", "batch_export_id": "export-2"}, {"event_id": "e2", "attempt": 2}],
 )
-def test_another_ending_has_a_notice_of_its_own(store: Notices, other: dict[str, Any]) -> None:
+def test_another_outcome_has_its_own_notice(store: Notices, other: dict[str, Any]) -> None:
     assert store.record(completion(status=Status.FAILED), NOW)
 
     assert store.record(completion(**other), NOW)
 
 
-def test_many_at_once_record_one_and_claim_one(engine: Engine, store: Notices) -> None:
+def test_concurrent_notifiers_record_one_notice_and_claim_it_once(engine: Engine, store: Notices) -> None:
     others = [Notices(engine, retry_for=PATIENCE, first_delay=PAUSE, lease=LEASE) for _ in range(6)]
     with ThreadPoolExecutor(6) as pool:
         recorded = list(pool.map(lambda each: each.record(completion(), NOW), others))
@@ -95,7 +74,7 @@ def test_many_at_once_record_one_and_claim_one(engine: Engine, store: Notices) -
     assert row(engine).attempts == 1
 
 
-def test_a_claimed_notice_is_due_again_when_its_notifier_died(store: Notices) -> None:
+def test_a_claimed_notice_is_due_again_after_its_notifier_died(store: Notices) -> None:
     store.record(completion(), NOW)
     first = claim(store, NOW)
 
@@ -105,7 +84,7 @@ def test_a_claimed_notice_is_due_again_when_its_notifier_died(store: Notices) ->
     assert (first.attempts, second.attempts) == (1, 2)
 
 
-def test_a_beat_extends_the_lease(store: Notices) -> None:
+def test_a_heartbeat_extends_the_lease(store: Notices) -> None:
     store.record(completion(), NOW)
     claimed = claim(store, NOW)
 
@@ -115,26 +94,26 @@ def test_a_beat_extends_the_lease(store: Notices) -> None:
     assert len(store.find_due(NOW + LEASE + timedelta(seconds=10), limit=9)) == 1
 
 
-def test_who_lost_the_lease_changes_nothing(engine: Engine, store: Notices) -> None:
+def test_a_notifier_that_lost_its_lease_changes_nothing(engine: Engine, store: Notices) -> None:
     store.record(completion(), NOW)
-    zombie = claim(store, NOW)
+    stale = claim(store, NOW)
     alive = claim(store, NOW + LEASE)
 
-    assert not store.extend_lease(zombie, NOW)
-    assert not store.skip(zombie, "why")
-    assert not store.fail(zombie, "why")
-    assert not store.postpone(zombie, "why", NOW)
+    assert not store.extend_lease(stale, NOW)
+    assert not store.skip(stale, "why")
+    assert not store.fail(stale, "why")
+    assert not store.postpone(stale, "why", NOW)
     assert row(engine).state == "sending"
     assert store.skip(alive, "nobody")
     assert (row(engine).state, row(engine).error, row(engine).next_attempt_at) == ("skipped", "nobody", None)
 
 
-def test_a_mail_that_is_out_is_sent_whoever_says_so_and_once(engine: Engine, store: Notices) -> None:
+def test_a_delivered_email_is_marked_as_sent_once_by_any_notifier(engine: Engine, store: Notices) -> None:
     store.record(completion(), NOW)
-    zombie = claim(store, NOW)
+    stale = claim(store, NOW)
     alive = claim(store, NOW + LEASE)
 
-    assert store.mark_sent(zombie, "<1@example.com>", NOW)
+    assert store.mark_sent(stale, "<1@example.com>", NOW)
 
     assert not store.mark_sent(alive, "<1@example.com>", NOW)
     assert not store.postpone(alive, "later", NOW)
@@ -145,7 +124,7 @@ def test_a_mail_that_is_out_is_sent_whoever_says_so_and_once(engine: Engine, sto
 
 
 def postpone(store: Notices, now: datetime) -> datetime:
-    """Claim the notice that is due and put it off; gives when it is due again."""
+    """Claim the due notice and postpone it; returns when it is due again."""
     assert store.postpone(claim(store, now), "later", now)
     due = store.next_due()
     assert due is not None
@@ -153,7 +132,7 @@ def postpone(store: Notices, now: datetime) -> datetime:
     return due
 
 
-def test_a_postponed_notice_waits_twice_as_long_each_time_up_to_a_quarter_of_an_hour(store: Notices) -> None:
+def test_a_postponed_notice_waits_twice_as_long_each_time_up_to_15_minutes(store: Notices) -> None:
     store.record(completion(), NOW)
     now, pauses = NOW, []
     for _ in range(11):
@@ -164,7 +143,7 @@ def test_a_postponed_notice_waits_twice_as_long_each_time_up_to_a_quarter_of_an_
     assert pauses == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900, 900]
 
 
-def test_a_mail_server_that_is_away_for_an_hour_costs_a_quarter_of_an_hour_more(engine: Engine, store: Notices) -> None:
+def test_an_email_is_sent_within_15_minutes_after_an_hour_without_smtp_server(engine: Engine, store: Notices) -> None:
     store.record(completion(), NOW)
     now, back = NOW, NOW + timedelta(hours=1)
     while now < back:
@@ -175,7 +154,7 @@ def test_a_mail_server_that_is_away_for_an_hour_costs_a_quarter_of_an_hour_more(
     assert row(engine).state == "sent"
 
 
-def test_what_may_have_been_sent_is_tried_ever_more_rarely(store: Notices) -> None:
+def test_an_email_that_may_have_been_sent_is_retried_at_growing_intervals(store: Notices) -> None:
     store.record(completion(), NOW)
     now, attempts = NOW, 0
     while not store.is_last(claimed := claim(store, now), now):
@@ -185,7 +164,7 @@ def test_what_may_have_been_sent_is_tried_ever_more_rarely(store: Notices) -> No
     assert (now, attempts) == (NOW + PATIENCE, 15)
 
 
-def test_a_notice_is_tried_for_its_time_and_a_last_time_when_that_is_over(engine: Engine, store: Notices) -> None:
+def test_a_notice_is_retried_until_its_deadline_and_once_after_it(engine: Engine, store: Notices) -> None:
     store.record(completion(), NOW)
     now = NOW
     while now < NOW + PATIENCE:
@@ -194,7 +173,7 @@ def test_a_notice_is_tried_for_its_time_and_a_last_time_when_that_is_over(engine
             connection.execute(update(notices).values(state="pending", attempts=0, next_attempt_at=now))
         now = postpone(store, now)
         if now < NOW + PATIENCE:
-            now += timedelta(hours=1)  # it is a while until somebody looks
+            now += timedelta(hours=1)  # the next look is late
 
     last = claim(store, now)
     assert store.is_last(last, now)
@@ -202,7 +181,7 @@ def test_a_notice_is_tried_for_its_time_and_a_last_time_when_that_is_over(engine
     assert (row(engine).state, len(row(engine).error)) == ("failed", 500)
 
 
-def test_a_notice_that_waited_for_longer_than_its_time_gets_its_attempt(store: Notices) -> None:
+def test_a_notice_that_waited_past_its_deadline_gets_one_attempt(store: Notices) -> None:
     store.record(completion(), NOW)
     later = NOW + timedelta(days=3)
 
@@ -212,7 +191,7 @@ def test_a_notice_that_waited_for_longer_than_its_time_gets_its_attempt(store: N
     assert not store.abandon(claimed, later)
 
 
-def test_a_notice_that_kills_its_notifiers_is_given_up_when_its_time_is_over(engine: Engine, store: Notices) -> None:
+def test_a_notice_that_kills_its_notifiers_fails_after_its_deadline(engine: Engine, store: Notices) -> None:
     store.record(completion(), NOW)
     now = NOW
     while now < NOW + PATIENCE:
@@ -230,7 +209,7 @@ def test_a_notice_that_kills_its_notifiers_is_given_up_when_its_time_is_over(eng
     assert "crashed" in row(engine).error
 
 
-def test_the_longest_due_are_named_first(store: Notices) -> None:
+def test_the_notices_due_longest_come_first(store: Notices) -> None:
     for number in (2, 3, 1):
         event = completion(event_id=f"e{number}", batch_export_id=f"x{number}")
         store.record(event, NOW + timedelta(seconds=number))
@@ -245,7 +224,7 @@ def test_any_reason_in_an_event_is_kept(store: Notices, text: str) -> None:
     assert ExportFinished.model_validate_json(store.find_due(NOW, limit=1)[0].payload).error == text
 
 
-def test_completions_that_were_published_a_while_ago_are_found_again(engine: Engine) -> None:
+def test_completions_published_some_time_ago_are_found_again(engine: Engine) -> None:
     def publish(number: int, age: timedelta | None, topic: str = "export-completions") -> None:
         values = {
             "topic": topic,

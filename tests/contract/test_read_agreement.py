@@ -1,4 +1,4 @@
-"""Files must be what the oracle expects: on random rows, for random queries, of every table.
+"""Files are those that the oracle expects: of every table, with random rows and random queries.
 
 `CASES=5000 SEED=31 pytest tests/contract/test_read_agreement.py` asks that many queries of each table, in the world of
 that seed; a failure names the seed.

@@ -1,4 +1,4 @@
-"""Filters and orders by comments, which are found in the database and sent to ClickHouse."""
+"""Filters and orders by comments, which are looked up in the SQL database and sent to ClickHouse."""
 
 from sqlalchemy import insert
 
@@ -30,7 +30,7 @@ def content(operator: str, value: str) -> Row:
 AWKWARD = "a\tb\nc\rd\\n'\"%_ü😀\\"
 
 
-def test_rows_are_counted_by_their_comments(databases: Databases) -> None:
+def test_rows_are_filtered_by_the_number_of_their_comments(databases: Databases) -> None:
     databases.traces({"id": "none"}, {"id": AWKWARD}, {"id": "two"})
     comment(databases, (AWKWARD, "x"), ("two", "x"), ("two", "y"), ("elsewhere", "x"))
     comment(databases, ("none", "x"), project="q")
@@ -41,7 +41,7 @@ def test_rows_are_counted_by_their_comments(databases: Databases) -> None:
     assert databases.ids(orderBy={"column": "commentCount", "order": "DESC"}) == ["two", AWKWARD, "none"]
 
 
-def test_one_comment_that_says_so_is_enough_and_case_does_not_matter(databases: Databases) -> None:
+def test_one_matching_comment_is_enough_and_case_is_ignored(databases: Databases) -> None:
     databases.traces({"id": "none"}, {"id": "one"}, {"id": "two"})
     comment(databases, ("one", "Looks GOOD to me"), ("two", "bad"), ("two", "100% a_b"))
     assert ids(databases, content("contains", "good")) == ["one"]
@@ -69,7 +69,7 @@ def test_comments_are_filtered_by_options_and_by_their_absence(databases: Databa
     assert ids(databases, {**null, "operator": "is not null"}) == ["one", "two"]
 
 
-def test_fifty_thousand_objects_with_comments_are_no_trouble(databases: Databases) -> None:
+def test_fifty_thousand_objects_with_comments_can_be_filtered(databases: Databases) -> None:
     databases.client.command(
         "INSERT INTO traces (id, project_id, timestamp, name, event_ts, is_deleted) "
         "SELECT toString(number), 'p', toDateTime64('2026-05-10 12:00:00', 3), 'n', now64(3), 0 FROM numbers(50002)"

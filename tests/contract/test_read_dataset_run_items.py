@@ -1,4 +1,4 @@
-"""Reading `dataset_run_items`, with the names of their datasets from the application's database."""
+"""Reading `dataset_run_items`, with the names of their datasets from the SQL database."""
 
 from datetime import UTC, datetime
 
@@ -53,7 +53,7 @@ def test_a_row_has_the_columns_and_values_of_its_item(databases: Databases) -> N
     assert list(found.rows[0]) == [column.name for column in found.columns]
 
 
-def test_a_dataset_that_is_not_the_projects_has_no_name(databases: Databases) -> None:
+def test_the_name_of_another_projects_dataset_is_not_shown(databases: Databases) -> None:
     dataset(databases, "d", "of another project", project="q")
     items(databases, {})
     assert [row["datasetName"] for row in read(databases).rows] == ["Unknown"]
@@ -75,7 +75,7 @@ def test_items_come_newest_first_and_once(databases: Databases) -> None:
     assert read(databases, orderBy={"column": "createdAt", "order": "ASC"}).ids() == ["old", "a", "b"]
 
 
-def test_scores_of_the_items_traces_are_filtered_by(databases: Databases) -> None:
+def test_items_are_filtered_by_scores_of_their_traces(databases: Databases) -> None:
     items(databases, {"id": "a"}, {"id": "b", "trace_id": "u"})
     databases.scores(
         {"name": "acc", "value": 0.5, "observation_id": "o"}, {"name": "acc", "value": 0.25, "trace_id": "u"}

@@ -1,4 +1,4 @@
-"""Reading `events`, and the tables that are made of events where the application writes nothing else."""
+"""Reading `events`, and the tables that are built from events."""
 
 import json
 from datetime import UTC, datetime
@@ -89,7 +89,7 @@ def test_a_row_has_the_columns_and_values_of_its_event(databases: Databases) -> 
     }
 
 
-def test_events_come_last_start_first_and_then_by_id(databases: Databases) -> None:
+def test_events_are_ordered_by_start_descending_then_by_id(databases: Databases) -> None:
     put(
         databases,
         {"span_id": "b"},
@@ -120,7 +120,7 @@ def test_a_version_that_starts_at_another_time_or_is_of_another_trace_replaces_t
     assert ids(databases, {"type": "string", "column": "name", "operator": "=", "value": "old"}) == []
 
 
-def test_words_match_whole_in_any_order_and_case(databases: Databases) -> None:
+def test_full_text_matches_whole_words_in_any_order_and_case(databases: Databases) -> None:
     put(
         databases,
         {"span_id": "a", "input": "The quick_brown FOX, 42"},
@@ -137,13 +137,13 @@ def test_words_match_whole_in_any_order_and_case(databases: Databases) -> None:
 
 
 @pytest.mark.parametrize(("table", "column"), [("events", "name"), ("traces", "name"), ("dataset_items", "id")])
-def test_words_are_matched_only_where_texts_are_long(databases: Databases, table: str, column: str) -> None:
+def test_full_text_is_accepted_only_on_long_text_columns(databases: Databases, table: str, column: str) -> None:
     words = {"type": "string", "column": column, "operator": "matches", "value": "x"}
     with pytest.raises(Rejected, match=f"The column '{column}' of {table} takes no operator 'matches'"):
         databases.ids(words, tableName=table)
 
 
-def test_a_place_in_a_trace_counts_all_events_of_it_before_the_cutoff(databases: Databases) -> None:
+def test_a_position_counts_all_events_of_the_trace_before_the_cutoff(databases: Databases) -> None:
     spans = {"r": "10:00:00", "a": "10:00:01", "b": "10:00:01", "z": "10:00:02"}
     put(
         databases,
@@ -162,7 +162,7 @@ def test_a_place_in_a_trace_counts_all_events_of_it_before_the_cutoff(databases:
     assert ids(databases, {**place, "key": "nthFromStart", "value": 2}, only) == []
 
 
-def test_empty_text_is_missing_to_filters_and_shown_as_it_is(databases: Databases) -> None:
+def test_filters_treat_empty_text_as_missing_and_files_show_it(databases: Databases) -> None:
     put(databases, {"span_id": "a", "user_id": ""}, {"span_id": "b", "user_id": "u"})
     null = {"type": "null", "column": "userId", "operator": "is null", "value": ""}
     assert ids(databases, null) == ["a"]
@@ -170,7 +170,7 @@ def test_empty_text_is_missing_to_filters_and_shown_as_it_is(databases: Database
     assert [row["userId"] for row in databases.read(tableName="events", orderBy=BY_ID).rows] == ["", "u"]
 
 
-def test_scores_of_the_event_and_of_its_trace_are_shown_and_told_apart_by_filters(databases: Databases) -> None:
+def test_filters_distinguish_scores_of_the_event_from_scores_of_its_trace(databases: Databases) -> None:
     put(databases, {"span_id": "a"}, {"span_id": "b"})
     databases.scores({"value": 1, "observation_id": "a"}, {"value": 2, "observation_id": None})
     read = databases.read(tableName="events", orderBy=BY_ID)
@@ -181,7 +181,7 @@ def test_scores_of_the_event_and_of_its_trace_are_shown_and_told_apart_by_filter
     assert ids(databases, {**asked, "column": "trace_scores_avg", "value": 2}) == ["a", "b"]
 
 
-def test_traces_are_made_of_events_only_where_the_project_has_no_trace(databases: Databases) -> None:
+def test_traces_are_built_from_events_only_if_the_project_has_no_trace(databases: Databases) -> None:
     put(
         databases,
         {"span_id": "r", "input": "in", "output": "", "bookmarked": True, "tags": ["b"], "trace_name": ""},

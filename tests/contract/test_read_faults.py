@@ -1,4 +1,4 @@
-"""Reading while ClickHouse fails: whatever happens, a short result is never taken for a whole one."""
+"""Reading while ClickHouse fails: an incomplete result is never taken for a complete one."""
 
 import contextlib
 import gc
@@ -15,7 +15,7 @@ from config.errors import Cancelled, Unavailable
 from pipeline.read.connections import ClickHouse
 from pipeline.read.faults import StatementRefused
 from pipeline.types import Progress
-from tests.contract.clickhouse_proxy import Trouble, proxy
+from tests.contract.clickhouse_proxy import Fault, proxy
 from tests.services.stacks import Servers
 from tests.support.daemons import eventually
 from tests.support.databases import Databases, open_databases
@@ -36,14 +36,14 @@ def databases(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @contextlib.contextmanager
-def through(databases: Databases, trouble: Trouble) -> Iterator[Databases]:
+def through(databases: Databases, fault: Fault) -> Iterator[Databases]:
     clickhouse = databases.sources.clickhouse
-    with proxy(clickhouse.url, trouble) as url:
+    with proxy(clickhouse.url, fault) as url:
         yield replace(databases, sources=replace(databases.sources, clickhouse=replace(clickhouse, url=url)))
 
 
-def test_through_the_proxy_all_rows_come(databases: Databases) -> None:
-    with through(databases, Trouble()) as proxied:
+def test_all_rows_arrive_through_the_proxy(databases: Databases) -> None:
+    with through(databases, Fault()) as proxied:
         assert len(proxied.read().rows) == 1000
 
 
@@ -63,40 +63,40 @@ def test_through_the_proxy_all_rows_come(databases: Databases) -> None:
         pytest.param(lambda _: MEMORY, id="nothing but an exception"),
     ],
 )
-def test_an_answer_that_is_not_whole_is_unavailable(databases: Databases, change: Change, whole: bool) -> None:
-    with through(databases, Trouble(change, whole)) as proxied, pytest.raises(Unavailable) as raised:
+def test_an_incomplete_response_is_unavailable(databases: Databases, change: Change, whole: bool) -> None:
+    with through(databases, Fault(change, whole)) as proxied, pytest.raises(Unavailable) as raised:
         proxied.read()
     if MEMORY in change(b"" * END) or b"MEMORY" in change(b"x" * 100):
         assert "MEMORY_LIMIT_EXCEEDED" in str(raised.value)
 
 
-def test_a_cut_connection_behind_a_whole_stream_is_unavailable(databases: Databases) -> None:
-    with through(databases, Trouble(whole=False)) as proxied, pytest.raises(Unavailable):
+def test_a_connection_cut_after_a_complete_stream_is_unavailable(databases: Databases) -> None:
+    with through(databases, Fault(whole=False)) as proxied, pytest.raises(Unavailable):
         proxied.read()
 
 
-def test_a_statement_that_the_server_refuses_is_a_bug_of_ours(databases: Databases) -> None:
+def test_a_statement_that_the_server_refuses_is_a_bug(databases: Databases) -> None:
     with (
-        through(databases, Trouble(lambda _: SYNTAX)) as proxied,
+        through(databases, Fault(lambda _: SYNTAX)) as proxied,
         pytest.raises(StatementRefused, match="Syntax error"),
     ):
         proxied.read()
 
 
-def test_a_server_that_is_not_there_is_unavailable(databases: Databases) -> None:
+def test_a_missing_server_is_unavailable(databases: Databases) -> None:
     nowhere = replace(databases.sources, clickhouse=ClickHouse("http://127.0.0.1:9"))
     with pytest.raises(Unavailable, match="can't be reached"):
         replace(databases, sources=nowhere).read()
 
 
-def test_a_stop_is_heeded_at_once_while_the_server_is_silent_and_its_query_is_killed(databases: Databases) -> None:
-    trouble, progress = Trouble(silent=True), Progress()
+def test_a_stop_ends_a_read_from_a_silent_server_immediately_and_kills_its_query(databases: Databases) -> None:
+    fault, progress = Fault(silent=True), Progress()
 
     def stop() -> None:
-        assert trouble.asked.wait(10)
+        assert fault.asked.wait(10)
         progress.stop()
 
-    with through(databases, trouble) as proxied:
+    with through(databases, fault) as proxied:
         stopping = threading.Thread(target=stop)
         stopping.start()
         began = time.monotonic()
@@ -104,25 +104,25 @@ def test_a_stop_is_heeded_at_once_while_the_server_is_silent_and_its_query_is_ki
             proxied.read(progress=progress)
         stopping.join()
     assert time.monotonic() - began < 5
-    assert len(trouble.killed) == 1
+    assert len(fault.killed) == 1
 
 
-def test_an_export_that_was_stopped_before_it_began_reads_nothing(databases: Databases) -> None:
+def test_an_export_stopped_before_it_began_reads_nothing(databases: Databases) -> None:
     progress = Progress()
     progress.stop()
     with pytest.raises(Cancelled):
         databases.read(progress=progress)
 
 
-def test_what_one_export_learned_of_its_server_serves_the_next(databases: Databases) -> None:
-    trouble = Trouble()
-    with through(databases, trouble) as proxied:
+def test_exports_share_the_settings_learned_from_their_server(databases: Databases) -> None:
+    fault = Fault()
+    with through(databases, fault) as proxied:
         assert [len(proxied.read().rows) for _ in range(3)] == [1000, 1000, 1000]
-    assert len(trouble.learned) == 1
+    assert len(fault.learned) == 1
 
 
 def test_an_export_leaves_no_connection_open(databases: Databases) -> None:
-    with through(databases, Trouble()) as proxied:
+    with through(databases, Fault()) as proxied:
         port = urlsplit(proxied.sources.clickhouse.url).port
         gc.disable()
         try:
@@ -133,23 +133,23 @@ def test_an_export_leaves_no_connection_open(databases: Databases) -> None:
     assert [each for each in ours if each.status == "ESTABLISHED" and each.raddr.port == port] == []
 
 
-def test_exports_at_once_share_no_client(databases: Databases) -> None:
-    trouble = Trouble(silent=True)
-    with through(databases, trouble) as proxied:
+def test_concurrent_exports_share_no_client(databases: Databases) -> None:
+    fault = Fault(silent=True)
+    with through(databases, fault) as proxied:
         reading = [threading.Thread(target=proxied.read) for _ in range(2)]
         for each in reading:
             each.start()
-        eventually(lambda: len(trouble.learned) == 2, what="each connects by itself, for none has ended")
-        trouble.released.set()
+        eventually(lambda: len(fault.learned) == 2, what="each connects by itself, for none has ended")
+        fault.released.set()
         for each in reading:
             each.join()
 
 
-def test_after_a_failure_the_server_is_learned_anew(databases: Databases) -> None:
-    trouble = Trouble(whole=False)
-    with through(databases, trouble) as proxied:
+def test_settings_are_learned_again_after_a_failure(databases: Databases) -> None:
+    fault = Fault(whole=False)
+    with through(databases, fault) as proxied:
         with pytest.raises(Unavailable):
             proxied.read()
-        trouble.whole = True
+        fault.whole = True
         assert len(proxied.read().rows) == 1000
-    assert len(trouble.learned) == 2
+    assert len(fault.learned) == 2

@@ -187,7 +187,7 @@ def test_numbers_are_compared_digit_by_digit(databases: Databases) -> None:
     assert len(ids(databases, number("totalCost", ">=", -1e300))) == 2
 
 
-def test_a_place_in_the_trace_counts_by_start(databases: Databases) -> None:
+def test_a_position_in_the_trace_counts_by_start(databases: Databases) -> None:
     put(
         databases,
         {"id": "x", "start_time": "2026-05-10 12:00:00.000"},

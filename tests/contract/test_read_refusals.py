@@ -1,4 +1,4 @@
-"""What can't be honoured is refused by its name, with what would be right; SQL in texts does nothing."""
+"""Invalid queries are refused by name with the valid alternatives; SQL in values has no effect."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,7 +28,7 @@ def refusal(databases: Databases, table: str, **query: Any) -> str:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_column_that_is_not_there_is_named_with_those_that_are(databases: Databases, table: str) -> None:
+def test_an_unknown_column_is_named_with_the_known_ones(databases: Databases, table: str) -> None:
     unknown = {"type": "string", "column": "colour", "operator": "=", "value": "red"}
     known = columns_of(table)
     by_filter = refusal(databases, table, filter=[unknown])
@@ -40,7 +40,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(databases: Data
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_type_that_is_not_the_column_s_is_named_with_those_that_are(databases: Databases, table: str) -> None:
+def test_a_wrong_filter_type_is_named_with_the_allowed_ones(databases: Databases, table: str) -> None:
     column = next(each for each in columns_of(table).values() if each.type in {"string", "stringOptions"})
     said = refusal(databases, table, filter=[{"type": "number", "column": column.id, "operator": "=", "value": 1}])
     assert f"'{column.id}'" in said
@@ -49,7 +49,7 @@ def test_a_type_that_is_not_the_column_s_is_named_with_those_that_are(databases:
 
 
 @pytest.mark.parametrize("table", [table for table in TABLES if table != "events"])
-def test_full_text_is_refused_where_there_is_none(databases: Databases, table: str) -> None:
+def test_full_text_is_refused_on_other_columns(databases: Databases, table: str) -> None:
     column = next(each for each in columns_of(table).values() if each.type in {"string", "stringOptions"})
     said = refusal(
         databases, table, filter=[{"type": "string", "column": column.id, "operator": "matches", "value": "x"}]
@@ -60,21 +60,21 @@ def test_full_text_is_refused_where_there_is_none(databases: Databases, table: s
 
 
 @pytest.mark.parametrize(("table", "kind"), [("sessions", "content"), ("scores", "input"), ("audit_logs", "output")])
-def test_a_search_where_nothing_can_be_found_is_refused(databases: Databases, table: str, kind: str) -> None:
+def test_a_search_of_an_unsearchable_type_is_refused(databases: Databases, table: str, kind: str) -> None:
     said = refusal(databases, table, searchQuery="x", searchType=[kind])
     assert kind in said
     assert table in said
 
 
 @pytest.mark.parametrize("table", ["prompts", "../traces", ""])
-def test_an_unknown_table_is_named_with_those_that_can_be_exported(databases: Databases, table: str) -> None:
+def test_an_unknown_table_is_named_with_the_known_ones(databases: Databases, table: str) -> None:
     said = refusal(databases, table)
     assert repr(table) in said
     assert all(each in said for each in TABLES)
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_sql_in_a_text_is_a_text(databases: Databases, table: str) -> None:
+def test_sql_in_a_value_is_only_text(databases: Databases, table: str) -> None:
     columns = columns_of(table)
     text = next(each for each in columns.values() if each.type in {"string", "stringOptions"})
     filters: list[dict[str, Any]] = [{"type": "string", "column": text.id, "operator": "=", "value": SQL}]
@@ -93,7 +93,7 @@ def test_sql_in_a_text_is_a_text(databases: Databases, table: str) -> None:
     assert databases.ids() == ["one"]
 
 
-def test_a_key_that_is_not_there_finds_nothing_and_excludes_nothing(databases: Databases) -> None:
+def test_an_unknown_key_matches_nothing_and_excludes_nothing(databases: Databases) -> None:
     absent: dict[str, Any] = {"type": "stringObject", "column": "metadata", "key": "nowhere", "value": "v"}
     assert databases.ids({**absent, "operator": "="}) == []
     assert databases.ids({**absent, "operator": "does not contain"}) == ["one"]

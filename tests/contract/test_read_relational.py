@@ -35,7 +35,7 @@ ENUMS = (
 
 @dataclass(frozen=True)
 class Filled:
-    """A database with a random world in it."""
+    """A database with random rows."""
 
     database: Engine
     tables: dict[tuple[str, str], Table]
@@ -45,7 +45,7 @@ class Filled:
         return Sources(NOWHERE, self.database)
 
     def rows(self, name: str) -> list[Mapping[str, Cell]]:
-        """All rows of a project in the table's own order."""
+        """All rows of a project in the default order of the table."""
         query = {"tableName": name, "filter": None, "orderBy": None}
         return list(expected.expected(self.tables[name, "p-one"], query).rows)
 
@@ -118,14 +118,14 @@ def test_a_file_holds_the_project_s_rows_and_no_others(filled: Filled, name: str
     suppress_health_check=list(HealthCheck),
 )
 @given(data=st.data())
-def test_the_rows_are_those_that_the_query_asks_for(filled: Filled, name: str, data: st.DataObject) -> None:
+def test_the_rows_match_the_query(filled: Filled, name: str, data: st.DataObject) -> None:
     table = filled.tables[name, pools.PROJECTS[0]]
     query = data.draw(queries.queries(table))
     found = filled.export(pools.PROJECTS[0], "JSONL", query)
     assert differences(expected.expected(table, query), found, "JSONL") == []
 
 
-def test_a_limit_cuts_and_is_told(filled: Filled) -> None:
+def test_a_row_limit_truncates_and_is_reported(filled: Filled) -> None:
     query = {"tableName": "audit_logs", "filter": None, "orderBy": None}
     whole = [row["id"] for row in filled.rows("audit_logs")]
 
@@ -151,7 +151,7 @@ def test_two_exports_of_one_query_are_the_same_bytes(filled: Filled) -> None:
         ({"searchQuery": "x", "searchType": ["input"]}, ["'input'", "content"]),
     ],
 )
-def test_what_the_table_can_t_honour_is_refused_when_it_is_opened(
+def test_an_invalid_query_is_refused_when_the_table_is_opened(
     filled: Filled, query: dict[str, Any], named: list[str]
 ) -> None:
     with (
@@ -163,7 +163,7 @@ def test_what_the_table_can_t_honour_is_refused_when_it_is_opened(
 
 
 @pytest.mark.parametrize("operator", ["=", "contains", "does not contain", "starts with", "ends with"])
-def test_a_text_that_postgres_can_t_hold_is_in_no_row(filled: Filled, operator: str) -> None:
+def test_a_value_that_postgres_can_t_store_matches_no_row(filled: Filled, operator: str) -> None:
     asked = {"type": "string", "column": "action", "operator": operator, "value": "a\x00b"}
     query = {"tableName": "audit_logs", "filter": [asked]}
     everything = len(filled.rows("audit_logs"))
@@ -175,7 +175,7 @@ def test_a_text_that_postgres_can_t_hold_is_in_no_row(filled: Filled, operator: 
     assert searched == b""
 
 
-def test_a_list_may_be_longer_than_a_statement_has_places(filled: Filled) -> None:
+def test_a_list_may_be_longer_than_a_statements_parameters(filled: Filled) -> None:
     values = [f"no such id {number}" for number in range(100_000)]
     asked = {"type": "stringOptions", "column": "resourceId", "operator": "none of", "value": values}
 
@@ -193,7 +193,7 @@ def test_a_stopped_export_interrupts_its_query(filled: Filled) -> None:
         next(table.batches)
 
 
-def test_a_database_that_is_gone_is_a_reason_to_try_again(filled: Filled) -> None:
+def test_a_missing_database_is_unavailable_to_a_reader(filled: Filled) -> None:
     gone = Sources(NOWHERE, create_engine("postgresql+psycopg://waybill@127.0.0.1:1/none?connect_timeout=5"))
     spec = filled.spec("p-one", "CSV", {"tableName": "audit_logs"})
 

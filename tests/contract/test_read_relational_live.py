@@ -1,4 +1,4 @@
-"""Reading with a cursor while others write, while the database hangs, and when rows are big."""
+"""Reading with a cursor: concurrent writes, a database that hangs, and large rows."""
 
 import threading
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def spec() -> ExportSpec:
     )
 
 
-def test_the_rows_are_those_of_one_moment_whatever_others_write(database: Engine) -> None:
+def test_all_rows_are_of_one_moment_while_others_write(database: Engine) -> None:
     fill(database, ROWS)
     batches = relational.batches(AUDIT_LOGS, spec(), database, Progress())
     first = next(batches)
@@ -72,7 +72,7 @@ def test_the_rows_are_those_of_one_moment_whatever_others_write(database: Engine
     assert {each for batch in read for each in batch.column("action").to_pylist()} == {"create"}
 
 
-def test_what_is_read_at_once_is_bounded_by_bytes(database: Engine) -> None:
+def test_batches_are_bounded_by_bytes(database: Engine) -> None:
     fill(database, 3 * FEWEST_ROWS, after="x" * FETCH_BYTES)
 
     sizes = [batch.num_rows for batch in relational.batches(AUDIT_LOGS, spec(), database, Progress())]
@@ -81,7 +81,7 @@ def test_what_is_read_at_once_is_bounded_by_bytes(database: Engine) -> None:
     assert max(sizes) < 3 * FEWEST_ROWS
 
 
-def test_no_connection_is_kept_when_a_reader_leaves_early(database: Engine) -> None:
+def test_an_unfinished_reader_keeps_no_connection(database: Engine) -> None:
     fill(database, ROWS)
 
     batches = relational.batches(AUDIT_LOGS, spec(), database, Progress())

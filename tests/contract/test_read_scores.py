@@ -1,4 +1,4 @@
-"""Reading `scores`, with what they show of their traces, and the names of those who gave them."""
+"""Reading `scores`, with columns of their traces and the names of their authors."""
 
 import json
 from datetime import UTC, datetime
@@ -65,7 +65,7 @@ def test_a_row_has_the_columns_and_values_of_its_score(databases: Databases) -> 
     ]
 
 
-def test_a_score_without_a_trace_shows_nothing_of_one(databases: Databases) -> None:
+def test_a_score_without_a_trace_has_no_trace_values(databases: Databases) -> None:
     databases.traces({"id": "gone"}, {"id": "deleted", "project_id": "p"})
     databases.traces({"id": "deleted", "is_deleted": 1, "event_ts": "2026-05-11 00:00:00"})
     databases.scores({"trace_id": None}, {"trace_id": "deleted"}, {"trace_id": "unknown"})
@@ -93,7 +93,7 @@ def test_corrections_are_not_exported_and_numbers_have_no_text(databases: Databa
     assert read(databases, filter=[truth]).ids() == ["b"]
 
 
-def test_columns_of_the_trace_are_filtered_and_sorted_by(databases: Databases) -> None:
+def test_scores_are_filtered_and_sorted_by_columns_of_the_trace(databases: Databases) -> None:
     databases.traces({"id": "a", "name": "z", "tags": ["x"]}, {"id": "b", "name": "y"})
     databases.scores({"id": "1", "trace_id": "a"}, {"id": "2", "trace_id": "b"}, {"id": "3", "trace_id": None})
     assert read(databases, orderBy={"column": "Trace Name", "order": "ASC"}).ids() == ["2", "1", "3"]

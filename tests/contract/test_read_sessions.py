@@ -1,4 +1,4 @@
-"""Reading `sessions`: traces that share a session id, with what their observations add up to."""
+"""Reading `sessions`: traces that share a session id, with totals of their observations."""
 
 import json
 from datetime import UTC, datetime
@@ -43,7 +43,7 @@ def mark(
         )
 
 
-def test_a_row_has_what_its_traces_and_their_observations_add_up_to(databases: Databases) -> None:
+def test_a_row_has_the_totals_of_its_traces_and_observations(databases: Databases) -> None:
     databases.traces(
         {"id": "t1", "session_id": "s", "user_id": "ben", "tags": ["b", "a"], "timestamp": "2026-05-11 00:00:00"},
         {"id": "t2", "session_id": "s", "user_id": "ann", "tags": ["b", "c"], "timestamp": "2026-05-10 00:00:00.123"},
@@ -119,7 +119,7 @@ def test_only_latest_versions_belong_to_a_session(databases: Databases) -> None:
     assert [(row["id"], row["totalTokens"]) for row in read(databases).rows] == [("new", 1)]
 
 
-def test_a_session_is_as_old_as_its_first_trace(databases: Databases) -> None:
+def test_a_session_begins_with_its_first_trace(databases: Databases) -> None:
     databases.traces(
         {"id": "t1", "session_id": "before", "timestamp": "2026-05-31 23:59:59.999"},
         {"id": "t2", "session_id": "before", "timestamp": "2026-06-02 00:00:00"},
@@ -128,7 +128,7 @@ def test_a_session_is_as_old_as_its_first_trace(databases: Databases) -> None:
     assert [(row["id"], row["countTraces"]) for row in read(databases).rows] == [("before", 2)]
 
 
-def test_sessions_come_in_the_order_of_their_beginnings(databases: Databases) -> None:
+def test_sessions_are_ordered_by_their_beginnings(databases: Databases) -> None:
     databases.traces(
         {"id": "t1", "session_id": "b", "timestamp": "2026-05-02 00:00:00"},
         {"id": "t2", "session_id": "a", "timestamp": "2026-05-02 00:00:00"},
@@ -138,7 +138,7 @@ def test_sessions_come_in_the_order_of_their_beginnings(databases: Databases) ->
     assert read(databases, orderBy={"column": "Created At", "order": "DESC"}).ids() == ["a", "b", "c"]
 
 
-def test_marks_are_shown_filtered_and_sorted_by(databases: Databases) -> None:
+def test_sessions_are_filtered_and_sorted_by_bookmarks(databases: Databases) -> None:
     databases.traces(*({"id": each, "session_id": each} for each in ("bookmarked", "public", "unknown", "plain")))
     mark(databases, "bookmarked", bookmarked=True)
     mark(databases, "public", public=True)
@@ -158,7 +158,7 @@ def test_marks_are_shown_filtered_and_sorted_by(databases: Databases) -> None:
     assert sorted_by_marks.ids() == ["bookmarked", "plain", "public", "unknown"]
 
 
-def test_metadata_asks_the_traces_of_a_session(databases: Databases) -> None:
+def test_metadata_filters_match_the_traces_of_a_session(databases: Databases) -> None:
     databases.traces(
         {"id": "t1", "session_id": "both", "metadata": {"k": "red"}},
         {"id": "t2", "session_id": "both", "metadata": {"k": "blue"}},
@@ -170,7 +170,7 @@ def test_metadata_asks_the_traces_of_a_session(databases: Databases) -> None:
     assert ids(databases, {**asked, "operator": "does not contain"}) == ["blue", "none"]
 
 
-def test_nothing_of_another_project_is_in_a_session(databases: Databases) -> None:
+def test_a_session_has_no_rows_of_another_project(databases: Databases) -> None:
     for project, cost in (("p", "1"), ("q", "100")):
         databases.traces({"project_id": project, "session_id": "s", "user_id": project, "tags": [project]})
         spans(databases, {"project_id": project, "cost_details": {"total": cost}})

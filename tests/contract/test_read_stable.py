@@ -1,4 +1,4 @@
-"""What must not change a file: rows of another project with the same ids, merges of the server, reading again."""
+"""A file does not change with rows of another project, merges of the server, or a second read."""
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -31,7 +31,7 @@ def ours() -> dict[str, Rows]:
 
 
 def theirs() -> dict[str, Rows]:
-    """The same rows for the other project, newer and with other values; and prices of its own for everybody's model."""
+    """The same rows for the other project, newer and with other values; and its own prices for a global model."""
     copied = {
         table: [_theirs(row) for row in rows if row.get("project_id") == OURS]
         for table, rows in ours().items()
@@ -52,7 +52,7 @@ def _theirs(row: Mapping[str, Any]) -> dict[str, Any]:
     changed = {name: _marked(name, value) for name, value in row.items()} | {"project_id": THEIRS}
     if "event_ts" in row:
         return changed | {"event_ts": row["event_ts"] + timedelta(days=1), "is_deleted": 0}
-    # Of comments and audit logs, ids are the table's own; of the rest they are the project's.
+    # Ids of comments and audit logs are unique in the table, the others only in their project.
     return changed | {"id": row["id"].replace(OURS, THEIRS)}
 
 
@@ -67,7 +67,7 @@ def _marked(name: str, value: Any) -> Any:
 
 
 def asked(table: str) -> list[dict[str, Any]]:
-    """Filters that look into other tables: at scores, comments, traces and positions."""
+    """Filters that use other tables: scores, comments, traces and positions."""
     columns = columns_of(table)
     filters: dict[str, dict[str, Any]] = {
         "scores_avg": {"type": "numberObject", "key": "extreme", "operator": ">=", "value": 0},
@@ -113,7 +113,7 @@ def test_rows_of_another_project_with_the_same_ids_change_no_file(rows: Filled, 
         assert MARK.encode() in others or table == "dataset_run_items", table
 
 
-def test_two_exports_give_the_same_bytes_whatever_the_server_merges(rows: Filled) -> None:
+def test_two_exports_have_the_same_bytes_before_and_after_merges(rows: Filled) -> None:
     every = [query for table, events in READINGS for query in queries(table, events=events)[:2]]
     first = [rows.file(OURS, query, "CSV") for query in every]
     again = [rows.file(OURS, query, "CSV") for query in every]

@@ -1,4 +1,4 @@
-"""Reading `traces`, from ClickHouse with comments from the database: what is in the file, and what is not."""
+"""Reading `traces` from ClickHouse, with comments from the SQL database."""
 
 import json
 from datetime import UTC, datetime
@@ -61,7 +61,7 @@ def test_a_row_has_the_columns_and_values_of_its_trace(databases: Databases) -> 
     ]
 
 
-def test_what_is_not_there_is_null_but_name_is_empty(databases: Databases) -> None:
+def test_missing_values_are_null_except_an_empty_name(databases: Databases) -> None:
     databases.traces({"name": ""})
     (row,) = databases.read().rows
     assert row["name"] == ""
@@ -72,7 +72,7 @@ def test_what_is_not_there_is_null_but_name_is_empty(databases: Databases) -> No
     assert (row["input#json"], row["output#json"]) == (False, False)
 
 
-def test_metadata_is_nested_where_the_format_can_carry_it(databases: Databases) -> None:
+def test_metadata_is_nested_if_the_format_is_nested(databases: Databases) -> None:
     values = {
         "n": "1.10",
         "s": "text",
@@ -116,8 +116,8 @@ def test_a_deletion_on_another_day_deletes_the_trace(databases: Databases) -> No
     assert databases.ids() == ["stays"]
 
 
-def test_a_deletion_in_another_month_of_what_is_one_day_for_the_server_deletes_the_trace(databases: Databases) -> None:
-    """A Date begins in 1970: the day before is the same one, but not the same partition."""
+def test_a_deletion_in_another_partition_of_the_same_day_deletes_the_trace(databases: Databases) -> None:
+    """A Date begins in 1970: earlier days become the same Date, but not the same partition."""
     databases.traces({"timestamp": "1970-01-01 00:00:00.000"})
     databases.traces({"timestamp": "1969-12-31 23:59:59.999", "event_ts": "2026-05-11 00:00:00.000", "is_deleted": 1})
     assert databases.ids() == []
@@ -129,7 +129,7 @@ def test_a_trace_written_again_after_its_deletion_is_back(databases: Databases) 
     assert databases.ids() == ["t"]
 
 
-def test_of_two_versions_with_one_event_time_the_later_day_counts(databases: Databases) -> None:
+def test_the_later_day_counts_for_two_versions_with_one_event_time(databases: Databases) -> None:
     databases.traces({"name": "later", "timestamp": "2026-05-11 00:00:00.000"}, {"name": "earlier"})
     assert [row["name"] for row in databases.read().rows] == ["later"]
 
@@ -310,7 +310,7 @@ def test_comments_come_in_order_with_their_authors_address(databases: Databases)
     assert u == []
 
 
-def test_text_that_is_not_utf8_becomes_replacement_characters(databases: Databases) -> None:
+def test_invalid_utf8_becomes_replacement_characters(databases: Databases) -> None:
     databases.client.command(
         f"INSERT INTO traces (id, project_id, timestamp, name, event_ts, input, tags, metadata) VALUES"
         f" ('ok', 'p', '{MAY}', 'ü', '{MAY}', NULL, [], map()),"
@@ -327,14 +327,14 @@ def test_text_that_is_not_utf8_becomes_replacement_characters(databases: Databas
     assert (ok["name"], ok["input"]) == ("ü", None)
 
 
-def test_a_row_limit_that_cuts_says_so(databases: Databases) -> None:
+def test_a_row_limit_truncates_and_is_recorded(databases: Databases) -> None:
     databases.traces(*({"id": f"t{number:02}"} for number in range(10)))
     cut, whole = databases.read(limit=7), databases.read(limit=10)
     assert (cut.ids(), cut.truncated) == ([f"t{number:02}" for number in range(7)], True)
     assert (len(whole.rows), whole.truncated) == (10, False)
 
 
-def test_rows_of_megabytes_come_in_batches_of_bounded_size(databases: Databases) -> None:
+def test_rows_of_megabytes_are_read_in_batches_of_bounded_size(databases: Databases) -> None:
     databases.client.command(
         "INSERT INTO traces (id, project_id, timestamp, name, event_ts, input) SELECT toString(number), 'p',"
         f" '{MAY}', 'n', '{MAY}', concat(repeat('x', 1000000), repeat('y', 1000000)) FROM numbers(100)"
@@ -344,7 +344,7 @@ def test_rows_of_megabytes_come_in_batches_of_bounded_size(databases: Databases)
     assert max(batch.nbytes for batch in read.batches) <= 64 << 20
 
 
-def test_rows_are_counted_as_they_go_by_and_a_stop_is_heeded(databases: Databases) -> None:
+def test_rows_are_counted_while_read_and_a_stop_ends_the_read(databases: Databases) -> None:
     databases.client.command(
         "INSERT INTO traces (id, project_id, timestamp, name, event_ts, input) SELECT toString(number), 'p',"
         f" '{MAY}', 'n', '{MAY}', repeat('x', 1000) FROM numbers(30000)"
@@ -392,6 +392,6 @@ def test_two_reads_give_the_same_order(databases: Databases) -> None:
         ),
     ],
 )
-def test_what_cannot_be_honoured_is_rejected_by_name(databases: Databases, query: dict[str, object], told: str) -> None:
+def test_an_invalid_query_is_rejected_by_name(databases: Databases, query: dict[str, object], told: str) -> None:
     with pytest.raises(Rejected, match=told.replace("(", r"\(")):
         databases.read(**query)  # type: ignore[arg-type] # query is JSON

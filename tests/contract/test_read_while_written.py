@@ -1,4 +1,4 @@
-"""An export while another process writes to its rows at full speed holds one moment's rows, each once, none missing.
+"""An export holds the rows of one moment, each once, while another process writes at full speed.
 
 `ROUNDS=100 pytest tests/contract/test_read_while_written.py` exports each table that often.
 """
@@ -75,7 +75,7 @@ def hold_one_moment(export: Callable[[], dict[str, str]], rounds: Rounds) -> Non
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("table", CLICKHOUSE_TABLES)
-def test_rows_of_clickhouse_are_those_of_one_moment(stack: Stack, databases: Databases, table: str) -> None:
+def test_rows_of_clickhouse_are_of_one_moment(stack: Stack, databases: Databases, table: str) -> None:
     environment = stack.environment()
     with writing_to_clickhouse(environment["CLICKHOUSE_URL"], environment["CLICKHOUSE_DB"], TARGETS[table]) as rounds:
         hold_one_moment(lambda: seen(databases.read(tableName=table), table), rounds)
@@ -83,9 +83,9 @@ def test_rows_of_clickhouse_are_those_of_one_moment(stack: Stack, databases: Dat
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("table", DATABASE_TABLES)
-def test_rows_of_the_database_are_those_of_one_moment(databases: Databases, table: str) -> None:
+def test_rows_of_the_database_are_of_one_moment(databases: Databases, table: str) -> None:
     database = open_database(databases.engine.url)
-    with database.connect():  # before the writer: SQLite's readers and writers get out of each other's way
+    with database.connect():  # before the writer: SQLite then keeps readers and writers apart
         pass
     reader = replace(databases, sources=replace(databases.sources, database=database))
     with writing_to_database(databases.engine.url.render_as_string(hide_password=False), table) as rounds:

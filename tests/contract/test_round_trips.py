@@ -1,36 +1,20 @@
-"""One export asks the database for no more than the rules need."""
+"""The number of database statements that one export needs."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy import Connection, Engine, event
 
 from config.labels import Outcome
-from config.tables import langfuse
 from consumer.claim import Claimer
 from consumer.models import Claim
 from consumer.outbox import relay
-from runtime.database import open_database
-from runtime.migrations import migrate
-from tests.services.postgres import Postgres
 from tests.support.attempts import ScriptedWorker
 from tests.support.exports import queue
 from tests.support.intake import POLICY, FakePublisher
 
 
-@pytest.fixture
-def engine(postgres: Postgres) -> Iterator[Engine]:
-    with postgres.database() as database:
-        opened = open_database(make_url(database.url).set(drivername="postgresql+psycopg"))
-        langfuse.create_all(opened)
-        migrate(opened)
-        yield opened
-        opened.dispose()
-
-
 def listen(engine: Engine) -> list[str]:
-    """Note everything that is asked of the database from now on: statements, and what begins and ends transactions."""
+    """Record all statements, and the beginnings and ends of transactions, from now on."""
     seen: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *found: seen.append(found[2].split(None, 1)[0]))
 
@@ -43,17 +27,17 @@ def listen(engine: Engine) -> list[str]:
     return seen
 
 
-def test_one_export_asks_for_no_more_than_this(engine: Engine, tmp_path: Path) -> None:
-    worker = ScriptedWorker(engine, tmp_path / "files")
+def test_one_export_needs_these_statements_and_no_more(postgres_engine: Engine, tmp_path: Path) -> None:
+    worker = ScriptedWorker(postgres_engine, tmp_path / "files")
     worker.fenced = True
-    queue(engine)
+    queue(postgres_engine)
     claimer = Claimer(jobs=worker.jobs, policy=POLICY, worker="w", metrics=worker.metrics, now=worker.now)
-    seen = listen(engine)
+    seen = listen(postgres_engine)
 
     claim = claimer.claim("project-1", "export-1")
     assert isinstance(claim, Claim)
     assert worker.run(claim) is Outcome.COMPLETED
-    assert relay(engine, FakePublisher(), worker.now) == 1  # type: ignore[arg-type] # stands in for Kafka
+    assert relay(postgres_engine, FakePublisher(), worker.now) == 1  # type: ignore[arg-type] # stands in for Kafka
 
     claimed = ["SELECT", "BEGIN", "SET", "UPDATE", "INSERT", "COMMIT"]
     fenced = ["BEGIN", "SET", "UPDATE", "COMMIT"]

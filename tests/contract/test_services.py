@@ -1,4 +1,4 @@
-"""Every real service that the suite starts does what the other tests rely on."""
+"""The real services behave as the other tests need."""
 
 import signal
 import smtplib
@@ -72,7 +72,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.parametrize("service", ["kafka", "postgres", "s3", "smtp"])
 def test_a_server_ends_with_the_run_that_started_it(request: pytest.FixtureRequest, service: str) -> None:
-    request.getfixturevalue(service)  # skips where it cannot run
+    request.getfixturevalue(service)  # skips if it cannot run
     crashed = subprocess.run([sys.executable, "-c", CRASHING, service], capture_output=True, text=True, check=False)
     assert crashed.returncode == -signal.SIGKILL, crashed.stderr
     path, _ = crashed.stdout.split()
@@ -87,13 +87,13 @@ def test_a_message_of_ten_megabytes_goes_through_kafka(kafka: Kafka) -> None:
     assert (message.error(), message.key(), message.value()) == (None, b"key", value)
 
 
-def test_kafka_makes_no_topic_by_itself(kafka: Kafka) -> None:
+def test_kafka_creates_no_topic_by_itself(kafka: Kafka) -> None:
     producer = Producer({"bootstrap.servers": kafka.bootstrap})
     with pytest.raises(KafkaException, match="UNKNOWN_TOPIC_OR_PART"):
         raise KafkaException(producer.list_topics("nobody-made-it", timeout=20).topics["nobody-made-it"].error)
 
 
-def test_topics_can_be_asked_for_twice(kafka: Kafka) -> None:
+def test_topics_can_be_created_twice(kafka: Kafka) -> None:
     topic = f"topic-{uuid.uuid4().hex}"
     kafka.create_topics(topic)
     kafka.create_topics(topic)
@@ -111,7 +111,7 @@ def test_every_database_of_postgres_starts_empty(postgres: Postgres) -> None:
             engine.dispose()
 
 
-def test_a_multipart_upload_to_s3_is_seen_open_then_aborted_or_whole(s3: S3) -> None:
+def test_a_multipart_upload_to_s3_is_open_then_aborted_or_complete(s3: S3) -> None:
     with s3.bucket() as bucket:
         files = s3fs.S3FileSystem(**bucket.options(), skip_instance_cache=True)
         open_kwargs = {"mode": "wb", "block_size": 5 * MIB, "autocommit": False}
@@ -141,7 +141,7 @@ def letter(recipient: str) -> EmailMessage:
     return message
 
 
-def test_a_mail_is_delivered_as_it_was_sent(smtp: Smtp) -> None:
+def test_an_email_is_delivered_as_it_was_sent(smtp: Smtp) -> None:
     recipient = f"{uuid.uuid4().hex}@example.test"
     with smtplib.SMTP("127.0.0.1", smtp.port, timeout=20) as client:
         client.login("waybill", "mail-password")

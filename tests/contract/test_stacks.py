@@ -1,4 +1,4 @@
-"""A stack, embedded or real, is all that Waybill needs, and each test has one to itself."""
+"""A stack, embedded or real, has all that Waybill needs, and belongs to one test."""
 
 import smtplib
 import time
@@ -55,13 +55,13 @@ def ask_clickhouse(stack: Stack, statement: str) -> str:
     return body.decode().strip()
 
 
-def test_its_settings_are_complete_and_right(stack: Stack) -> None:
+def test_the_settings_of_a_stack_are_valid(stack: Stack) -> None:
     needs = ["KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "CLICKHOUSE_URL", "SMTP_CONNECTION_URL", "EMAIL_FROM_ADDRESS"]
     read = settings.load(stack.environment(), needs=needs)
     assert read.requests_topic == stack.environment()["WAYBILL_REQUESTS_TOPIC"]
 
 
-def test_its_topics_take_messages(stack: Stack) -> None:
+def test_the_topics_of_a_stack_accept_messages(stack: Stack) -> None:
     errors: list[object] = []
     producer = Producer({"bootstrap.servers": stack.environment()["KAFKA_BOOTSTRAP_SERVERS"]})
     for topic in TOPICS:
@@ -70,7 +70,7 @@ def test_its_topics_take_messages(stack: Stack) -> None:
     assert errors == [None] * len(TOPICS)
 
 
-def test_its_storage_shows_what_is_in_it(stack: Stack) -> None:
+def test_the_storage_of_a_stack_lists_its_objects(stack: Stack) -> None:
     assert stack.objects() == {}
     store(stack, "exports/a.csv", b"id\r\n")
     assert stack.objects() == {"exports/a.csv": 4}
@@ -78,7 +78,7 @@ def test_its_storage_shows_what_is_in_it(stack: Stack) -> None:
     assert stack.uploads() == []
 
 
-def test_its_mails_are_those_that_came_since_it_began(servers: Servers, tmp_path: Path) -> None:
+def test_the_emails_of_a_stack_are_those_since_it_began(servers: Servers, tmp_path: Path) -> None:
     for subject in ("first", "second"):
         folder = tmp_path / subject
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""What S3 stores promise besides: links, headers, and uploads that rivals can't complete."""
+"""What S3 stores add: links, headers, and uploads that concurrent attempts can't complete."""
 
 import urllib.parse
 import urllib.request
@@ -48,7 +48,7 @@ def test_links_are_signed_for_the_external_endpoint(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize("lifetime", [timedelta(days=7, seconds=1), timedelta(), timedelta(seconds=-1)])
-def test_a_link_cant_outlive_its_signature(lifetime: timedelta) -> None:
+def test_a_link_expires_with_its_signature_at_the_latest(lifetime: timedelta) -> None:
     storage = open_storage("s3://bucket", S3Options(region="us-east-1", access_key_id="a", secret_access_key="b"))
     with pytest.raises(ValueError, match="up to 7 days"):
         storage.sign(KEY, lifetime, "a.csv", "text/csv")
@@ -61,7 +61,7 @@ def test_a_bucket_may_have_a_root(bucket: Bucket) -> None:
     assert storage.size(KEY) == PART
 
 
-def test_the_object_carries_its_type_and_name(bucket: Bucket) -> None:
+def test_the_object_has_its_content_type_and_name(bucket: Bucket) -> None:
     for size in (10, PART + 1):
         store(s3_place(bucket).storage, noise(size))
         head = bucket.client.head_object(Bucket=bucket.name, Key=KEY)
@@ -70,7 +70,7 @@ def test_the_object_carries_its_type_and_name(bucket: Bucket) -> None:
         assert head["Metadata"] == {"waybill-attempt": "1"}
 
 
-def test_a_missing_bucket_is_named(bucket: Bucket) -> None:
+def test_the_error_names_a_missing_bucket(bucket: Bucket) -> None:
     storage = open_storage("s3://no-such-bucket-of-ours", s3_options(bucket))
     with pytest.raises(Unavailable, match="NoSuchBucket"):
         storage.check()
@@ -78,7 +78,7 @@ def test_a_missing_bucket_is_named(bucket: Bucket) -> None:
         store(storage, b"x")
 
 
-def test_a_wrong_key_is_said(s3: S3) -> None:
+def test_the_error_names_a_wrong_key(s3: S3) -> None:
     with s3.bucket() as bucket:
         options = S3Options(**{**s3_options(bucket).__dict__, "secret_access_key": "wrong"})
         with pytest.raises(Unavailable, match="SignatureDoesNotMatch"):
