@@ -1,6 +1,8 @@
 """The rules of the house that no linter knows: import directions and the size of modules."""
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,12 @@ def test_the_pipeline_is_sync_but_for_the_calls_on_the_loop_that_s3fs_owns() -> 
     ]
 
     assert guilty == ["pipeline/storage/s3_calls.py"]
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-demo.lock", "requirements-image.lock"])
+def test_every_lock_pins_all_dependencies_of_the_project(lock: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = {re.split(r"[\[<>=;]", each)[0] for each in project["dependencies"]}
+    pinned = {line.partition("==")[0] for line in (ROOT / lock).read_text().splitlines() if "==" in line}
+
+    assert required - pinned == set()
