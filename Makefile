@@ -39,9 +39,18 @@ install: $(READY) ## Install everything for development into .venv
 demo: $(DEMO_READY) ## Run an export on embedded services; needs Python, its venv module and make
 	@mkdir -p .waybill && $(BIN)/waybill demo --folder "$$(mktemp -d .waybill/demo-XXXXXX)"
 
+# One worker for each core, up to four; a worker with the embedded services takes about 1 GB.
+WORKERS ?= logical
+PARALLEL = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=4 --dist=worksteal
+
+.PHONY: unit
+unit: install ## Run the unit tests, without real services
+	@WAYBILL_TEST_REAL=off $(PARALLEL) tests/unit
+
 .PHONY: test
-test: install ## Run the tests, on real services where this machine has them
-	@$(BIN)/python -m pytest
+test: install ## Run the tests that a change needs, on real services where this machine has them
+	@$(PARALLEL) -m "not faults and not slow" $(wildcard tests/unit tests/services tests/golden tests/contract tests/e2e); \
+	  status=$$?; $(BIN)/python -m tests.services.choice; exit $$status
 
 .PHONY: faults
 faults: install ## Let everything fail, five times each (FAULT_ROUNDS, FAULT_SEED); prints a table
@@ -100,6 +109,8 @@ resources: install ## Measure memory and CPU by slots, part size and format
 	@$(BIN)/python -m tests.bench.resources
 
 .PHONY: ci
+# The cache of mypy outlives the checkout.
+ci: export MYPY_CACHE_DIR = $(or $(WAYBILL_TEST_CACHE),$(HOME)/.cache/waybill-tests)/mypy
 ci: install check ## What CI runs: every check, every real service required
 	@tests/ci.sh
 

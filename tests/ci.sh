@@ -1,17 +1,16 @@
 #!/usr/bin/env bash
-# Runs every test with every real service required, in two streams: one that computes, and one that mostly waits and
-# tries the image.
-# What the second one says is shown when it has ended.
+# Runs every test with every real service required, in two streams: one in parallel workers, and one that mostly waits
+# and tries the image. The output of the second is shown when it has ended.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-export WAYBILL_TEST_REAL=require WAYBILL_TEST_PATIENCE=180
-waiting=(tests/chart tests/observability tests/e2e)
-said="$(mktemp)" stream=""
-trap 'kill "$stream" 2>/dev/null || true; rm -f "$said"' EXIT
+export WAYBILL_TEST_REAL=require WAYBILL_TEST_PATIENCE=180 CASES="${CASES:-150}"
+waiting=(tests/chart tests/observability)
+output="$(mktemp)" stream=""
+trap 'kill "$stream" 2>/dev/null || true; rm -f "$output"' EXIT
 
 tests() { .venv/bin/python -m pytest --durations=15 "$@"; }
 
-wait_for_things() {
+run_waiting() {
   tests/services/tools.sh
   tests "${waiting[@]}"
   try_image
@@ -27,10 +26,10 @@ try_image() {
 }
 
 tests/services/install.sh
-wait_for_things >"$said" 2>&1 &
+run_waiting >"$output" 2>&1 &
 stream=$!
 failed=0
-tests tests "${waiting[@]/#/--ignore=}" || failed=1
+tests -n logical --maxprocesses=4 --dist=worksteal tests "${waiting[@]/#/--ignore=}" || failed=1
 wait "$stream" || failed=1
-cat "$said"
+cat "$output"
 exit "$failed"

@@ -1,11 +1,13 @@
 """Fixtures for every test: the real services one by one, and `stack`, all that Waybill needs, embedded or real."""
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from embedded import stack as embedded_parts
 from embedded.stack import Stack as Parts
@@ -21,6 +23,10 @@ from tests.services.stacks import Embedded, Real, Servers, Stack
 RUNNING = pytest.StashKey[ExitStack]()
 FOLDER = pytest.StashKey[Path]()
 SERVICES = pytest.StashKey[Any]()
+
+# Property tests try few examples by default, and many in CI.
+settings.register_profile("waybill", max_examples=int(os.environ.get("CASES") or 20), deadline=None, database=None)
+settings.load_profile("waybill")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,7 +19,6 @@ from tests.services.stacks import Servers
 from tests.support.agreement import Filled, cached_lookups, fill_databases
 from tests.support.tables import READINGS
 
-CASES = int(os.environ.get("CASES", "20"))
 SEED = int(os.environ.get("SEED", "7"))
 
 every_table = pytest.mark.parametrize(
@@ -56,7 +55,6 @@ def many(rows: Filled) -> Iterator[Filled]:
 @every_table
 @seed(SEED)
 @settings(
-    max_examples=CASES,
     deadline=None,
     database=None,
     phases=[Phase.generate, Phase.shrink],

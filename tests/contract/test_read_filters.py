@@ -243,7 +243,6 @@ def databases(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @settings(
-    max_examples=100,
     deadline=None,
     derandomize=True,
     phases=[Phase.generate, Phase.shrink],

@@ -111,7 +111,6 @@ def test_a_file_holds_the_project_s_rows_and_no_others(filled: Filled, name: str
 
 @pytest.mark.parametrize("name", DATABASE_TABLES)
 @settings(
-    max_examples=150,
     deadline=None,
     derandomize=True,
     phases=[Phase.generate, Phase.shrink],

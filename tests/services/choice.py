@@ -51,9 +51,20 @@ def report() -> list[str]:
     return [heading, *(f"  {each}" for each in found()), *hint]
 
 
+def left_out() -> str:
+    """The line after `make test`: what it did not run, and how to run it."""
+    missing = ", ".join(each.service for each in _missing())
+    install = f"; tests on {missing} (install: tests/services/install.sh)" if missing and _mode() == "auto" else ""
+    return f"Not run: slow tests, chart, alerts, image (run: make ci); faults (run: make faults-often){install}"
+
+
 def _mode() -> str:
     return os.environ.get("WAYBILL_TEST_REAL") or "auto"
 
 
 def _missing() -> list[Availability]:
     return [each for each in found() if each.why_not]
+
+
+if __name__ == "__main__":
+    print(left_out())
