@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.errors import Rejected
-from pipeline.query.filters import column_named, filtered
-from pipeline.query.order import sorted_by
+from pipeline.query.resolve import find_column, resolve_query
 from pipeline.request import ExportQuery
 from pipeline.tables import TableDeclaration, find_table, resolve_table
 
@@ -63,11 +62,7 @@ def read_filters(table: str, texts: Sequence[str]) -> list[Any]:
 
 def check_query(query: ExportQuery) -> None:
     """Raise Rejected for a filter or an order that the table can't honour, as the export would."""
-    table = resolve_table(query)
-    for each in query.filter or ():
-        filtered(table, each)
-    if query.order_by is not None:
-        sorted_by(table, query.order_by)
+    resolve_query(resolve_table(query), query)
 
 
 def _read_json(text: str) -> Any:
@@ -79,7 +74,7 @@ def _read_json(text: str) -> Any:
 
 def _read_short(table: TableDeclaration, text: str) -> dict[str, Any]:
     short = _split(table, text.strip())
-    column = column_named(table, short.column)
+    column = find_column(table, short.column)
     if column is None:
         known = ", ".join(each.id for each in table.filterables)
         raise Rejected(f"{table.name} has no filter column {short.column!r}. Its filter columns are: {known}.")

@@ -5,12 +5,10 @@ from typing import Annotated, Any, get_args
 import typer
 
 from cli.output import console, fail, print_json, print_table
-from pipeline.enrich.comments import COMMENTS
-from pipeline.query.filters import TAKES
 from pipeline.request import Filter
 from pipeline.tables import TABLES, TableDeclaration
-from pipeline.tables.clickhouse_table import Askable, Declaration, Filterable
-from pipeline.tables.database_table import Relational
+from pipeline.tables.clickhouse_table import ClickHouseTable
+from pipeline.tables.columns import ACCEPTED_FILTERS, AnyFilterable, Filterable
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KINDS = {
@@ -50,7 +48,7 @@ def tables(
 def _describe(table: TableDeclaration) -> dict[str, Any]:
     return {
         "table": table.name,
-        "source": "ClickHouse" if isinstance(table, Declaration) else "database",
+        "source": "ClickHouse" if isinstance(table, ClickHouseTable) else "database",
         "columns": _describe_columns(table),
         "filters": [_describe_filter(each) for each in table.filterables],
         "searchIn": list(table.searched),
@@ -58,30 +56,23 @@ def _describe(table: TableDeclaration) -> dict[str, Any]:
 
 
 def _describe_columns(table: TableDeclaration) -> list[dict[str, str]]:
-    columns = []
-    if isinstance(table, Relational):
-        columns = [field.column for field in table.fields]
-    if isinstance(table, Declaration):
-        columns = [output.column for output in table.outputs]
-    listed = [{"name": column.name, "kind": column.kind.name} for column in columns]
-    if isinstance(table, Declaration) and table.comments_on:
-        listed.append({"name": COMMENTS, "kind": "JSON"})
-    if isinstance(table, Declaration) and table.scores:
-        listed.append({"name": "…", "kind": PER_SCORE})
-    return listed
+    columns = [{"name": column.name, "kind": column.kind.name} for column in table.columns]
+    if isinstance(table, ClickHouseTable) and table.scores:
+        columns.append({"name": "…", "kind": PER_SCORE})
+    return columns
 
 
-def _describe_filter(column: Askable) -> dict[str, Any]:
+def _describe_filter(column: AnyFilterable) -> dict[str, Any]:
     return {
         "column": column.id,
         "names": list(column.names),
         "type": column.type,
-        "takes": {kind: _operators(column, kind) for kind in sorted(TAKES[column.type])},
+        "takes": {kind: _operators(column, kind) for kind in sorted(ACCEPTED_FILTERS[column.type])},
         "sortable": column.sortable,
     }
 
 
-def _operators(column: Askable, kind: str) -> list[str]:
+def _operators(column: AnyFilterable, kind: str) -> list[str]:
     full_text = isinstance(column, Filterable) and column.full_text
     return [operator for operator in OPERATORS[kind] if operator != MATCHES or full_text]
 

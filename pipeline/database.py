@@ -1,36 +1,31 @@
-"""Interrupts a statement when its export stops, and binds long lists as one value."""
+"""Connects to Langfuse's Postgres, or SQLite, such that a statement is interrupted when its export is stopped."""
 
-import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
-from sqlalchemy import ColumnElement, Connection, Engine, Text, any_, bindparam, func, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Connection, Engine
 
 from config.errors import Cancelled, Unavailable
 from pipeline.types import Progress
 from runtime.database import translated_faults
 
-# Postgres takes it in no text, and so has no row with such an id.
-NUL = "\x00"
-
 CANCEL_SECONDS = 10
 _PROGRESS = "waybill_progress"
 
 
-def stoppable(database: Engine, progress: Progress) -> Engine:
-    """Return the engine such that a stop of the export interrupts what is asked over `connected`."""
+def interrupt_on_stop(database: Engine, progress: Progress) -> Engine:
+    """Return the engine, such that stopping the export interrupts the statements on connections made by `connect`."""
     return database.execution_options(**{_PROGRESS: progress})
 
 
 @contextmanager
-def connected(database: Engine) -> Iterator[Connection]:
-    """Give a connection for the block; raises Unavailable when the database fails in it.
+def connect(database: Engine) -> Iterator[Connection]:
+    """Connect for the block, in one transaction that only reads; raises Unavailable when the database fails in it.
 
-    Of a `stoppable` engine, raises Cancelled once the export is stopped.
+    With an engine of `interrupt_on_stop`, raises Cancelled once the export is stopped.
     """
     progress: Progress = database.get_execution_options().get(_PROGRESS) or Progress()
     try:
@@ -44,7 +39,7 @@ def connected(database: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _interrupted(connection: Connection, progress: Progress) -> Iterator[None]:
-    """Interrupt what runs on the connection when the export is stopped, but not what others run on it later."""
+    """Interrupt the connection's statement when the export is stopped, but not what runs on it after the block."""
     driver: Any = connection.connection.driver_connection
     lock = threading.Lock()
     ours = True
@@ -71,12 +66,3 @@ def _interrupt(driver: Any) -> None:
             driver.cancel_safe(timeout=CANCEL_SECONDS)
     else:
         driver.interrupt()
-
-
-def among(column: ColumnElement[str], values: Iterable[str], database: Engine) -> ColumnElement[bool]:
-    """Ask whether a column is one of some values, however many, bound as one."""
-    wanted = [value for value in values if NUL not in value]
-    if database.dialect.name == "postgresql":
-        return column == any_(bindparam(None, wanted, type_=ARRAY(Text), unique=True))
-    listed = func.json_each(json.dumps(wanted)).table_valued("value")
-    return column.in_(select(listed.c.value))

@@ -19,6 +19,7 @@ from pydantic.alias_generators import to_camel
 
 SearchType = Literal["id", "content", "input", "output"]
 TextOperator = Literal["=", "contains", "does not contain", "starts with", "ends with", "matches"]
+Direction = Literal["ASC", "DESC"]
 OrderOperator = Literal[">", "<", ">=", "<="]
 NumberOperator = Literal["=", ">", "<", ">=", "<="]
 
@@ -186,7 +187,7 @@ class OrderBy(_Strict):
     """The column to sort by, named as in a filter."""
 
     column: Text
-    order: Literal["ASC", "DESC"]
+    order: Direction
 
 
 class ExportQuery(_Strict):

@@ -4,8 +4,9 @@ import pyarrow as pa
 from sqlalchemy import Engine, select
 
 from config.tables import users
-from pipeline.database import among, connected
+from pipeline.database import connect
 from pipeline.enrich.lookup import list_distinct, make_texts
+from pipeline.sql.postgres import is_one_of
 
 AUTHOR = "authorUserName"
 AUTHOR_ID = "#authorUserId"
@@ -31,6 +32,6 @@ class Authors:
     def _load_names(self, ids: list[str]) -> dict[str, str | None]:
         if not ids:
             return {}
-        statement = select(users.c.id, users.c.name).where(among(users.c.id, ids, self._database))
-        with connected(self._database) as connection:
+        statement = select(users.c.id, users.c.name).where(is_one_of(users.c.id, ids, self._database))
+        with connect(self._database) as connection:
             return {row.id: row.name for row in connection.execute(statement)}

@@ -9,8 +9,9 @@ import pyarrow as pa
 from sqlalchemy import Engine, Select, and_, literal_column, select
 
 from config.tables import comments, users
-from pipeline.database import among, connected
+from pipeline.database import connect
 from pipeline.enrich.lookup import make_texts
+from pipeline.sql.postgres import is_one_of
 
 COMMENTS = "comments"
 NO_COMMENTS = "[]"
@@ -28,7 +29,7 @@ class Comments:
         self._database = database
         self._object = and_(comments.c.project_id == project_id, comments.c.object_type == literal_column(f"'{on}'"))
         commented = select(comments.c.object_id).where(self._object).distinct().limit(CACHED_IDS + 1)
-        with connected(database) as connection:
+        with connect(database) as connection:
             known = pl.Series(connection.scalars(commented).all(), dtype=pl.String)
         self._known = known if len(known) <= CACHED_IDS else None
 
@@ -47,7 +48,7 @@ class Comments:
         if not ids:
             return {}
         by_object: defaultdict[str, list[dict[str, object]]] = defaultdict(list)
-        with connected(self._database) as connection:
+        with connect(self._database) as connection:
             for row in connection.execute(self._statement(ids)):
                 by_object[row.object_id].append(
                     {
@@ -63,6 +64,6 @@ class Comments:
         return (
             select(comments.c.object_id, comments.c.id, comments.c.content, users.c.email, comments.c.created_at)
             .select_from(comments.outerjoin(users, users.c.id == comments.c.author_user_id))
-            .where(self._object, among(comments.c.object_id, ids, self._database))
+            .where(self._object, is_one_of(comments.c.object_id, ids, self._database))
             .order_by(comments.c.created_at, comments.c.id)
         )

@@ -11,8 +11,9 @@ from sqlalchemy import ColumnElement, Engine, Select, Text, and_, cast, or_, sel
 
 from config.errors import Rejected
 from config.tables import models, prices, pricing_tiers
-from pipeline.database import among, connected
+from pipeline.database import connect
 from pipeline.enrich.lookup import list_distinct
+from pipeline.sql.postgres import is_one_of
 
 MODEL_ID = "internalModelId"
 """The column that names an observation's model."""
@@ -55,7 +56,7 @@ class Prices:
         if not ids:
             return
         found: defaultdict[str, dict[str, Decimal]] = defaultdict(dict)
-        with connected(self._database) as connection:
+        with connect(self._database) as connection:
             for row in connection.execute(self._statement(ids)):
                 found[row.id] |= {} if row.price is None else {row.usage_type: _parse_price(row.id, row.price)}
         self._known |= {each: found.get(each) for each in ids}
@@ -75,7 +76,7 @@ class Prices:
         return (
             select(models.c.id, prices.c.usage_type, cast(prices.c.price, Text).label("price"))
             .select_from(models.outerjoin(pricing_tiers, default).outerjoin(prices, priced))
-            .where(among(models.c.id, ids, self._database), self._is_visible(models.c.project_id))
+            .where(is_one_of(models.c.id, ids, self._database), self._is_visible(models.c.project_id))
             .order_by(models.c.id, prices.c.usage_type, prices.c.id)
         )
 

@@ -1,1 +1,1 @@
-"""Turns a stored query into statements."""
+"""Compiles a spec into statements, against the declaration of its table."""

@@ -1,6 +1,6 @@
-"""Compiles the statements of one export of a table in Postgres or SQLite; filters mean what they do in ClickHouse."""
+"""Compiles the statements of an export of a table in Postgres or SQLite; filters mean the same as in ClickHouse."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, DateTime, Engine, Select, Text, and_, cast, func, literal, select, type_coerce
 from sqlalchemy.sql.elements import UnaryExpression
@@ -8,92 +8,94 @@ from sqlalchemy.sql.elements import UnaryExpression
 from config.errors import Rejected
 from config.tables import Instant
 from pipeline import request as stored
-from pipeline.database import among
-from pipeline.query.filters import filtered
-from pipeline.query.order import sorted_by
-from pipeline.query.search import matches
+from pipeline.query.resolve import ResolvedFilter, ResolvedOrder, ResolvedQuery
+from pipeline.query.search import search_condition
+from pipeline.request import Direction
 from pipeline.spec import ExportSpec
 from pipeline.sql.clickhouse import COMPARISONS
 from pipeline.sql.postgres import (
-    Direction,
     contains,
     contains_ignoring_case,
     ends_with,
     equals,
     get_member,
+    is_one_of,
     negate,
     sort_by,
     starts_with,
     to_sort_key,
 )
-from pipeline.tables.clickhouse_table import Filterable
-from pipeline.tables.database_table import Relational
+from pipeline.tables.columns import Filterable
+from pipeline.tables.database_table import DatabaseTable
 from pipeline.types import Kind
 
-Condition = ColumnElement[bool]
+Condition: TypeAlias = ColumnElement[bool]
+Keys: TypeAlias = list[tuple[ColumnElement[Any], Direction]]
 JSON_NULL = "null"
 
 
-def rows(table: Relational, spec: ExportSpec, database: Engine) -> Select[Any]:
-    """Select the rows, a column for each of the table's fields.
+def select_rows(
+    table: DatabaseTable, query: ResolvedQuery[Filterable], spec: ExportSpec, database: Engine
+) -> Select[Any]:
+    """Select the rows, one column for each of the table's outputs.
 
-    They are sorted inside, and made into what is read outside: a sort moves big values by their addresses as long as
-    nothing is computed of them. With a row limit, one row more than it is asked for: it tells whether the limit cut
-    anything off. Raises Rejected for what the table can't honour.
+    The inner statement sorts, the outer one computes what is read: as long as nothing is computed from large values,
+    the sort moves only their addresses. With a row limit, one row more is selected: it shows whether the limit cut off
+    any. Raises Rejected for a filter or search that the table doesn't support.
     """
-    order = _order(table, spec.query.order_by)
+    order = _order(table, query.order)
     keys = [to_sort_key(value) for value, _ in order]
-    inside = (
+    inner = (
         select(
-            *(field.value.label(f"c{place}") for place, field in enumerate(table.fields)),
+            *(output.value.label(f"c{place}") for place, output in enumerate(table.outputs)),
             *(key.label(f"k{place}") for place, key in enumerate(keys)),
         )
         .select_from(table.rows)
-        .where(table.counted(spec.project_id), _wanted(table, spec, database))
-        .order_by(*_directed(keys, order))
+        .where(table.is_current(spec.project_id), _condition(table, query, spec, database))
+        .order_by(*_order_by(keys, order))
         .limit(None if spec.output.row_limit is None else spec.output.row_limit + 1)
         .subquery("ordered")
     )
-    values = [_read(field.kind, inside.c[f"c{place}"]) for place, field in enumerate(table.fields)]
-    return select(*values).order_by(*_directed([inside.c[f"k{place}"] for place in range(len(keys))], order))
+    values = [_read(output.kind, inner.c[f"c{place}"]) for place, output in enumerate(table.outputs)]
+    return select(*values).order_by(*_order_by([inner.c[f"k{place}"] for place in range(len(keys))], order))
 
 
-def widest(table: Relational, spec: ExportSpec) -> Select[Any]:
+def select_widest(table: DatabaseTable, spec: ExportSpec) -> Select[Any]:
     """Select the bytes that the widest of the project's rows takes in storage, where it may be compressed."""
     size: ColumnElement[int] = literal(0)
     for value in table.wide:
         size += func.coalesce(func.pg_column_size(value), 0)
-    return select(func.max(size)).select_from(table.rows).where(table.counted(spec.project_id))
+    return select(func.max(size)).select_from(table.rows).where(table.is_current(spec.project_id))
 
 
-def _wanted(table: Relational, spec: ExportSpec, database: Engine) -> Condition:
+def _condition(table: DatabaseTable, query: ResolvedQuery[Filterable], spec: ExportSpec, database: Engine) -> Condition:
     return and_(
         table.moment < literal(spec.created_at, Instant()),
-        *(_condition(filtered(table, each), each, database) for each in spec.query.filter or ()),
-        matches(table, spec.query, contains_ignoring_case),
+        *(_filter_condition(each, database) for each in query.filters),
+        search_condition(table, spec.query, contains_ignoring_case),
     )
 
 
-def _condition(column: Filterable, each: stored.Filter, database: Engine) -> Condition:
-    value = column.value
-    match each:
-        case stored.DatetimeFilter():
+def _filter_condition(resolved: ResolvedFilter[Filterable], database: Engine) -> Condition:
+    value = resolved.column.value
+    match resolved.filter:
+        case stored.DatetimeFilter() as each:
             return COMPARISONS[each.operator](value, literal(each.value, Instant()))
-        case stored.StringFilter():
-            return _text(value, each.operator, each.value)
-        case stored.StringOptionsFilter():
-            found = among(value, each.value, database)
-            return found if each.operator == "any of" else negate(found)
-        case stored.StringObjectFilter():
-            return _text(get_member(value, each.key), each.operator, each.value)
-        case stored.NullFilter():
+        case stored.StringFilter() as each:
+            return _compare_text(value, each.operator, each.value)
+        case stored.StringOptionsFilter() as each:
+            positive = is_one_of(value, each.value, database)
+            return positive if each.operator == "any of" else negate(positive)
+        case stored.StringObjectFilter() as each:
+            return _compare_text(get_member(value, each.key), each.operator, each.value)
+        case stored.NullFilter() as each:
             return value.is_(None) if each.operator == "is null" else value.is_not(None)
-        case _:
+        case each:
             raise Rejected(f"A filter of type {each.type!r} can't be honoured.")
 
 
-def _text(value: ColumnElement[Any], asked: str, wanted: str) -> Condition:
-    match asked:
+def _compare_text(value: ColumnElement[Any], operator: str, wanted: str) -> Condition:
+    match operator:
         case "=":
             return equals(value, wanted)
         case "contains":
@@ -106,17 +108,15 @@ def _text(value: ColumnElement[Any], asked: str, wanted: str) -> Condition:
             return ends_with(value, wanted)
 
 
-def _order(table: Relational, order_by: stored.OrderBy | None) -> list[tuple[ColumnElement[Any], Direction]]:
-    if order_by is None:
+def _order(table: DatabaseTable, order: ResolvedOrder | None) -> Keys:
+    if order is None:
         return list(table.order)
-    asked = sorted_by(table, order_by).value
-    # A key twice over would hide from the planner that the rows are sorted already.
-    return [(asked, order_by.order)] + ([] if asked is table.identity else [(table.identity, "ASC")])
+    value = order.column.value
+    # The identity is not repeated: the planner would not see that the rows are already sorted.
+    return [(value, order.direction)] + ([] if value is table.identity else [(table.identity, "ASC")])
 
 
-def _directed(
-    keys: list[ColumnElement[Any]], order: list[tuple[ColumnElement[Any], Direction]]
-) -> list[UnaryExpression[Any]]:
+def _order_by(keys: list[ColumnElement[Any]], order: Keys) -> list[UnaryExpression[Any]]:
     return [sort_by(key, direction) for key, (_, direction) in zip(keys, order, strict=True)]
 
 

@@ -1,36 +1,36 @@
-"""Reads rows of the application's database that are sent to ClickHouse with a statement."""
+"""Reads rows of Langfuse's Postgres that are sent to ClickHouse with a statement, as external data."""
 
 from collections.abc import Iterator, Sequence
 
 from clickhouse_connect.driver.external import ExternalData
 from sqlalchemy import Connection, Engine
 
-from pipeline.database import connected
-from pipeline.tables.clickhouse_table import Sent
+from pipeline.database import connect
+from pipeline.tables.columns import ExternalTable
 
-ROWS_AT_ONCE = 10_000
+ROWS_PER_FETCH = 10_000
 ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def gathered(tables: Sequence[Sent], project_id: str, database: Engine) -> ExternalData | None:
-    """Read the rows of all tables, as the client sends them; None where there is nothing to send.
+def read_external_data(tables: Sequence[ExternalTable], project_id: str, database: Engine) -> ExternalData | None:
+    """Read the rows of all tables into what the client sends; None if there are no tables.
 
-    They are in memory at once, some 50 bytes a row. Raises Unavailable when the database fails.
+    All rows are in memory together, at some 50 bytes each. Raises Unavailable when the database fails.
     """
     data = ExternalData()
-    with connected(database) as connection:
+    with connect(database) as connection:
         for each in tables:
-            rows = b"".join(_lines(each, project_id, connection))
+            rows = b"".join(_read_lines(each, project_id, connection))
             data.add_file(file_name=each.name, data=rows, fmt="TabSeparated", structure=each.structure)
     return data if tables else None
 
 
-def _lines(table: Sent, project_id: str, connection: Connection) -> Iterator[bytes]:
+def _read_lines(table: ExternalTable, project_id: str, connection: Connection) -> Iterator[bytes]:
     statement = table.statement(project_id, connection.engine)
-    found = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(statement)
-    for rows in found.partitions():
-        yield "".join("\t".join(map(_cell, row)) + "\n" for row in rows).encode()
+    result = connection.execution_options(yield_per=ROWS_PER_FETCH).execute(statement)
+    for rows in result.partitions():
+        yield "".join("\t".join(map(_to_cell, row)) + "\n" for row in rows).encode()
 
 
-def _cell(value: object) -> str:
+def _to_cell(value: object) -> str:
     return value.translate(ESCAPES) if isinstance(value, str) else str(int(value))  # type: ignore[call-overload] # an integer or a truth value

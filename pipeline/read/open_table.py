@@ -2,38 +2,40 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyarrow as pa
+from sqlalchemy import Engine
 
 from pipeline.batches import repair
-from pipeline.database import stoppable
-from pipeline.enrich.comments import COMMENTS, Comments
+from pipeline.database import interrupt_on_stop
+from pipeline.enrich.comments import Comments
 from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, make_score_columns
-from pipeline.query import related, statement
-from pipeline.read import postgres as relational
+from pipeline.query.clickhouse import external_tables, read_columns, select_rows, select_survey
+from pipeline.query.resolve import resolve_query
+from pipeline.read import postgres
 from pipeline.read.clickhouse import Server
 from pipeline.read.connections import Sources
-from pipeline.read.external_data import gathered
+from pipeline.read.external_data import read_external_data
 from pipeline.spec import ExportSpec
-from pipeline.sql import scores
+from pipeline.sql.scores import select_names
 from pipeline.tables import resolve_table
-from pipeline.tables.clickhouse_table import Declaration, Enricher
-from pipeline.tables.database_table import Relational
+from pipeline.tables.clickhouse_table import ClickHouseTable, Enricher
+from pipeline.tables.database_table import DatabaseTable
 from pipeline.types import CELLS, JSON_FLAG, Column, Kind, Progress
 
-# What the server may put into one batch; its own limits are in rows alone.
+# ClickHouse limits its batches only by rows; their number is chosen such that a batch has at most this size.
 BATCH_BYTES = 32 << 20
 MOST_ROWS = 8192
 FEWEST_ROWS = 16
 
 
 class Table:
-    """A table that is open for reading, once.
+    """An open table, to be read once.
 
-    `columns` are those of the file. `batches` gives the rows as the source has them, and `enrich` completes each batch:
-    the columns of the file in their order, then the `#json` companions of those that may hold JSON, then the cells of
-    sparse columns. `truncated` says, once all batches are read, whether the row limit left rows out.
+    `columns` are those of the file. `batches` are the rows as the source has them. `enrich` completes each batch: the
+    columns of the file in their order, then the `#json` flags of those that may hold JSON, then the cells of sparse
+    columns. `truncated` says, after all batches are read, whether the row limit cut off rows.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Table:
 
     @property
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows, no more than the limit allows."""
+        """The rows, up to the row limit."""
         left = self._row_limit
         for batch in self._source:
             if left is not None and batch.num_rows > left:
@@ -64,7 +66,7 @@ class Table:
             left = None if left is None else left - batch.num_rows
 
     def enrich(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield the batches with what is looked up elsewhere, one look-up a batch."""
+        """Yield the batches with the columns of other tables; each enricher makes one lookup per batch."""
         for batch in batches:
             enriched = batch
             for enricher in self._enrichers:
@@ -72,7 +74,7 @@ class Table:
             yield enriched.select(self._places(enriched.schema.names))
 
     def _places(self, names: list[str]) -> list[int]:
-        """Find the columns and their companions; a score may be called as a companion is, and comes after it."""
+        """Find the columns and their flags; a score may have the name of a flag, and comes after it."""
         last = {name: place for place, name in enumerate(names)}
         own = [last[column.name] for column in self.columns if column.kind is not Kind.SPARSE]
         cells = [last[CELLS]] if len(own) < len(self.columns) else []
@@ -81,101 +83,79 @@ class Table:
 
 @contextmanager
 def open_table(spec: ExportSpec, sources: Sources, progress: Progress) -> Iterator[Table]:
-    """Open the table that the spec names, and read it as far as its columns; the connections close with the block.
+    """Open the table that the spec names, and read until its columns are known; its connections close with the block.
 
-    Raises Rejected for what the table can't honour, Unavailable when a database fails, Cancelled once `progress` is
-    stopped; reading the table raises them, too.
+    Raises Rejected for a query that the table doesn't support, Unavailable when a database fails, Cancelled once
+    `progress` is stopped. Reading the table raises the last two as well.
     """
     table = resolve_table(spec.query)
-    if isinstance(table, Relational):
-        with closing(relational.batches(table, spec, sources.database, progress)) as batches:
-            yield Table([field.column for field in table.fields], batches, [], spec.output.row_limit)
+    if isinstance(table, DatabaseTable):
+        with closing(postgres.read_batches(table, spec, sources.database, progress)) as batches:
+            yield Table(table.columns, batches, [], spec.output.row_limit)
         return
-    declaration = table
-    sources = replace(sources, database=stoppable(sources.database, progress))
     with closing(Server(sources.clickhouse, progress)) as server:
-        surveyed = _surveyed(declaration, spec, server)
-        if declaration.otherwise is not None and not surveyed.rows:
-            declaration = declaration.otherwise
-            surveyed = _surveyed(declaration, spec, server)
-        sent = gathered(related.sent(declaration, spec.query), spec.project_id, sources.database)
-        scored = _scored(declaration, spec, server)
-        batches = server.batches(
-            statement.rows(declaration, spec, [column.score for column in scored], by_day=surveyed.by_day),
-            sent,
-            max_block_size=surveyed.rows_a_batch,
+        yield from _open_clickhouse_table(table, spec, server, interrupt_on_stop(sources.database, progress))
+
+
+def _open_clickhouse_table(
+    table: ClickHouseTable, spec: ExportSpec, server: Server, database: Engine
+) -> Iterator[Table]:
+    survey = _read_survey(table, spec, server)
+    if table.fallback is not None and not survey.rows:
+        table = table.fallback
+        survey = _read_survey(table, spec, server)
+    query = resolve_query(table, spec.query)
+    external = read_external_data(external_tables(table, query), spec.project_id, database)
+    scores = _read_score_columns(table, spec, server)
+    statement = select_rows(table, query, spec, [each.score for each in scores], by_day=survey.by_day)
+    names = [*read_columns(table, spec), *([SCORES] if scores else [])]
+    with closing(server.batches(statement, external, max_block_size=survey.rows_per_batch)) as batches:
+        yield Table(
+            (*table.columns, *_file_columns(scores, spec)),
+            (batch.rename_columns(names) for batch in repair(batches)),
+            _make_enrichers(table, spec, database, scores),
+            spec.output.row_limit,
         )
-        with closing(batches):
-            yield Table(
-                _columns(declaration, spec, scored),
-                _named(repair(batches), _selected(declaration, scored)),
-                _enrichers(declaration, spec, sources, scored),
-                spec.output.row_limit,
-            )
-
-
-def _scored(declaration: Declaration, spec: ExportSpec, server: Server) -> list[ScoreColumn]:
-    if not declaration.scores:
-        return []
-    taken = {column.name for column in _columns(declaration, spec, [])}
-    found = server.rows(scores.select_names(spec.project_id, spec.created_at))
-    return make_score_columns([(row["name"], row["types"]) for row in found], taken)
-
-
-def _columns(declaration: Declaration, spec: ExportSpec, scored: Sequence[ScoreColumn]) -> list[Column]:
-    fixed = [output.column for output in declaration.outputs]
-    comments = [Column(COMMENTS, Kind.JSON)] if declaration.comments_on else []
-    of_scores = (
-        each.column if spec.encoding.format.typed else Column(each.column.name, Kind.SPARSE) for each in scored
-    )
-    return [*fixed, *comments, *of_scores]
-
-
-def _selected(declaration: Declaration, scored: Sequence[ScoreColumn]) -> list[str]:
-    """Name what the statement selects, place by place."""
-    names = []
-    for output in (*declaration.outputs, *declaration.needed):
-        if output.value is None:
-            continue
-        names.append(output.name)
-        if output.kind is Kind.MAYBE_JSON:
-            names.append(f"{output.name}{JSON_FLAG}")
-    return [*names, SCORES] if scored else names
 
 
 @dataclass(frozen=True)
 class _Survey:
-    """What is known of a project's rows before they are read."""
+    """What is known of a project's rows before they are read; see `pipeline.sql.sources.select_survey`."""
 
     widest: int = 0
     by_day: bool = True
     rows: int = 0
 
     @property
-    def rows_a_batch(self) -> int:
+    def rows_per_batch(self) -> int:
         return max(FEWEST_ROWS, min(MOST_ROWS, BATCH_BYTES // (self.widest + 1)))
 
 
-def _surveyed(declaration: Declaration, spec: ExportSpec, server: Server) -> _Survey:
-    asked = statement.surveyed(declaration, spec)
-    if asked is None:
-        return _Survey()
-    for row in server.rows(asked):
+def _read_survey(table: ClickHouseTable, spec: ExportSpec, server: Server) -> _Survey:
+    statement = select_survey(table, spec)
+    for row in server.rows(statement) if statement is not None else ():
         return _Survey(row["bytes"] or 0, bool(row["by_day"]), row["rows"])
     return _Survey()
 
 
-def _named(batches: Iterator[pa.RecordBatch], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        yield batch.rename_columns(list(names))
+def _read_score_columns(table: ClickHouseTable, spec: ExportSpec, server: Server) -> list[ScoreColumn]:
+    if not table.scores:
+        return []
+    names = server.rows(select_names(spec.project_id, spec.created_at))
+    return make_score_columns([(row["name"], row["types"]) for row in names], {column.name for column in table.columns})
 
 
-def _enrichers(
-    declaration: Declaration, spec: ExportSpec, sources: Sources, scored: Sequence[ScoreColumn]
+def _file_columns(scores: Sequence[ScoreColumn], spec: ExportSpec) -> list[Column]:
+    typed = spec.encoding.format.typed
+    return [each.column if typed else Column(each.column.name, Kind.SPARSE) for each in scores]
+
+
+def _make_enrichers(
+    table: ClickHouseTable, spec: ExportSpec, database: Engine, scores: Sequence[ScoreColumn]
 ) -> list[Enricher]:
-    enrichers = [made(sources.database, spec.project_id) for made in declaration.enrichers]
-    if declaration.comments_on:
-        enrichers.append(Comments(sources.database, spec.project_id, declaration.comments_on))
-    if scored:
-        enrichers.append(Scores(scored) if spec.encoding.format.typed else Cells(scored))
+    enrichers = [make(database, spec.project_id) for make in table.enrichers]
+    if table.comments_on:
+        enrichers.append(Comments(database, spec.project_id, table.comments_on))
+    if scores:
+        enrichers.append(Scores(scores) if spec.encoding.format.typed else Cells(scores))
     return enrichers

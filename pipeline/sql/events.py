@@ -35,7 +35,7 @@ events = Source(
         column("tool_definitions", Map(ChString(), ChString())),
     ),
     # The sorting key also holds the minute, which the instant decides.
-    slot=lambda c: (c.start_time, func.xxHash32(c.trace_id)),
+    merge_key=lambda c: (c.start_time, func.xxHash32(c.trace_id)),
     identity="span_id",
 )
 

@@ -1,47 +1,60 @@
-"""Says in Postgres's words what filters, searches and sorts ask; SQLite is taught the functions where it is read."""
+"""Compiles conditions and sort keys for Postgres; read/sqlite.py gives SQLite the functions that it lacks."""
 
-from typing import Any, Literal
+import json
+from collections.abc import Iterable
+from typing import Any
 
-from sqlalchemy import ColumnElement, Text, collate, false, func, literal
+from sqlalchemy import ColumnElement, Engine, Text, any_, bindparam, collate, false, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.elements import UnaryExpression
 
-from pipeline.database import NUL
+from pipeline.request import Direction
 
-Direction = Literal["ASC", "DESC"]
+# Postgres accepts it in no text, so no row contains it.
+NUL = "\x00"
 
 
 def contains(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
-    """Ask whether a text holds another, case-sensitive."""
+    """Return whether a text contains another, case-sensitive."""
     return false() if NUL in part else func.strpos(value, bind_text(part)) > 0
 
 
 def contains_ignoring_case(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
-    """Ask whether a text holds another in any case."""
+    """Return whether a text contains another, ignoring case."""
     return false() if NUL in part else func.strpos(func.lower(value), func.lower(bind_text(part))) > 0
 
 
 def starts_with(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
-    """Ask whether a text starts with another."""
+    """Return whether a text starts with another."""
     return false() if NUL in part else func.starts_with(value, bind_text(part))
 
 
 def ends_with(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
-    """Ask whether a text ends with another."""
+    """Return whether a text ends with another."""
     return false() if NUL in part else func.starts_with(func.reverse(value), bind_text(part[::-1]))
 
 
 def equals(value: ColumnElement[str], wanted: str) -> ColumnElement[bool]:
-    """Ask whether a text is another."""
+    """Return whether a text is another."""
     return false() if NUL in wanted else value == bind_text(wanted)
 
 
+def is_one_of(value: ColumnElement[str], values: Iterable[str], database: Engine) -> ColumnElement[bool]:
+    """Return whether a text is one of a list of any length, bound as one parameter."""
+    wanted = [each for each in values if NUL not in each]
+    if database.dialect.name == "postgresql":
+        return value == any_(bindparam(None, wanted, type_=ARRAY(Text), unique=True))
+    listed = func.json_each(json.dumps(wanted)).table_valued("value")
+    return value.in_(select(listed.c.value))
+
+
 def negate(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Ask for the exact opposite, which what is missing meets."""
+    """Return the exact opposite of a condition; a missing value meets it."""
     return ~func.coalesce(condition, false())
 
 
 def get_member(document: ColumnElement[Any], key: str) -> ColumnElement[str | None]:
-    """Give the value under a key of a JSON object as text; null where there is none, or JSON's null."""
+    """Return the value of a key in a JSON object as text; null if the key is absent or its value is JSON's null."""
     return func.jsonb_object_field_text(document, bind_text(key.replace(NUL, "")), type_=Text())
 
 
@@ -51,10 +64,10 @@ def bind_text(value: str) -> ColumnElement[str]:
 
 
 def to_sort_key(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Give what a value is sorted by: texts by their code points, whatever the database's language."""
+    """Return the sort key of a value: texts are sorted by code point, whatever the database's locale."""
     return collate(value, "C") if isinstance(value.type, Text) else value
 
 
 def sort_by(key: ColumnElement[Any], direction: Direction) -> UnaryExpression[Any]:
-    """Sort by a key; rows without a value come last."""
+    """Sort by a key; nulls come last."""
     return (key.asc() if direction == "ASC" else key.desc()).nulls_last()

@@ -1,4 +1,4 @@
-"""Compiles what is read of scores: their names, each row's values as one list, and which rows have a value."""
+"""Compiles queries of scores: their names, the values of each row as one list, and the rows that have a value."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,39 +22,39 @@ ScoreFilter: TypeAlias = (
 
 @dataclass(frozen=True)
 class ScoreLevel:
-    """Which scores are a row's: those whose columns `owner` equal the row's `key`, one by one.
+    """Which scores belong to a row: those whose columns `owner` equal the row's `key`, pairwise.
 
-    Scores of one name, type, text and execution count once, if they agree in the columns `apart` as well. `only` leaves
-    other scores out.
+    Scores with the same name, type, text and execution count once, if they also agree in the columns `distinct_by`.
+    `only` is a condition that excludes other scores.
     """
 
     owner: tuple[str, ...]
     key: tuple[ColumnElement[Any], ...]
-    apart: tuple[str, ...] = ()
+    distinct_by: tuple[str, ...] = ()
     only: Callable[[Columns], ColumnElement[bool]] | None = None
 
 
 def select_names(project_id: str, cutoff: datetime) -> Select[Any]:
-    """Select `name` and `types` (its data types) of all score names that there were at the cutoff, by name."""
+    """Select `name` and `types` (its data types) of all score names that existed at the cutoff, sorted by name."""
     rows = scores.table.alias("s")
     return (
         select(rows.c.name.label("name"), func.arraySort(func.groupUniqArray(rows.c.data_type)).label("types"))
         .final(rows)
         .prewhere(is_latest(scores, rows, project_id))
-        .where(_exported(rows, cutoff))
+        .where(_is_exported(rows, cutoff))
         .group_by(rows.c.name)
         .order_by(rows.c.name)
     )
 
 
-def select_lists(project_id: str, cutoff: datetime, scored: ScoreLevel, known: list[str], name: str) -> Subquery:
-    """Select `scores`, each owner's as tuples (place among `known`, number, text), and the owner as `owner0` and on.
+def select_lists(project_id: str, cutoff: datetime, level: ScoreLevel, known: list[str], name: str) -> Subquery:
+    """Select the `scores` of each owner as tuples (place in `known`, number, text), and the owner as `owner0` etc.
 
-    The list is sorted. Scores that count once have the average of their numbers; the text of a number is null.
+    The list is sorted. Scores that count once have the average of their numbers. The text of a number is null.
     """
     rows = scores.table.alias("s")
-    each = _values(rows, find_position(rows.c.name, known), project_id, cutoff, scored)
-    owner = [each.c[f"owner{index}"] for index in range(len(scored.owner))]
+    each = _values(rows, find_position(rows.c.name, known), project_id, cutoff, level)
+    owner = [each.c[f"owner{index}"] for index in range(len(level.owner))]
     collected = func.groupArray(func.tuple(each.c.named, each.c.number, each.c.text))
     return (
         select(*owner, func.arraySort(collected).label("scores"))
@@ -65,11 +65,11 @@ def select_lists(project_id: str, cutoff: datetime, scored: ScoreLevel, known: l
 
 
 def join_scores(table: Any, project_id: str, cutoff: datetime, levels: Sequence[ScoreLevel], known: list[str]) -> Any:
-    """Join the scores of all levels to a table; return the join and each row's one list."""
+    """Join the scores of all levels to a table; return the join and the list of each row's scores."""
     found: list[ColumnElement[Any]] = []
-    for index, scored in enumerate(levels):
-        listed = select_lists(project_id, cutoff, scored, known, f"scored{index}")
-        same = (listed.c[f"owner{place}"] == key for place, key in enumerate(scored.key))
+    for index, level in enumerate(levels):
+        listed = select_lists(project_id, cutoff, level, known, f"scored{index}")
+        same = (listed.c[f"owner{place}"] == key for place, key in enumerate(level.key))
         table = table.outerjoin(listed, and_(*same))
         found.append(listed.c.scores)
     return table, found[0] if len(found) == 1 else func.arraySort(func.arrayConcat(*found))
@@ -78,19 +78,19 @@ def join_scores(table: Any, project_id: str, cutoff: datetime, levels: Sequence[
 def has_score(
     levels: Sequence[ScoreLevel], each: ScoreFilter, project_id: str, cutoff: datetime
 ) -> ColumnElement[bool]:
-    """Ask whether a row has, on any level, a score that meets the filter's operator, or its positive twin."""
-    return or_(false(), *(_among(scored, each, project_id, cutoff) for scored in levels))
+    """Return whether a row has, on any level, a score that meets the filter, or the opposite of a negative filter."""
+    return or_(false(), *(_has_score(level, each, project_id, cutoff) for level in levels))
 
 
-def _among(scored: ScoreLevel, each: ScoreFilter, project_id: str, cutoff: datetime) -> ColumnElement[bool]:
+def _has_score(level: ScoreLevel, each: ScoreFilter, project_id: str, cutoff: datetime) -> ColumnElement[bool]:
     rows = scores.table.alias("s")
-    values = _values(rows, rows.c.name, project_id, cutoff, scored, each)
-    owner = [values.c[f"owner{index}"] for index in range(len(scored.owner))]
-    key = scored.key[0] if len(scored.key) == 1 else tuple_(*scored.key)
-    return key.in_(select(*owner).where(_met(values, each)))
+    values = _values(rows, rows.c.name, project_id, cutoff, level, each)
+    owner = [values.c[f"owner{index}"] for index in range(len(level.owner))]
+    key = level.key[0] if len(level.key) == 1 else tuple_(*level.key)
+    return key.in_(select(*owner).where(_matches(values, each)))
 
 
-def _met(values: Subquery, each: ScoreFilter) -> ColumnElement[bool]:
+def _matches(values: Subquery, each: ScoreFilter) -> ColumnElement[bool]:
     v = values.c
     match each:
         case stored.NumberObjectFilter():
@@ -102,8 +102,8 @@ def _met(values: Subquery, each: ScoreFilter) -> ColumnElement[bool]:
         case stored.CategoryOptionsFilter():
             return and_(v.type == bind_text("CATEGORICAL"), is_one_of(v.text, each.value))
         case stored.StringOptionsFilter():
-            said = func.concat(v.named, bind_text(":"), v.text)
-            return and_(v.type == bind_text("CATEGORICAL"), is_one_of(said, each.value))
+            name_and_text = func.concat(v.named, bind_text(":"), v.text)
+            return and_(v.type == bind_text("CATEGORICAL"), is_one_of(name_and_text, each.value))
 
 
 def _values(
@@ -111,42 +111,42 @@ def _values(
     named: ColumnElement[Any],
     project_id: str,
     cutoff: datetime,
-    scored: ScoreLevel,
+    level: ScoreLevel,
     each: ScoreFilter | None = None,
 ) -> Subquery:
-    """Select the values that count, of one name where the filter has a key, with `named` as what tells names apart."""
-    owner: list[ColumnElement[Any]] = [rows.c[name] for name in scored.owner]
-    words = case(
+    """Select the values that count; only those of one name where the filter has a key. `named` identifies the name."""
+    owner: list[ColumnElement[Any]] = [rows.c[name] for name in level.owner]
+    text = case(
         (is_one_of(rows.c.data_type, sorted(NUMBER_TYPES)), null()),
         else_=func.coalesce(rows.c.string_value, func.nullIf(func.max(rows.c.long_string_value), bind_text(""))),
     )
     # Sorted first: a sum of floats depends on its order, and the same export must give the same bytes.
     average = func.arrayAvg(func.arraySort(func.groupArray(rows.c.value)))
-    # The name is of the slot: it may be asked before FINAL.
+    # The name is part of the merge key, so it may be compared before FINAL.
     key = [] if each is None or isinstance(each, stored.StringOptionsFilter) else [rows.c.name == bind_text(each.key)]
-    only = [] if scored.only is None else [scored.only(rows.c)]
+    only = [] if level.only is None else [level.only(rows.c)]
     return (
         select(
             *(each.label(f"owner{index}") for index, each in enumerate(owner)),
             named.label("named"),
             rows.c.data_type.label("type"),
             average.label("number"),
-            words.label("text"),
+            text.label("text"),
         )
         .final(rows)
         .prewhere(and_(is_latest(scores, rows, project_id), *key))
-        .where(_exported(rows, cutoff), *(and_(each.is_not(None), each != bind_text("")) for each in owner), *only)
+        .where(_is_exported(rows, cutoff), *(and_(each.is_not(None), each != bind_text("")) for each in owner), *only)
         .group_by(
             *owner,
             column("named"),
             rows.c.data_type,
             rows.c.string_value,
             rows.c.execution_trace_id,
-            *(rows.c[name] for name in scored.apart),
+            *(rows.c[name] for name in level.distinct_by),
         )
         .subquery("each")
     )
 
 
-def _exported(rows: FromClause, cutoff: datetime) -> ColumnElement[bool]:
+def _is_exported(rows: FromClause, cutoff: datetime) -> ColumnElement[bool]:
     return and_(is_one_of(rows.c.data_type, EXPORTED_TYPES), rows.c.created_at <= bind_instant(cutoff))

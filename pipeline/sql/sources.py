@@ -1,6 +1,6 @@
-"""Declares the application's ClickHouse tables that are read, and which of their rows are the latest versions."""
+"""Declares Langfuse's ClickHouse tables, and compiles what all reads of them share: latest versions, and the survey."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,13 +20,14 @@ from sqlalchemy import (
     and_,
     column,
     func,
+    literal,
     or_,
     table,
     tuple_,
 )
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
-from pipeline.sql.clickhouse import bind_text
+from pipeline.sql.clickhouse import EPOCH, bind_text, is_after
 
 Columns = ReadOnlyColumnCollection[str, Any]
 
@@ -35,23 +36,23 @@ ALL_BUT_THE_FIRST = 1_000_000_000
 
 @dataclass(frozen=True)
 class Source:
-    """A ReplacingMergeTree(event_ts, is_deleted): versions of a row, of which the one with the highest event_ts counts.
+    """A ReplacingMergeTree(event_ts, is_deleted): of the versions of a row, the one with the highest event_ts counts.
 
-    `slot` gives what the sorting key holds besides project and id, and the partition: a Date begins in 1970, a month
-    does not. FINAL merges the versions within one slot; versions of one id in different slots are `latest`'s to sort
-    out. `identity` is the column that names a row in its project.
+    `merge_key` returns the parts of the sorting key besides project and id, and the partition (a Date begins in 1970, a
+    month does not). FINAL merges only versions with the same merge key; `is_latest` decides between those of one id
+    with different merge keys. `identity` is the column that identifies a row in its project.
     """
 
     table: TableClause
-    slot: Callable[[Columns], tuple[ColumnElement[Any], ...]]
+    merge_key: Callable[[Columns], tuple[ColumnElement[Any], ...]]
     identity: str = "id"
 
 
 @dataclass(frozen=True)
 class View:
-    """Rows that a statement makes for a project and a cutoff: latest versions only, none twice.
+    """Rows that a statement computes for a project and a cutoff: latest versions only, each row once.
 
-    `survey` asks about the table that wide rows are made of.
+    `survey` compiles the survey of the table that wide rows are computed from; None where rows are narrow.
     """
 
     select: Callable[[str, datetime], Select[Any]]
@@ -79,7 +80,7 @@ traces = Source(
         column("event_ts", DateTime64(3)),
         column("is_deleted", Integer()),
     ),
-    slot=lambda c: (func.toDate(c.timestamp), func.toYYYYMM(c.timestamp)),
+    merge_key=lambda c: (func.toDate(c.timestamp), func.toYYYYMM(c.timestamp)),
 )
 
 observations = Source(
@@ -108,7 +109,7 @@ observations = Source(
         column("tool_call_names", Array(ChString())),
         column("is_deleted", Integer()),
     ),
-    slot=lambda c: (func.toString(c.type), func.toDate(c.start_time), func.toYYYYMM(c.start_time)),
+    merge_key=lambda c: (func.toString(c.type), func.toDate(c.start_time), func.toYYYYMM(c.start_time)),
 )
 
 scores = Source(
@@ -136,7 +137,7 @@ scores = Source(
         column("event_ts", DateTime64(3)),
         column("is_deleted", Integer()),
     ),
-    slot=lambda c: (func.toDate(c.timestamp), c.name, func.toYYYYMM(c.timestamp)),
+    merge_key=lambda c: (func.toDate(c.timestamp), c.name, func.toYYYYMM(c.timestamp)),
 )
 
 dataset_run_items = Source(
@@ -154,45 +155,66 @@ dataset_run_items = Source(
         column("event_ts", DateTime64(3)),
         column("is_deleted", Integer()),
     ),
-    slot=lambda c: (c.dataset_id, c.dataset_run_id),
+    merge_key=lambda c: (c.dataset_id, c.dataset_run_id),
 )
 
 
 def is_latest(source: Source, rows: FromClause, project_id: str) -> ColumnElement[bool]:
-    """Keep a project's latest versions among `rows`, an alias of the source's table that is read FINAL: a PREWHERE.
+    """Return the PREWHERE that keeps the latest versions in a project; `rows` is an alias of the source, read FINAL.
 
-    Of versions in different slots the one with the highest event_ts counts, the later slot where two are equal. Should
-    that one be deleted, FINAL has dropped it, and the row is gone. The condition is about slots alone, so it may, and
-    for speed should, be applied before FINAL; conditions on other columns must not.
+    Of versions with different merge keys the one with the highest event_ts counts, or the higher merge key where they
+    are equal. If that version is deleted, FINAL has dropped it, and the row is gone. The condition depends on merge
+    keys alone, so it may be applied before FINAL, which is faster; conditions on other columns must not.
     """
-    place = tuple_(rows.c[source.identity], *source.slot(rows.c))
-    return and_(rows.c.project_id == bind_text(project_id), place.not_in(_superseded(source, project_id)))
+    place = tuple_(rows.c[source.identity], *source.merge_key(rows.c))
+    return and_(rows.c.project_id == bind_text(project_id), place.not_in(_select_superseded(source, project_id)))
 
 
-def _superseded(source: Source, project_id: str) -> Any:
-    """Select id and slot of all but the latest of the versions in more than one slot."""
+def select_survey(
+    rows: FromClause, wide: Sequence[ColumnElement[Any]], moment: ColumnElement[Any], project_id: str
+) -> Select[Any]:
+    """Select what must be known of a project's rows, in all their versions, before they are read.
+
+    `bytes` is the size of the widest row in the columns `wide`, `by_day` whether all days are in toDate()'s range,
+    `rows` the number of rows.
+    """
+    size: ColumnElement[int] = literal(0)
+    for value in wide:
+        size += func.coalesce(func.length(value), func.toUInt64(0))
+    by_day = is_after(func.min(moment), EPOCH, inclusive=True)
+    return (
+        select(func.max(size).label("bytes"), by_day.label("by_day"), func.count().label("rows"))
+        .select_from(rows)
+        .where(rows.c.project_id == bind_text(project_id))
+    )
+
+
+def _select_superseded(source: Source, project_id: str) -> Any:
+    """Select id and merge key of all but the latest version, for the ids with more than one merge key."""
     rows = source.table.alias("versions")
     identity: ColumnElement[str] = rows.c[source.identity]
-    slot = [part.label(f"slot{index}") for index, part in enumerate(source.slot(rows.c))]
+    merge_key = [part.label(f"merge_key{index}") for index, part in enumerate(source.merge_key(rows.c))]
     newest = func.max(rows.c.event_ts)
     return (
-        select(identity, *slot)
-        .where(rows.c.project_id == bind_text(project_id), func.cityHash64(identity).in_(_moved(source, project_id)))
-        .group_by(identity, *slot)
-        .order_by(newest.desc(), *(part.desc() for part in slot))
+        select(identity, *merge_key)
+        .where(
+            rows.c.project_id == bind_text(project_id), func.cityHash64(identity).in_(_select_moved(source, project_id))
+        )
+        .group_by(identity, *merge_key)
+        .order_by(newest.desc(), *(part.desc() for part in merge_key))
         .limit_by([identity], ALL_BUT_THE_FIRST, offset=1)
     )
 
 
-def _moved(source: Source, project_id: str) -> Any:
-    """Select the hashes of ids in more than one slot: eight bytes an id, and a collision only costs a look."""
+def _select_moved(source: Source, project_id: str) -> Any:
+    """Select hashes of the ids with more than one merge key: 8 bytes per id, and a collision only costs a lookup."""
     rows = source.table.alias("places")
-    slot = source.slot(rows.c)
+    merge_key = source.merge_key(rows.c)
     hashed = func.cityHash64(rows.c[source.identity])
     return (
         select(hashed)
         .where(rows.c.project_id == bind_text(project_id))
         .group_by(hashed)
-        # Part by part: comparing tuples takes several times as long.
-        .having(or_(*(func.min(part) < func.max(part) for part in slot)))
+        # Part by part, because comparing tuples takes several times as long.
+        .having(or_(*(func.min(part) < func.max(part) for part in merge_key)))
     )

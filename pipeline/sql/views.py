@@ -8,10 +8,10 @@ from clickhouse_connect.cc_sqlalchemy import select
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import DateTime64, Nullable
 from sqlalchemy import ColumnElement, Select, String, case, cast, func, null, true
 
+from pipeline.sql import sources
 from pipeline.sql.clickhouse import bind_bool, bind_text, to_utc
 from pipeline.sql.events import events, get_metadata, get_trace_name, null_if_empty, to_plain_text
 from pipeline.sql.sources import Columns, is_latest, scores
-from pipeline.sql.survey import select_survey as survey_of
 from pipeline.sql.usage import get_total, milliseconds_between, sum_containing
 
 SAME = (
@@ -100,7 +100,7 @@ def select_traces_of_scores(project_id: str, _cutoff: datetime) -> Select[Any]:
 def select_survey(project_id: str) -> Select[Any]:
     """Give the survey of a project's events."""
     rows = events.table.alias("e")
-    return survey_of(rows, (rows.c.input, rows.c.output), rows.c.start_time, project_id)
+    return sources.select_survey(rows, (rows.c.input, rows.c.output), rows.c.start_time, project_id)
 
 
 def _summaries(project_id: str, trace_ids: Select[Any] | None = None) -> Select[Any]:

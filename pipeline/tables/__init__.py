@@ -6,8 +6,8 @@ from typing import TypeAlias
 from config.errors import Rejected
 from pipeline.request import ExportQuery
 from pipeline.tables.audit_logs import AUDIT_LOGS
-from pipeline.tables.clickhouse_table import Declaration
-from pipeline.tables.database_table import Relational
+from pipeline.tables.clickhouse_table import ClickHouseTable
+from pipeline.tables.database_table import DatabaseTable
 from pipeline.tables.dataset_items import DATASET_ITEMS
 from pipeline.tables.dataset_run_items import DATASET_RUN_ITEMS
 from pipeline.tables.events import EVENTS
@@ -22,12 +22,12 @@ from pipeline.tables.scores import SCORES
 from pipeline.tables.sessions import SESSIONS
 from pipeline.tables.traces import TRACES
 
-TableDeclaration: TypeAlias = Declaration | Relational
+TableDeclaration: TypeAlias = ClickHouseTable | DatabaseTable
 
 TABLES: dict[str, TableDeclaration] = {
     table.name: table
     for table in (
-        replace(TRACES, otherwise=TRACES_FROM_EVENTS),
+        replace(TRACES, fallback=TRACES_FROM_EVENTS),
         replace(OBSERVATIONS, from_events=OBSERVATIONS_FROM_EVENTS),
         EVENTS,
         replace(SCORES, from_events=SCORES_FROM_EVENTS),
@@ -52,6 +52,6 @@ def resolve_table(query: ExportQuery) -> TableDeclaration:
     Raises Rejected as `find_table` does.
     """
     table = find_table(query.table_name)
-    if query.use_events_table and isinstance(table, Declaration) and table.from_events is not None:
+    if query.use_events_table and isinstance(table, ClickHouseTable) and table.from_events is not None:
         return table.from_events
     return table

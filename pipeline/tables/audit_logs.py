@@ -3,34 +3,34 @@
 from sqlalchemy import Text, cast
 
 from config.tables import audit_logs
-from pipeline.tables.clickhouse_table import Filterable
-from pipeline.tables.database_table import Field, Relational
+from pipeline.tables.columns import DatabaseOutput, Filterable
+from pipeline.tables.database_table import DatabaseTable
 from pipeline.types import Kind
 
 entries = audit_logs.alias("a")
 a = entries.c
 actor = cast(a.type, Text)
 
-AUDIT_LOGS = Relational(
+AUDIT_LOGS = DatabaseTable(
     name="audit_logs",
     rows=entries,
-    counted=lambda project_id: a.project_id == project_id,
-    fields=(
-        Field("id", Kind.TEXT, a.id),
-        Field("createdAt", Kind.INSTANT, a.created_at),
-        Field("updatedAt", Kind.INSTANT, a.updated_at),
-        Field("type", Kind.TEXT, actor),
-        Field("apiKeyId", Kind.TEXT, a.api_key_id),
-        Field("userId", Kind.TEXT, a.user_id),
-        Field("orgId", Kind.TEXT, a.org_id),
-        Field("userOrgRole", Kind.TEXT, a.user_org_role),
-        Field("projectId", Kind.TEXT, a.project_id),
-        Field("userProjectRole", Kind.TEXT, a.user_project_role),
-        Field("resourceType", Kind.TEXT, a.resource_type),
-        Field("resourceId", Kind.TEXT, a.resource_id),
-        Field("action", Kind.TEXT, a.action),
-        Field("before", Kind.MAYBE_JSON, a.before),
-        Field("after", Kind.MAYBE_JSON, a.after),
+    is_current=lambda project_id: a.project_id == project_id,
+    outputs=(
+        DatabaseOutput("id", Kind.TEXT, a.id),
+        DatabaseOutput("createdAt", Kind.INSTANT, a.created_at),
+        DatabaseOutput("updatedAt", Kind.INSTANT, a.updated_at),
+        DatabaseOutput("type", Kind.TEXT, actor),
+        DatabaseOutput("apiKeyId", Kind.TEXT, a.api_key_id),
+        DatabaseOutput("userId", Kind.TEXT, a.user_id),
+        DatabaseOutput("orgId", Kind.TEXT, a.org_id),
+        DatabaseOutput("userOrgRole", Kind.TEXT, a.user_org_role),
+        DatabaseOutput("projectId", Kind.TEXT, a.project_id),
+        DatabaseOutput("userProjectRole", Kind.TEXT, a.user_project_role),
+        DatabaseOutput("resourceType", Kind.TEXT, a.resource_type),
+        DatabaseOutput("resourceId", Kind.TEXT, a.resource_id),
+        DatabaseOutput("action", Kind.TEXT, a.action),
+        DatabaseOutput("before", Kind.MAYBE_JSON, a.before),
+        DatabaseOutput("after", Kind.MAYBE_JSON, a.after),
     ),
     filterables=(
         Filterable("createdAt", (), "datetime", a.created_at),

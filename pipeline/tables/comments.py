@@ -1,4 +1,4 @@
-"""Compiles what is asked of comments: found in the application's database, and sent along with the statement."""
+"""Declares the columns of comments, which are looked up in Langfuse's Postgres and sent with the statement."""
 
 import json
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeAlias
 
-from clickhouse_connect.cc_sqlalchemy import select as select_sent
+from clickhouse_connect.cc_sqlalchemy import select as select_external
 from sqlalchemy import (
     Column,
     ColumnElement,
@@ -29,15 +29,14 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from config.tables import comments
 from pipeline import request as stored
-from pipeline.database import NUL
-from pipeline.tables.clickhouse_table import Filterable, OfComments, Related, Sent
+from pipeline.sql.postgres import NUL
+from pipeline.tables.columns import CommentsFilterable, ExternalTable, Filterable, Join
 
-Asked: TypeAlias = stored.StringFilter | stored.StringOptionsFilter | stored.NullFilter
+CommentFilter: TypeAlias = stored.StringFilter | stored.StringOptionsFilter | stored.NullFilter
 
 COUNTS = table("comment_counts", column("object_id", String()), column("comments", Integer()))
 
-
-_SAID: dict[str, Callable[[Column[str], str], ColumnElement[bool]]] = {
+_CONDITIONS: dict[str, Callable[[Column[str], str], ColumnElement[bool]]] = {
     "=": lambda content, wanted: func.lower(content) == func.lower(wanted),
     "contains": lambda content, wanted: content.icontains(wanted, autoescape=True),
     "does not contain": lambda content, wanted: content.icontains(wanted, autoescape=True),
@@ -46,63 +45,66 @@ _SAID: dict[str, Callable[[Column[str], str], ColumnElement[bool]]] = {
 }
 
 
-def filterables(object_type: str, key: ColumnElement[str]) -> tuple[Filterable, OfComments]:
-    """Make the two columns that speak of comments on objects of a kind, a value of the application's enum."""
-    sent = Sent(COUNTS.name, "object_id String, comments UInt64", partial(_counted, object_type))
-    counts = Related("commented", key, _counts, sent)
+def comment_filterables(object_type: str, key: ColumnElement[str]) -> tuple[Filterable, CommentsFilterable]:
+    """Return the two columns about the comments on objects of a type, which is a value of Langfuse's enum."""
+    external = ExternalTable(COUNTS.name, "object_id String, comments UInt64", partial(_select_counts, object_type))
+    counts = Join("commented", key, _select_external_counts, external)
     value = column("comment_count", Integer())
     return (
-        Filterable("commentCount", ("Comment Count",), "number", value, of=counts, places=0),
-        OfComments("commentContent", ("Comment Content",), object_type, key),
+        Filterable("commentCount", ("Comment Count",), "number", value, join=counts, places=0),
+        CommentsFilterable("commentContent", ("Comment Content",), object_type, key),
     )
 
 
-def matching(asked: OfComments, each: Asked, place: int) -> Sent:
-    """Find the objects with a comment that meets the operator, or its positive twin, of the filter in that place."""
-    return Sent(_name(place), "object_id String", partial(_found, asked.object_type, each))
+def external_table(commented: CommentsFilterable, each: CommentFilter, place: int) -> ExternalTable:
+    """Return the ids of the objects with a comment that meets the filter, or the opposite of a negative filter.
+
+    `place` is the filter's place in the query, and part of the table's name.
+    """
+    return ExternalTable(_name(place), "object_id String", partial(_select_matches, commented.object_type, each))
 
 
-def holds(asked: OfComments, place: int) -> ColumnElement[bool]:
-    """Ask whether a row is among the objects that `matching` found for the filter in that place."""
-    found = table(_name(place), column("object_id", String()))
-    return asked.key.in_(select_sent(found.c.object_id))
+def has_comment(commented: CommentsFilterable, place: int) -> ColumnElement[bool]:
+    """Return whether a row is among the objects in the `external_table` of the filter in that place."""
+    matches = table(_name(place), column("object_id", String()))
+    return commented.key.in_(select_external(matches.c.object_id))
 
 
 def _name(place: int) -> str:
     return f"commented_{place}"
 
 
-def _counts(project_id: str, cutoff: datetime) -> Select[Any]:  # noqa: ARG001 (what is sent is the project's own)
-    return select_sent(COUNTS.c.object_id.label("commented_key"), COUNTS.c.comments.label("comment_count"))
+def _select_external_counts(project_id: str, cutoff: datetime) -> Select[Any]:  # noqa: ARG001 (the table is the project's)
+    return select_external(COUNTS.c.object_id.label("commented_key"), COUNTS.c.comments.label("comment_count"))
 
 
-def _counted(object_type: str, project_id: str, database: Engine) -> Select[Any]:  # noqa: ARG001 (any database takes it)
+def _select_counts(object_type: str, project_id: str, database: Engine) -> Select[Any]:  # noqa: ARG001 (same for both databases)
     return (
-        select(comments.c.object_id, func.count()).where(_about(object_type, project_id)).group_by(comments.c.object_id)
+        select(comments.c.object_id, func.count()).where(_is_on(object_type, project_id)).group_by(comments.c.object_id)
     )
 
 
-def _found(object_type: str, each: Asked, project_id: str, database: Engine) -> Select[Any]:
-    return select(comments.c.object_id).distinct().where(_about(object_type, project_id), _said(each, database))
+def _select_matches(object_type: str, each: CommentFilter, project_id: str, database: Engine) -> Select[Any]:
+    return select(comments.c.object_id).distinct().where(_is_on(object_type, project_id), _matches(each, database))
 
 
-def _about(object_type: str, project_id: str) -> ColumnElement[bool]:
+def _is_on(object_type: str, project_id: str) -> ColumnElement[bool]:
     return and_(comments.c.project_id == project_id, comments.c.object_type == literal_column(f"'{object_type}'"))
 
 
-def _said(each: Asked, database: Engine) -> ColumnElement[bool]:
-    """Ask what a comment says, in any case; a text with NUL is in none, for Postgres takes it in no text."""
+def _matches(each: CommentFilter, database: Engine) -> ColumnElement[bool]:
+    """Compare a comment's text, ignoring case; no comment contains NUL, because Postgres accepts it in no text."""
     content = comments.c.content
     if isinstance(each, stored.NullFilter):
         return true()
     if isinstance(each, stored.StringOptionsFilter):
-        return func.lower(content).in_(_lowered([value for value in each.value if NUL not in value], database))
+        return func.lower(content).in_(_select_lowered([value for value in each.value if NUL not in value], database))
     if NUL in each.value:
         return false()
-    return _SAID[each.operator](content, each.value)
+    return _CONDITIONS[each.operator](content, each.value)
 
 
-def _lowered(values: list[str], database: Engine) -> Select[Any]:
+def _select_lowered(values: list[str], database: Engine) -> Select[Any]:
     if database.dialect.name == "postgresql":
         listed = func.unnest(bindparam(None, values, type_=ARRAY(Text), unique=True)).column_valued("wanted")
         return select(func.lower(listed))

@@ -1,4 +1,4 @@
-"""Declares what a table of the application's database is made of, where rows are read with a cursor."""
+"""Declares what makes up an exported table whose rows are in Langfuse's Postgres, or in SQLite."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,42 +6,32 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause
 
-from pipeline.request import SearchType
-from pipeline.sql.postgres import Direction
-from pipeline.tables.clickhouse_table import Filterable
-from pipeline.types import Column, Kind
-
-
-@dataclass(frozen=True)
-class Field:
-    """One column of the file: a text, an instant, or JSON as the database stores it."""
-
-    name: str
-    kind: Kind
-    value: ColumnElement[Any]
-
-    @property
-    def column(self) -> Column:
-        """The column as encoders know it."""
-        return Column(self.name, self.kind)
+from pipeline.request import Direction, SearchType
+from pipeline.tables.columns import DatabaseOutput, Filterable
+from pipeline.types import Column
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relational:
-    """A table in Postgres or SQLite that can be exported; the file's columns are `fields`.
+class DatabaseTable:
+    """A table in Postgres or SQLite that can be exported; the file has the columns `outputs`.
 
-    `rows` is what all values are of, and `counted` gives the condition that a project's rows meet, those that are
-    not outdated. `moment` is the time that the cutoff applies to, `identity` what tells a project's rows apart, and
-    `order` their own order, which ends with it. `wide` are the columns that make a row big.
+    All values refer to `rows`. `is_current` returns the condition for the current rows of a project. `moment` is the
+    business time that the cutoff applies to, `identity` the value that tells two rows of a project apart, `order` the
+    table's own order, which ends with the identity. `wide` are the columns that make a row large.
     """
 
     name: str
     rows: FromClause
-    counted: Callable[[str], ColumnElement[bool]]
-    fields: tuple[Field, ...]
+    is_current: Callable[[str], ColumnElement[bool]]
+    outputs: tuple[DatabaseOutput, ...]
     filterables: tuple[Filterable, ...]
     searched: dict[SearchType, tuple[ColumnElement[str], ...]] = field(default_factory=dict)
     moment: ColumnElement[Any]
     identity: ColumnElement[str]
     order: tuple[tuple[ColumnElement[Any], Direction], ...]
     wide: tuple[ColumnElement[Any], ...]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of the file."""
+        return tuple(output.column for output in self.outputs)

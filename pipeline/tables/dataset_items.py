@@ -3,8 +3,8 @@
 from sqlalchemy import ColumnElement, Text, and_, case, cast, exists, func, literal
 
 from config.tables import dataset_items, datasets
-from pipeline.tables.clickhouse_table import Filterable
-from pipeline.tables.database_table import Field, Relational
+from pipeline.tables.columns import DatabaseOutput, Filterable
+from pipeline.tables.database_table import DatabaseTable
 from pipeline.types import Kind
 
 items = dataset_items.alias("i")
@@ -14,7 +14,7 @@ status = cast(i.status, Text)
 page = literal("/project/", Text()) + i.project_id + "/traces/" + i.source_trace_id
 
 
-def counted(project_id: str) -> ColumnElement[bool]:
+def is_current(project_id: str) -> ColumnElement[bool]:
     """Keep a project's items as they are now: of versions that have no end the last, unless it is a deletion."""
     newer = dataset_items.alias("newer")
     superseded = exists().where(
@@ -26,25 +26,25 @@ def counted(project_id: str) -> ColumnElement[bool]:
     return and_(i.project_id == project_id, i.valid_to.is_(None), i.is_deleted.is_(False), ~superseded)
 
 
-DATASET_ITEMS = Relational(
+DATASET_ITEMS = DatabaseTable(
     name="dataset_items",
     rows=items.outerjoin(named, and_(d.project_id == i.project_id, d.id == i.dataset_id)),
-    counted=counted,
-    fields=(
-        Field("id", Kind.TEXT, i.id),
-        Field("projectId", Kind.TEXT, i.project_id),
-        Field("datasetId", Kind.TEXT, i.dataset_id),
-        Field("sourceTraceId", Kind.TEXT, i.source_trace_id),
-        Field("sourceObservationId", Kind.TEXT, i.source_observation_id),
-        Field("status", Kind.TEXT, status),
-        Field("createdAt", Kind.INSTANT, i.created_at),
-        Field("updatedAt", Kind.INSTANT, i.updated_at),
-        Field("validFrom", Kind.INSTANT, i.valid_from),
-        Field("input", Kind.JSON, i.input),
-        Field("expectedOutput", Kind.JSON, i.expected_output),
-        Field("metadata", Kind.JSON, i.metadata),
-        Field("datasetName", Kind.TEXT, d.name),
-        Field(
+    is_current=is_current,
+    outputs=(
+        DatabaseOutput("id", Kind.TEXT, i.id),
+        DatabaseOutput("projectId", Kind.TEXT, i.project_id),
+        DatabaseOutput("datasetId", Kind.TEXT, i.dataset_id),
+        DatabaseOutput("sourceTraceId", Kind.TEXT, i.source_trace_id),
+        DatabaseOutput("sourceObservationId", Kind.TEXT, i.source_observation_id),
+        DatabaseOutput("status", Kind.TEXT, status),
+        DatabaseOutput("createdAt", Kind.INSTANT, i.created_at),
+        DatabaseOutput("updatedAt", Kind.INSTANT, i.updated_at),
+        DatabaseOutput("validFrom", Kind.INSTANT, i.valid_from),
+        DatabaseOutput("input", Kind.JSON, i.input),
+        DatabaseOutput("expectedOutput", Kind.JSON, i.expected_output),
+        DatabaseOutput("metadata", Kind.JSON, i.metadata),
+        DatabaseOutput("datasetName", Kind.TEXT, d.name),
+        DatabaseOutput(
             "htmlSourcePath",
             Kind.TEXT,
             case(

@@ -11,7 +11,8 @@ from config.tables import datasets
 from pipeline.sql.clickhouse import bind_text, to_utc
 from pipeline.sql.scores import ScoreLevel
 from pipeline.sql.sources import dataset_run_items as source
-from pipeline.tables.clickhouse_table import Declaration, Filterable, OfScores, Output, Related, Sent
+from pipeline.tables.clickhouse_table import ClickHouseTable
+from pipeline.tables.columns import ExternalTable, Filterable, Join, Output, ScoresFilterable
 from pipeline.types import Kind
 
 rows = source.table.alias("i")
@@ -28,16 +29,16 @@ def _datasets(project_id: str, _database: Engine) -> Select[Any]:
     return select_there(datasets.c.id, datasets.c.name).where(datasets.c.project_id == project_id)
 
 
-named = Related(
+named = Join(
     "named",
     on=i.dataset_id,
     rows=_named,
-    sent=Sent("datasets", "id String, name Nullable(String)", _datasets),
+    external=ExternalTable("datasets", "id String, name Nullable(String)", _datasets),
 )
 dataset_name = func.coalesce(column("dataset_name", String()), bind_text("Unknown"), type_=String())
-scored = (ScoreLevel(("trace_id",), (i.trace_id,)),)
+SCORE_LEVELS = (ScoreLevel(("trace_id",), (i.trace_id,)),)
 
-DATASET_RUN_ITEMS = Declaration(
+DATASET_RUN_ITEMS = ClickHouseTable(
     name="dataset_run_items",
     source=source,
     rows=rows,
@@ -49,7 +50,7 @@ DATASET_RUN_ITEMS = Declaration(
         Output("observationId", Kind.TEXT, i.observation_id),
         Output("createdAt", Kind.INSTANT, to_utc(i.created_at)),
         Output("updatedAt", Kind.INSTANT, to_utc(i.updated_at)),
-        Output("datasetName", Kind.TEXT, dataset_name, of=named),
+        Output("datasetName", Kind.TEXT, dataset_name, join=named),
     ),
     filterables=(
         Filterable("datasetRunId", ("Dataset Run ID",), "stringOptions", i.dataset_run_id),
@@ -57,9 +58,9 @@ DATASET_RUN_ITEMS = Declaration(
         Filterable("eventTs", ("Event Timestamp",), "datetime", i.event_ts),
         Filterable("datasetItemId", ("Dataset Item ID",), "stringOptions", i.dataset_item_id),
         Filterable("datasetId", ("Dataset",), "stringOptions", i.dataset_id),
-        OfScores("agg_scores_avg", ("Scores (numeric)",), "numberObject", scored),
-        OfScores("agg_score_categories", ("Scores (categorical)",), "categoryOptions", scored),
-        OfScores("agg_score_booleans", ("Scores (boolean)",), "booleanObject", scored),
+        ScoresFilterable("agg_scores_avg", ("Scores (numeric)",), "numberObject", SCORE_LEVELS),
+        ScoresFilterable("agg_score_categories", ("Scores (categorical)",), "categoryOptions", SCORE_LEVELS),
+        ScoresFilterable("agg_score_booleans", ("Scores (boolean)",), "booleanObject", SCORE_LEVELS),
     ),
     searched={"id": (i.id, i.dataset_item_id, i.trace_id, i.observation_id, dataset_name)},
     moment=i.created_at,

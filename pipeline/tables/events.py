@@ -21,8 +21,9 @@ from pipeline.sql.usage import (
     sum_containing,
     to_cost,
 )
-from pipeline.tables.clickhouse_table import Declaration, Filterable, OfPlace, OfScores, Output
-from pipeline.tables.comments import filterables as commented
+from pipeline.tables.clickhouse_table import ClickHouseTable
+from pipeline.tables.columns import Filterable, Output, PositionFilterable, ScoresFilterable
+from pipeline.tables.comments import comment_filterables
 from pipeline.types import Kind
 
 rows = source.table.alias("e")
@@ -31,12 +32,12 @@ minute = func.toStartOfMinute(e.start_time)
 details = get_metadata(e)
 used = sum_containing(e.usage_details, "output")
 
-SCORED_TRACES = (
+TRACE_SCORE_LEVEL = (
     ScoreLevel(("trace_id",), (e.trace_id,), ("comment",), only=lambda score: score.observation_id.is_(None)),
 )
-SCORED = (ScoreLevel(("trace_id", "observation_id"), (e.trace_id, e.span_id), ("comment",)), *SCORED_TRACES)
+SCORE_LEVELS = (ScoreLevel(("trace_id", "observation_id"), (e.trace_id, e.span_id), ("comment",)), *TRACE_SCORE_LEVEL)
 
-EVENTS = Declaration(
+EVENTS = ClickHouseTable(
     name="events",
     source=source,
     rows=rows,
@@ -149,15 +150,19 @@ EVENTS = Declaration(
         Filterable("toolCalls", ("Tool Calls",), "number", func.length(e.tool_calls), places=0),
         Filterable("toolNames", ("Tool Names",), "arrayOptions", func.mapKeys(e.tool_definitions)),
         Filterable("calledToolNames", ("Called Tool Names",), "arrayOptions", e.tool_call_names),
-        OfScores("scores", ("Scores",), "scores", SCORED),
-        OfScores("scores_avg", ("Scores (numeric)",), "numberObject", SCORED),
-        OfScores("score_categories", ("Scores (categorical)",), "categoryOptions", SCORED),
-        OfScores("score_booleans", ("Scores (boolean)",), "booleanObject", SCORED),
-        OfScores("trace_scores_avg", ("Trace Scores (numeric)",), "numberObject", SCORED_TRACES),
-        OfScores("trace_score_categories", ("Trace Scores (categorical)",), "categoryOptions", SCORED_TRACES),
-        OfScores("trace_score_booleans", ("Trace Scores (boolean)",), "booleanObject", SCORED_TRACES),
-        *commented("OBSERVATION", e.span_id),
-        OfPlace("positionInTrace", ("Position in Trace",), e.span_id, is_root(e), partial(select_at_position, source)),
+        ScoresFilterable("scores", ("Scores",), "scores", SCORE_LEVELS),
+        ScoresFilterable("scores_avg", ("Scores (numeric)",), "numberObject", SCORE_LEVELS),
+        ScoresFilterable("score_categories", ("Scores (categorical)",), "categoryOptions", SCORE_LEVELS),
+        ScoresFilterable("score_booleans", ("Scores (boolean)",), "booleanObject", SCORE_LEVELS),
+        ScoresFilterable("trace_scores_avg", ("Trace Scores (numeric)",), "numberObject", TRACE_SCORE_LEVEL),
+        ScoresFilterable(
+            "trace_score_categories", ("Trace Scores (categorical)",), "categoryOptions", TRACE_SCORE_LEVEL
+        ),
+        ScoresFilterable("trace_score_booleans", ("Trace Scores (boolean)",), "booleanObject", TRACE_SCORE_LEVEL),
+        *comment_filterables("OBSERVATION", e.span_id),
+        PositionFilterable(
+            "positionInTrace", ("Position in Trace",), e.span_id, is_root(e), partial(select_at_position, source)
+        ),
     ),
     searched={
         "id": (e.span_id, e.name, get_trace_name(e), e.user_id, e.session_id, e.trace_id),
@@ -166,9 +171,9 @@ EVENTS = Declaration(
         "output": (e.output,),
     },
     moment=e.start_time,
-    natural=OrderBy(column="startTime", order="DESC"),
+    default_order=OrderBy(column="startTime", order="DESC"),
     order=(e.span_id,),
     wide=(e.input, e.output),
     comments_on="OBSERVATION",
-    scores=SCORED,
+    scores=SCORE_LEVELS,
 )

@@ -1,4 +1,4 @@
-"""Declares tables that are made of events instead of rows of their own: the same columns from elsewhere."""
+"""Declares the variants of tables that are made of events: the same columns, with values from elsewhere."""
 
 from dataclasses import replace
 from functools import partial
@@ -6,80 +6,92 @@ from functools import partial
 from sqlalchemy import Boolean, String, column, or_
 
 from pipeline.request import OrderBy
-from pipeline.sql import views as derived
+from pipeline.sql import views
 from pipeline.sql.events import events, null_if_empty
 from pipeline.sql.position import select_at_position
 from pipeline.sql.scores import ScoreLevel
 from pipeline.sql.sources import View
-from pipeline.tables import trace_totals as observed
-from pipeline.tables.clickhouse_table import Askable, Filterable, OfMembers, OfPlace, OfScores, Related
-from pipeline.tables.observations import OBSERVATIONS, SCORED, TRACE, o
-from pipeline.tables.scores import SCORES, traced
+from pipeline.tables.columns import (
+    AnyFilterable,
+    Filterable,
+    Join,
+    MembersFilterable,
+    PositionFilterable,
+    ScoresFilterable,
+)
+from pipeline.tables.observations import OBSERVATIONS, SCORE_LEVELS, TRACE, o
+from pipeline.tables.scores import SCORES, TRACE_OF_SCORE
 from pipeline.tables.sessions import SESSIONS
+from pipeline.tables.trace_totals import total_filterables
 from pipeline.tables.traces import TRACES, t
 
 _trace_level = ScoreLevel(
-    ("trace_id",), (o.trace_id,), apart=("comment",), only=lambda score: score.observation_id.is_(None)
+    ("trace_id",), (o.trace_id,), distinct_by=("comment",), only=lambda score: score.observation_id.is_(None)
 )
-_both_levels = (*SCORED, _trace_level)
-_of_trace = tuple(column(f"trace_{name}", String()) for name in ("name", "user", "session"))
-_summarised = Related(traced.name, traced.on, derived.select_traces_of_scores)
-_observed = {asked.id: asked for asked in observed.filterables(t.id, events)}
+_both_levels = (*SCORE_LEVELS, _trace_level)
+_trace_columns = tuple(column(f"trace_{name}", String()) for name in ("name", "user", "session"))
+_trace_of_score = Join(TRACE_OF_SCORE.name, TRACE_OF_SCORE.on, views.select_traces_of_scores)
+_totals = {each.id: each for each in total_filterables(t.id, events)}
 
 
-def _of_observation(asked: Askable) -> Askable:
-    """Ask an observation that is an event: empty text is missing, and what is of its trace is its own."""
-    match asked:
+def _of_observation(filterable: AnyFilterable) -> AnyFilterable:
+    """Return the column for an event: empty text is missing, and an event has the columns of its trace itself."""
+    match filterable:
         case Filterable(id="startTime"):
-            return replace(asked, day=column("minute"))
+            return replace(filterable, day=column("minute"))
         case Filterable(type="string" | "stringOptions"):
-            return replace(asked, value=null_if_empty(asked.value), of=None)
+            return replace(filterable, value=null_if_empty(filterable.value), join=None)
         case Filterable():
-            return replace(asked, of=None) if asked.of is TRACE else asked
-        case OfScores():
-            return replace(asked, scored=_both_levels)
-        case OfPlace():
-            return replace(
-                asked, root=or_(asked.root, column("is_app_root", Boolean())), at=partial(select_at_position, events)
-            )
+            return replace(filterable, join=None) if filterable.join is TRACE else filterable
+        case ScoresFilterable():
+            return replace(filterable, levels=_both_levels)
+        case PositionFilterable():
+            is_root = or_(filterable.is_root, column("is_app_root", Boolean()))
+            return replace(filterable, is_root=is_root, select_at=partial(select_at_position, events))
         case _:
-            return asked
+            return filterable
 
 
-def _of_score(asked: Askable) -> Askable:
-    return replace(asked, of=_summarised) if isinstance(asked, Filterable) and asked.of is traced else asked
+def _of_score(filterable: AnyFilterable) -> AnyFilterable:
+    if isinstance(filterable, Filterable) and filterable.join is TRACE_OF_SCORE:
+        return replace(filterable, join=_trace_of_score)
+    return filterable
 
 
-def _of_session(asked: Askable) -> Askable:
-    return replace(asked, with_member=derived.select_with_member) if isinstance(asked, OfMembers) else asked
+def _of_session(filterable: AnyFilterable) -> AnyFilterable:
+    if isinstance(filterable, MembersFilterable):
+        return replace(filterable, select_with_member=views.select_with_member)
+    return filterable
 
 
 OBSERVATIONS_FROM_EVENTS = replace(
     OBSERVATIONS,
-    source=View(derived.select_observations, derived.select_survey),
-    outputs=tuple(replace(each, of=None) for each in OBSERVATIONS.outputs),
+    source=View(views.select_observations, views.select_survey),
+    outputs=tuple(replace(each, join=None) for each in OBSERVATIONS.outputs),
     filterables=tuple(_of_observation(each) for each in OBSERVATIONS.filterables),
-    searched={**OBSERVATIONS.searched, "id": (o.id, o.name, *_of_trace, o.trace_id)},
-    natural=OrderBy(column="startTime", order="DESC"),
+    searched={**OBSERVATIONS.searched, "id": (o.id, o.name, *_trace_columns, o.trace_id)},
+    default_order=OrderBy(column="startTime", order="DESC"),
     order=(o.id,),
     scores=_both_levels,
 )
 
 SCORES_FROM_EVENTS = replace(
     SCORES,
-    outputs=tuple(replace(each, of=_summarised) if each.of is traced else each for each in SCORES.outputs),
+    outputs=tuple(
+        replace(each, join=_trace_of_score) if each.join is TRACE_OF_SCORE else each for each in SCORES.outputs
+    ),
     filterables=tuple(_of_score(each) for each in SCORES.filterables),
 )
 
 SESSIONS_FROM_EVENTS = replace(
     SESSIONS,
-    source=View(derived.select_sessions),
+    source=View(views.select_sessions),
     filterables=tuple(_of_session(each) for each in SESSIONS.filterables),
 )
 
 TRACES_FROM_EVENTS = replace(
     TRACES,
-    source=View(derived.select_traces, derived.select_survey),
-    filterables=tuple(_observed.get(each.id, each) for each in TRACES.filterables),
+    source=View(views.select_traces, views.select_survey),
+    filterables=tuple(_totals.get(each.id, each) for each in TRACES.filterables),
     order=(column("carrier_minute"), column("carrier_hash"), t.id),
 )

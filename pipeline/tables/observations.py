@@ -26,15 +26,16 @@ from pipeline.sql.usage import (
     sum_containing_or_null,
     to_cost,
 )
-from pipeline.tables.clickhouse_table import Declaration, Filterable, OfPlace, OfScores, Output, Related
-from pipeline.tables.comments import filterables as commented
+from pipeline.tables.clickhouse_table import ClickHouseTable
+from pipeline.tables.columns import Filterable, Join, Output, PositionFilterable, ScoresFilterable
+from pipeline.tables.comments import comment_filterables
 from pipeline.types import Kind
 
 rows = source.table.alias("o")
 o = rows.c
 day = func.toDate(o.start_time)
 
-SCORED = (ScoreLevel(("trace_id", "observation_id"), (o.trace_id, o.id), apart=("comment",)),)
+SCORE_LEVELS = (ScoreLevel(("trace_id", "observation_id"), (o.trace_id, o.id), distinct_by=("comment",)),)
 
 
 def plain(value: ColumnElement[str]) -> ColumnElement[str]:
@@ -60,14 +61,14 @@ def _traces(project_id: str, cutoff: datetime) -> Select[Any]:  # noqa: ARG001 (
     )
 
 
-TRACE = Related("trace", o.trace_id, _traces)
+TRACE = Join("trace", o.trace_id, _traces)
 trace_name, trace_user = column("trace_name", String()), column("trace_user", String())
 trace_tags = column("trace_tags", Array(ChString()))
 took = seconds_between(o.start_time, o.end_time)
 waited = seconds_between(o.start_time, o.completion_start_time)
 generated = sum_containing(o.usage_details, "output")
 
-OBSERVATIONS = Declaration(
+OBSERVATIONS = ClickHouseTable(
     name="observations",
     source=source,
     rows=rows,
@@ -113,10 +114,10 @@ OBSERVATIONS = Declaration(
         Output("toolDefinitions", Kind.JSON, to_string_object(o.tool_definitions)),
         Output("toolCalls", Kind.LIST, o.tool_calls),
         Output("toolCallNames", Kind.LIST, o.tool_call_names),
-        Output("traceName", Kind.TEXT, trace_name, of=TRACE),
-        Output("traceTags", Kind.LIST, trace_tags, of=TRACE),
-        Output("traceTimestamp", Kind.INSTANT, to_utc(column("trace_timestamp", DateTime64(3))), of=TRACE),
-        Output("userId", Kind.TEXT, trace_user, of=TRACE),
+        Output("traceName", Kind.TEXT, trace_name, join=TRACE),
+        Output("traceTags", Kind.LIST, trace_tags, join=TRACE),
+        Output("traceTimestamp", Kind.INSTANT, to_utc(column("trace_timestamp", DateTime64(3))), join=TRACE),
+        Output("userId", Kind.TEXT, trace_user, join=TRACE),
         Output("toolDefinitionsCount", Kind.INTEGER, func.length(o.tool_definitions)),
         Output("toolCallsCount", Kind.INTEGER, func.length(o.tool_calls)),
         Output("modelId", Kind.TEXT, None),
@@ -125,12 +126,16 @@ OBSERVATIONS = Declaration(
         Output("totalPrice", Kind.DECIMAL, None),
     ),
     filterables=(
-        Filterable("traceTags", ("Trace Tags",), "arrayOptions", trace_tags, of=TRACE),
-        Filterable("userId", ("User ID",), "string", trace_user, of=TRACE),
-        Filterable("sessionId", ("Session ID",), "string", column("trace_session", String()), of=TRACE),
-        Filterable("traceName", ("Trace Name",), "stringOptions", trace_name, of=TRACE),
+        Filterable("traceTags", ("Trace Tags",), "arrayOptions", trace_tags, join=TRACE),
+        Filterable("userId", ("User ID",), "string", trace_user, join=TRACE),
+        Filterable("sessionId", ("Session ID",), "string", column("trace_session", String()), join=TRACE),
+        Filterable("traceName", ("Trace Name",), "stringOptions", trace_name, join=TRACE),
         Filterable(
-            "traceEnvironment", ("Trace Environment",), "stringOptions", column("trace_environment", String()), of=TRACE
+            "traceEnvironment",
+            ("Trace Environment",),
+            "stringOptions",
+            column("trace_environment", String()),
+            join=TRACE,
         ),
         Filterable("environment", ("Environment",), "stringOptions", plain(o.environment)),
         Filterable("type", ("Type", "type"), "stringOptions", plain(o.type)),
@@ -169,10 +174,10 @@ OBSERVATIONS = Declaration(
         Filterable("totalTokens", ("Total Tokens",), "number", get_total_or_null(o.usage_details), places=0),
         Filterable("tokens", ("Tokens",), "number", get_total_or_null(o.usage_details), places=0),
         Filterable("metadata", ("Metadata",), "stringObject", o.metadata),
-        OfScores("scores", ("Scores",), "scores", SCORED),
-        OfScores("scores_avg", ("Scores (numeric)",), "numberObject", SCORED),
-        OfScores("score_categories", ("Scores (categorical)",), "categoryOptions", SCORED),
-        OfScores("score_booleans", ("Scores (boolean)",), "booleanObject", SCORED),
+        ScoresFilterable("scores", ("Scores",), "scores", SCORE_LEVELS),
+        ScoresFilterable("scores_avg", ("Scores (numeric)",), "numberObject", SCORE_LEVELS),
+        ScoresFilterable("score_categories", ("Scores (categorical)",), "categoryOptions", SCORE_LEVELS),
+        ScoresFilterable("score_booleans", ("Scores (boolean)",), "booleanObject", SCORE_LEVELS),
         Filterable("version", ("Version",), "string", o.version),
         Filterable("promptName", ("Prompt Name",), "stringOptions", o.prompt_name),
         Filterable("promptVersion", ("Prompt Version",), "number", o.prompt_version, places=0),
@@ -180,8 +185,8 @@ OBSERVATIONS = Declaration(
         Filterable("toolCalls", ("Tool Calls",), "number", func.length(o.tool_calls), places=0),
         Filterable("toolNames", ("Tool Names",), "arrayOptions", func.mapKeys(o.tool_definitions)),
         Filterable("calledToolNames", ("Called Tool Names",), "arrayOptions", o.tool_call_names),
-        *commented("OBSERVATION", o.id),
-        OfPlace(
+        *comment_filterables("OBSERVATION", o.id),
+        PositionFilterable(
             "positionInTrace",
             ("Position in Trace",),
             o.id,
@@ -200,5 +205,5 @@ OBSERVATIONS = Declaration(
     wide=(o.input, o.output),
     enrichers=(Prices,),
     comments_on="OBSERVATION",
-    scores=SCORED,
+    scores=SCORE_LEVELS,
 )

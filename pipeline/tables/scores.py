@@ -13,7 +13,8 @@ from pipeline.sql.clickhouse import bind_text, get_map_value, is_one_of, to_json
 from pipeline.sql.scores import EXPORTED_TYPES
 from pipeline.sql.sources import is_latest, traces
 from pipeline.sql.sources import scores as source
-from pipeline.tables.clickhouse_table import Declaration, Filterable, Output, Related
+from pipeline.tables.clickhouse_table import ClickHouseTable
+from pipeline.tables.columns import Filterable, Join, Output
 from pipeline.types import Kind
 
 rows = source.table.alias("s")
@@ -37,7 +38,7 @@ def _traces(project_id: str, _cutoff: datetime) -> Select[Any]:
     )
 
 
-traced = Related("traced", on=s.trace_id, rows=_traces)
+TRACE_OF_SCORE = Join("traced", on=s.trace_id, rows=_traces)
 trace_name, trace_user = column("trace_name", String()), column("trace_user", String())
 trace_tags = column("trace_tags", Array(ChString()))
 day = func.toDate(s.timestamp)
@@ -46,7 +47,7 @@ string_value = case((s.data_type == bind_text("NUMERIC"), null()), else_=s.strin
 boolean_value = case((s.data_type == bind_text("BOOLEAN"), s.value != 0))
 evaluator = func.coalesce(get_map_value(s.metadata, "evaluator_id"), get_map_value(s.metadata, "job_configuration_id"))
 
-SCORES = Declaration(
+SCORES = ClickHouseTable(
     name="scores",
     source=source,
     rows=rows,
@@ -65,13 +66,13 @@ SCORES = Declaration(
         Output("comment", Kind.TEXT, s.comment),
         Output("metadata", Kind.JSON, to_json_object(s.metadata)),
         Output("observationId", Kind.TEXT, s.observation_id),
-        Output("traceName", Kind.TEXT, trace_name, of=traced),
-        Output("userId", Kind.TEXT, trace_user, of=traced),
-        Output("traceTags", Kind.LIST, trace_tags, of=traced),
+        Output("traceName", Kind.TEXT, trace_name, join=TRACE_OF_SCORE),
+        Output("userId", Kind.TEXT, trace_user, join=TRACE_OF_SCORE),
+        Output("traceTags", Kind.LIST, trace_tags, join=TRACE_OF_SCORE),
         Output("environment", Kind.TEXT, environment),
         Output(AUTHOR, Kind.TEXT, None),
     ),
-    needed=(Output(AUTHOR_ID, Kind.TEXT, s.author_user_id),),
+    enricher_inputs=(Output(AUTHOR_ID, Kind.TEXT, s.author_user_id),),
     filterables=(
         Filterable("id", ("ID",), "string", s.id),
         Filterable("timestamp", ("Timestamp",), "datetime", s.timestamp, day=day),
@@ -89,9 +90,9 @@ SCORES = Declaration(
         Filterable("dataType", ("Data Type",), "stringOptions", s.data_type),
         Filterable("stringValue", ("String Value",), "stringOptions", string_value),
         Filterable("metadata", ("Metadata",), "stringObject", s.metadata),
-        Filterable("traceName", ("Trace Name",), "stringOptions", trace_name, of=traced),
-        Filterable("userId", ("User ID",), "stringOptions", trace_user, of=traced),
-        Filterable("trace_tags", ("Trace Tags",), "arrayOptions", trace_tags, of=traced),
+        Filterable("traceName", ("Trace Name",), "stringOptions", trace_name, join=TRACE_OF_SCORE),
+        Filterable("userId", ("User ID",), "stringOptions", trace_user, join=TRACE_OF_SCORE),
+        Filterable("trace_tags", ("Trace Tags",), "arrayOptions", trace_tags, join=TRACE_OF_SCORE),
     ),
     searched={
         "id": (s.id, s.name, s.trace_id, s.observation_id, s.session_id, trace_user),

@@ -15,8 +15,9 @@ from pipeline.sql.scores import ScoreLevel
 from pipeline.sql.sessions import select_sessions, select_with_member
 from pipeline.sql.sources import View
 from pipeline.sql.usage import COST_DIGITS
-from pipeline.tables.clickhouse_table import Declaration, Filterable, OfMembers, OfScores, Output, Related, Sent
-from pipeline.tables.comments import filterables as commented
+from pipeline.tables.clickhouse_table import ClickHouseTable
+from pipeline.tables.columns import ExternalTable, Filterable, Join, MembersFilterable, Output, ScoresFilterable
+from pipeline.tables.comments import comment_filterables
 from pipeline.types import Kind
 
 rows = table(
@@ -51,12 +52,14 @@ def _marked(project_id: str, _database: Engine) -> Select[Any]:
     )
 
 
-marked = Related("marked", on=s.id, rows=_marks, sent=Sent("marks", "id String, bookmarked Bool, public Bool", _marked))
+marked = Join(
+    "marked", on=s.id, rows=_marks, external=ExternalTable("marks", "id String, bookmarked Bool, public Bool", _marked)
+)
 bookmarked, public = column("is_bookmarked", Boolean()), column("is_public", Boolean())
-scored = (ScoreLevel(("session_id",), (s.id,)),)
+SCORE_LEVELS = (ScoreLevel(("session_id",), (s.id,)),)
 NUL = "\x00"
 
-SESSIONS = Declaration(
+SESSIONS = ClickHouseTable(
     name="sessions",
     source=View(select_sessions),
     rows=rows,
@@ -71,12 +74,12 @@ SESSIONS = Declaration(
         Output("totalTokens", Kind.INTEGER, s.total_tokens),
         Output("traceTags", Kind.LIST, s.tags),
         Output("createdAt", Kind.INSTANT, s.created_at),
-        Output("bookmarked", Kind.BOOL, bookmarked, of=marked),
-        Output("public", Kind.BOOL, public, of=marked),
+        Output("bookmarked", Kind.BOOL, bookmarked, join=marked),
+        Output("public", Kind.BOOL, public, join=marked),
         Output("totalCount", Kind.INTEGER, s.traces),
     ),
     filterables=(
-        Filterable("bookmarked", ("⭐️",), "boolean", bookmarked, of=marked),
+        Filterable("bookmarked", ("⭐️",), "boolean", bookmarked, join=marked),
         Filterable("createdAt", ("Created At",), "datetime", s.created_at),
         Filterable("userIds", ("User IDs",), "arrayOptions", s.user_ids),
         Filterable("environment", ("Environment",), "stringOptions", s.environment),
@@ -94,11 +97,11 @@ SESSIONS = Declaration(
         Filterable("tracesCount", ("Traces Count",), "number", s.traces, places=0),
         Filterable("traceTags", ("Trace Tags",), "arrayOptions", s.tags),
         Filterable("id", ("ID",), "string", s.id),
-        OfScores("scores_avg", ("Scores (numeric)",), "numberObject", scored),
-        OfScores("score_categories", ("Scores (categorical)",), "categoryOptions", scored),
-        OfScores("score_booleans", ("Scores (boolean)",), "booleanObject", scored),
-        OfMembers("metadata", ("Metadata",), s.id, select_with_member),
-        *commented("SESSION", s.id),
+        ScoresFilterable("scores_avg", ("Scores (numeric)",), "numberObject", SCORE_LEVELS),
+        ScoresFilterable("score_categories", ("Scores (categorical)",), "categoryOptions", SCORE_LEVELS),
+        ScoresFilterable("score_booleans", ("Scores (boolean)",), "booleanObject", SCORE_LEVELS),
+        MembersFilterable("metadata", ("Metadata",), s.id, select_with_member),
+        *comment_filterables("SESSION", s.id),
     ),
     # No text from a stored query holds the separator.
     searched={"id": (s.id, func.arrayStringConcat(s.user_ids, bind_text(NUL), type_=String()))},

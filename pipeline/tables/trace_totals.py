@@ -1,4 +1,4 @@
-"""Compiles what a trace's observations add up to, for filters and orders on traces."""
+"""Declares the columns of a trace that are aggregated from its observations, for filters and orders."""
 
 from datetime import datetime
 from functools import partial
@@ -10,21 +10,21 @@ from sqlalchemy import ColumnElement, Integer, Numeric, Select, String, column, 
 from pipeline.sql.clickhouse import bind_text
 from pipeline.sql.sources import Columns, Source, is_latest, observations
 from pipeline.sql.usage import COST_DIGITS, MILLISECONDS_DIGITS, get_total, seconds_between, sum_containing
-from pipeline.tables.clickhouse_table import Filterable, Related
+from pipeline.tables.columns import Filterable, Join
 
-# The highest first.
+# From the highest to the lowest.
 LEVELS = ("ERROR", "WARNING", "DEFAULT", "DEBUG")
 
 
-def filterables(trace_id: ColumnElement[str], source: Source = observations) -> tuple[Filterable, ...]:
-    """Make the columns of a trace that its observations have, or the events that are observations."""
-    of = Related("observed", trace_id, partial(_observed, source))
+def total_filterables(trace_id: ColumnElement[str], source: Source = observations) -> tuple[Filterable, ...]:
+    """Return the columns; `source` holds the observations, or the events that are observations."""
+    join = Join("observed", trace_id, partial(_select_totals, source))
 
     def number(id_: str, name: str, value: str, places: int = 0) -> Filterable:
-        return Filterable(id_, (name,), "number", column(value, Numeric()), of=of, places=places)
+        return Filterable(id_, (name,), "number", column(value, Numeric()), join=join, places=places)
 
     return (
-        Filterable("level", ("Level",), "stringOptions", column("observed_level", String()), of=of),
+        Filterable("level", ("Level",), "stringOptions", column("observed_level", String()), join=join),
         *(
             number(f"{level.lower()}Count", f"{level.capitalize()} Level Count", f"observed_{level.lower()}")
             for level in LEVELS
@@ -40,8 +40,8 @@ def filterables(trace_id: ColumnElement[str], source: Source = observations) -> 
     )
 
 
-def _observed(source: Source, project_id: str, _cutoff: datetime) -> Select[Any]:
-    """Add up the observations as they are now, as all that is joined."""
+def _select_totals(source: Source, project_id: str, _cutoff: datetime) -> Select[Any]:
+    """Aggregate the observations of each trace as they are now, like everything that is joined."""
     rows = source.table.alias("o")
     o = rows.c
     return (
@@ -67,7 +67,7 @@ def _highest(o: Columns) -> ColumnElement[str | None]:
 
 
 def _amounts(amounts: ColumnElement[Any], unit: str) -> tuple[ColumnElement[Any], ...]:
-    """Add up a map of all observations; a total is null where none has one."""
+    """Sum a map over all observations; the total is null where no observation has one."""
     there = func.mapContains(amounts, bind_text("total"))
     return (
         func.sum(sum_containing(amounts, "input")).label(f"observed_input_{unit}"),

@@ -5,9 +5,10 @@ from sqlalchemy import String, func
 from pipeline.sql.clickhouse import get_map_value, to_json_object, to_string_object, to_utc
 from pipeline.sql.scores import ScoreLevel
 from pipeline.sql.sources import traces as source
-from pipeline.tables.clickhouse_table import Declaration, Filterable, OfScores, Output
-from pipeline.tables.comments import filterables as commented
-from pipeline.tables.trace_totals import filterables as observed
+from pipeline.tables.clickhouse_table import ClickHouseTable
+from pipeline.tables.columns import Filterable, Output, ScoresFilterable
+from pipeline.tables.comments import comment_filterables
+from pipeline.tables.trace_totals import total_filterables
 from pipeline.types import Kind
 
 rows = source.table.alias("t")
@@ -15,9 +16,9 @@ t = rows.c
 day = func.toDate(t.timestamp)
 environment = func.toString(t.environment, type_=String())
 
-SCORES = (ScoreLevel(("trace_id",), (t.id,)),)
+SCORE_LEVELS = (ScoreLevel(("trace_id",), (t.id,)),)
 
-TRACES = Declaration(
+TRACES = ClickHouseTable(
     name="traces",
     source=source,
     rows=rows,
@@ -61,12 +62,12 @@ TRACES = Declaration(
         Filterable("environment", ("Environment",), "stringOptions", environment),
         Filterable("tags", ("Tags",), "arrayOptions", t.tags),
         Filterable("traceTags", ("Trace Tags",), "arrayOptions", t.tags),
-        *observed(t.id),
-        OfScores("scores", ("Scores",), "scores", SCORES),
-        OfScores("scores_avg", ("Scores (numeric)",), "numberObject", SCORES),
-        OfScores("score_categories", ("Scores (categorical)",), "categoryOptions", SCORES),
-        OfScores("score_booleans", ("Scores (boolean)",), "booleanObject", SCORES),
-        *commented("TRACE", t.id),
+        *total_filterables(t.id),
+        ScoresFilterable("scores", ("Scores",), "scores", SCORE_LEVELS),
+        ScoresFilterable("scores_avg", ("Scores (numeric)",), "numberObject", SCORE_LEVELS),
+        ScoresFilterable("score_categories", ("Scores (categorical)",), "categoryOptions", SCORE_LEVELS),
+        ScoresFilterable("score_booleans", ("Scores (boolean)",), "booleanObject", SCORE_LEVELS),
+        *comment_filterables("TRACE", t.id),
     ),
     searched={
         "id": (t.id, t.user_id, t.name),
@@ -78,5 +79,5 @@ TRACES = Declaration(
     order=(day, t.id),
     wide=(t.input, t.output),
     comments_on="TRACE",
-    scores=SCORES,
+    scores=SCORE_LEVELS,
 )

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from config.errors import Cancelled, Unavailable
 from config.tables import batch_exports, langfuse
-from pipeline.database import connected, stoppable
+from pipeline.database import connect, interrupt_on_stop
 from pipeline.types import Progress
 from runtime.database import open_database, reading, writing
 from tests.services.postgres import Postgres
@@ -58,14 +58,14 @@ def raise_state(connection: Connection, state: str) -> None:
     ["40001", "40P01", "55P03", "25006", "57P01", "57P03", "57014", "53100", "53300", "08006", "42501", "58030"],
 )
 def test_a_transient_fault_is_unavailable_and_its_text_names_the_database(engine: Engine, state: str) -> None:
-    for opened in (writing, reading, connected):
+    for opened in (writing, reading, connect):
         with pytest.raises(Unavailable, match=rf"the database failed: made up.*{state}"), opened(engine) as connection:
             raise_state(connection, state)
 
 
 @pytest.mark.parametrize("state", ["42601", "42P01", "42703", "22001", "22P02", "23505", "XX000", "P0001"])
 def test_an_error_in_a_statement_is_a_bug(engine: Engine, state: str) -> None:
-    for opened in (writing, reading, connected):
+    for opened in (writing, reading, connect):
         with pytest.raises(DBAPIError), opened(engine) as connection:
             raise_state(connection, state)
 
@@ -89,7 +89,7 @@ def test_a_stopped_worker_loses_its_row_locks(engine: Engine) -> None:
 
 
 def test_a_connection_that_the_server_closes_is_unavailable(engine: Engine) -> None:
-    with pytest.raises(Unavailable), connected(engine) as connection:
+    with pytest.raises(Unavailable), connect(engine) as connection:
         connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
 
@@ -105,13 +105,13 @@ def test_a_lookup_that_hangs_is_interrupted_when_the_export_stops(engine: Engine
     stopping = threading.Thread(target=stop)
     stopping.start()
     began = time.monotonic()
-    with pytest.raises(Cancelled), connected(stoppable(engine, progress)) as connection:
+    with pytest.raises(Cancelled), connect(interrupt_on_stop(engine, progress)) as connection:
         connection.exec_driver_sql("SELECT pg_sleep(60)")
     stopping.join()
     assert time.monotonic() - began < 30
-    with pytest.raises(Cancelled), connected(stoppable(engine, progress)):
+    with pytest.raises(Cancelled), connect(interrupt_on_stop(engine, progress)):
         pytest.fail("a stopped export must not send a statement")
-    with connected(engine) as connection:
+    with connect(engine) as connection:
         assert connection.scalar(text("SELECT 1")) == 1
 
 

@@ -12,10 +12,9 @@ from sqlalchemy import insert
 from cli.explain import Statement, list_statements
 from cli.tables import OPERATORS
 from config.tables import audit_logs, batch_exports
-from pipeline.query.filters import TAKES
 from pipeline.spec import read_spec
 from pipeline.tables import TABLES, TableDeclaration
-from pipeline.tables.clickhouse_table import Filterable
+from pipeline.tables.columns import ACCEPTED_FILTERS, Filterable
 from pipeline.types import OutputOptions
 from tests.services.stacks import Stack
 from tests.support.daemons import waybill
@@ -92,7 +91,7 @@ def every_filter(table: TableDeclaration) -> list[dict[str, Any]]:
     turns = {kind: itertools.cycle(operators) for kind, operators in OPERATORS.items()}
     filters = []
     for column in table.filterables:
-        for kind in sorted(TAKES[column.type]):
+        for kind in sorted(ACCEPTED_FILTERS[column.type]):
             operator = next(turns[kind])
             if operator == "matches" and not (isinstance(column, Filterable) and column.full_text):
                 operator = "contains"

@@ -9,8 +9,7 @@ from sqlalchemy import Engine, delete, insert, make_url, text, update
 
 from config.errors import Cancelled
 from config.tables import audit_logs, langfuse
-from pipeline.read import postgres as relational
-from pipeline.read.postgres import FETCH_BYTES, FEWEST_ROWS, MOST_ROWS
+from pipeline.read.postgres import FETCH_BYTES, FEWEST_ROWS, MOST_ROWS, read_batches
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.tables.audit_logs import AUDIT_LOGS
 from pipeline.types import Progress
@@ -58,7 +57,7 @@ def spec() -> ExportSpec:
 
 def test_all_rows_are_of_one_moment_while_others_write(database: Engine) -> None:
     fill(database, ROWS)
-    batches = relational.batches(AUDIT_LOGS, spec(), database, Progress())
+    batches = read_batches(AUDIT_LOGS, spec(), database, Progress())
     first = next(batches)
     with database.begin() as connection:
         connection.execute(update(audit_logs).where(audit_logs.c.id == f"a{ROWS - 1:06}").values(action="delete"))
@@ -75,7 +74,7 @@ def test_all_rows_are_of_one_moment_while_others_write(database: Engine) -> None
 def test_batches_are_bounded_by_bytes(database: Engine) -> None:
     fill(database, 3 * FEWEST_ROWS, after="x" * FETCH_BYTES)
 
-    sizes = [batch.num_rows for batch in relational.batches(AUDIT_LOGS, spec(), database, Progress())]
+    sizes = [batch.num_rows for batch in read_batches(AUDIT_LOGS, spec(), database, Progress())]
 
     assert sum(sizes) == 3 * FEWEST_ROWS
     assert max(sizes) < 3 * FEWEST_ROWS
@@ -84,7 +83,7 @@ def test_batches_are_bounded_by_bytes(database: Engine) -> None:
 def test_an_unfinished_reader_keeps_no_connection(database: Engine) -> None:
     fill(database, ROWS)
 
-    batches = relational.batches(AUDIT_LOGS, spec(), database, Progress())
+    batches = read_batches(AUDIT_LOGS, spec(), database, Progress())
     next(batches)
     batches.close()
 
@@ -113,7 +112,7 @@ def test_a_stop_interrupts_a_query_that_hangs(postgres: Postgres) -> None:
             stopper = threading.Thread(target=stop)
             stopper.start()
             with pytest.raises(Cancelled):
-                next(relational.batches(AUDIT_LOGS, spec(), engine, progress))
+                next(read_batches(AUDIT_LOGS, spec(), engine, progress))
             seen.set()
             stopper.join()
         engine.dispose()

@@ -5,8 +5,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from pipeline.query.filters import TAKES
 from pipeline.tables import TABLES
+from pipeline.tables.columns import ACCEPTED_FILTERS
 
 
 def described(*arguments: str) -> Any:
@@ -24,7 +24,7 @@ def test_a_table_is_described_with_every_filter_that_it_takes(table: str) -> Non
     found = described(table)
 
     assert [each["column"] for each in found["filters"]] == [column.id for column in TABLES[table].filterables]
-    assert all(set(each["takes"]) == TAKES[each["type"]] for each in found["filters"])
+    assert all(set(each["takes"]) == ACCEPTED_FILTERS[each["type"]] for each in found["filters"])
     assert all(operators for each in found["filters"] for operators in each["takes"].values())
 
 

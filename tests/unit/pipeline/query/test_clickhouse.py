@@ -3,11 +3,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.query import statement
-from pipeline.query.filters import TAKES
+from pipeline.query.clickhouse import select_rows, select_survey
+from pipeline.query.resolve import resolve_query
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.sql import scores
-from pipeline.sql.clickhouse import MAX_BOUND_BYTES, compile_statement
+from pipeline.sql.clickhouse import MAX_BOUND_BYTES, CompiledStatement, compile_statement
+from pipeline.tables.columns import ACCEPTED_FILTERS
 from pipeline.types import OutputOptions
 from tests.support.tables import CLICKHOUSE_TABLES
 
@@ -34,7 +35,7 @@ def every_filter(table: str) -> list[dict[str, object]]:
     return [
         {"column": column.id, "type": type_, **VALUES[type_]}
         for column in CLICKHOUSE_TABLES[table].filterables
-        for type_ in sorted(TAKES[column.type])
+        for type_ in sorted(ACCEPTED_FILTERS[column.type])
     ]
 
 
@@ -50,16 +51,20 @@ def spec(table: str, form: str = "JSONL", **query: object) -> ExportSpec:
     )
 
 
+def rows(asked: ExportSpec, score_names: list[str]) -> CompiledStatement:
+    table = CLICKHOUSE_TABLES[asked.query.table_name]
+    return compile_statement(select_rows(table, resolve_query(table, asked.query), asked, score_names))
+
+
 @pytest.mark.parametrize("table", CLICKHOUSE_TABLES)
 @pytest.mark.parametrize("form", ["CSV", "JSONL"])
 def test_no_value_of_a_request_is_part_of_the_text(table: str, form: str) -> None:
     asked = spec(table, form)
-    sent = (
-        statement.rows(CLICKHOUSE_TABLES[table], asked, [MARK]),
-        statement.surveyed(CLICKHOUSE_TABLES[table], asked),
+    others = (
+        select_survey(CLICKHOUSE_TABLES[table], asked),
         scores.select_names(asked.project_id, asked.created_at),
     )
-    for made in (compile_statement(each) for each in sent if each is not None):
+    for made in (rows(asked, [MARK]), *(compile_statement(each) for each in others if each is not None)):
         assert "zq" not in made.sql
         assert "2026" not in made.sql
         assert "424242" not in made.sql
@@ -67,7 +72,7 @@ def test_no_value_of_a_request_is_part_of_the_text(table: str, form: str) -> Non
 
 @pytest.mark.parametrize("table", CLICKHOUSE_TABLES)
 def test_every_read_of_a_table_is_bound_to_the_project(table: str) -> None:
-    made = compile_statement(statement.rows(CLICKHOUSE_TABLES[table], spec(table), ["a"]))
+    made = rows(spec(table), ["a"])
     reads = len(re.findall(READ, made.sql))
     places = re.findall(r"`project_id` = \{(\w+):String\}", made.sql)
     assert reads == len(places) >= 3
@@ -75,17 +80,13 @@ def test_every_read_of_a_table_is_bound_to_the_project(table: str) -> None:
 
 
 def test_the_text_is_as_long_for_a_thousand_score_names_as_for_one() -> None:
-    one = compile_statement(statement.rows(CLICKHOUSE_TABLES["traces"], spec("traces"), ["a"]))
-    many = compile_statement(
-        statement.rows(CLICKHOUSE_TABLES["traces"], spec("traces"), [f"score {number}" for number in range(1000)])
-    )
-    assert len(one.sql) == len(many.sql)
+    names = [f"score {number}" for number in range(1000)]
+    assert len(rows(spec("traces"), names[:1]).sql) == len(rows(spec("traces"), names).sql)
 
 
 def test_a_long_list_is_bound_in_pieces_that_a_server_takes() -> None:
     values = ["é" * 1000 for _ in range(500)]
     asked = spec("traces", filter=[{"column": "id", "type": "stringOptions", "operator": "any of", "value": values}])
-    made = compile_statement(statement.rows(CLICKHOUSE_TABLES["traces"], asked, values))
-    lists = [value for value in made.parameters.values() if isinstance(value, list)]
+    lists = [value for value in rows(asked, values).parameters.values() if isinstance(value, list)]
     assert sum(len(each) for each in lists if each[0] == values[0]) == 1000
     assert all(sum(len(text.encode()) for text in each) <= MAX_BOUND_BYTES for each in lists)

@@ -1,0 +1,124 @@
+"""Compiles the statements of an export of a ClickHouse table."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
+
+from clickhouse_connect.cc_sqlalchemy import select
+from sqlalchemy import Alias, Boolean, ColumnElement, FromClause, Select, cast, func
+
+from pipeline import request as stored
+from pipeline.query.filters import filter_condition
+from pipeline.query.order import order_by
+from pipeline.query.resolve import ResolvedQuery
+from pipeline.query.search import search_condition
+from pipeline.spec import ExportSpec
+from pipeline.sql import scores, sources
+from pipeline.sql.clickhouse import bind_bool, contains, contains_ignoring_case, is_before, is_json
+from pipeline.sql.sources import View, is_latest
+from pipeline.tables import comments
+from pipeline.tables.clickhouse_table import ClickHouseTable
+from pipeline.tables.columns import AnyFilterable, CommentsFilterable, ExternalTable, Filterable, Join
+from pipeline.types import JSON_FLAG, Kind
+
+Resolved: TypeAlias = ResolvedQuery[AnyFilterable]
+
+
+def select_rows(
+    table: ClickHouseTable, query: Resolved, spec: ExportSpec, score_names: list[str], *, by_day: bool = True
+) -> Select[Any]:
+    """Select the rows: the `read_columns` in their order, then the rows' scores if there are names of scores.
+
+    With a row limit, one row more is selected: it shows whether the limit cut off any. `by_day` is what the survey
+    found. Raises Rejected for a search that the table doesn't support.
+    """
+    values = list(read_columns(table, spec).values())
+    joined: Any = _join(table.rows, _joins(table, query), spec)
+    if score_names and table.scores:
+        joined, listed = scores.join_scores(joined, spec.project_id, spec.created_at, table.scores, score_names)
+        values.append(listed)
+    columns = [value.label(f"c{place}") for place, value in enumerate(values)]
+    statement: Select[Any] = (
+        _select_latest(table, spec, select(*columns).select_from(joined))
+        .where(
+            is_before(table.moment, spec.created_at),
+            table.only,
+            filter_condition(query, spec),
+            search_condition(table, spec.query, contains_ignoring_case),
+        )
+        .order_by(*order_by(table, query.order, by_day=by_day))
+        .limit(None if spec.output.row_limit is None else spec.output.row_limit + 1)
+    )
+    return statement
+
+
+def read_columns(table: ClickHouseTable, spec: ExportSpec) -> dict[str, ColumnElement[Any]]:
+    """Return the values that are read, by name; a value that may hold JSON is followed by its flag."""
+    values = {}
+    for output in (*table.outputs, *table.enricher_inputs):
+        if output.value is None:
+            continue
+        values[output.name] = (
+            output.nested if spec.encoding.format.nested and output.nested is not None else output.value
+        )
+        if output.kind is Kind.MAYBE_JSON:
+            values[f"{output.name}{JSON_FLAG}"] = _json_flag(output.value, spec)
+    return values
+
+
+def external_tables(table: ClickHouseTable, query: Resolved) -> list[ExternalTable]:
+    """Return the tables that must be sent along with the statement of `select_rows`."""
+    tables = [join.external for join in _joins(table, query) if join.external is not None]
+    for place, each in enumerate(query.filters):
+        if isinstance(each.column, CommentsFilterable) and isinstance(
+            each.filter, stored.StringFilter | stored.StringOptionsFilter | stored.NullFilter
+        ):
+            tables.append(comments.external_table(each.column, each.filter, place))
+    return tables
+
+
+def select_survey(table: ClickHouseTable, spec: ExportSpec) -> Select[Any] | None:
+    """Return the survey of the table that the rows are read from; None for a view that needs none."""
+    source = table.source
+    if isinstance(source, View):
+        return None if source.survey is None else source.survey(spec.project_id)
+    return sources.select_survey(table.rows, table.wide, table.moment, spec.project_id)
+
+
+def _joins(table: ClickHouseTable, query: Resolved) -> Iterable[Join]:
+    """Return what outputs, filters and the order are joined from, each once."""
+    return {join.name: join for join in _all_joins(table, query) if join is not None}.values()
+
+
+def _all_joins(table: ClickHouseTable, query: Resolved) -> Iterator[Join | None]:
+    yield from (output.join for output in (*table.outputs, *table.enricher_inputs))
+    yield from (each.column.join for each in query.filters if isinstance(each.column, Filterable))
+    if query.order is not None:
+        yield query.order.column.join
+
+
+def _join(rows: Any, joins: Iterable[Join], spec: ExportSpec) -> Any:
+    for each in joins:
+        other = each.rows(spec.project_id, spec.created_at).subquery(each.name)
+        key: ColumnElement[Any] = other.c[f"{each.name}_key"]
+        rows = rows.outerjoin(other, key == each.on)
+    return rows
+
+
+def _select_latest(table: ClickHouseTable, spec: ExportSpec, statement: Any) -> Any:
+    """Restrict a statement on the table's rows to their latest versions."""
+    source = table.source
+    if isinstance(source, View):
+        return statement.add_cte(source.select(spec.project_id, spec.created_at).cte(_name(table.rows)))
+    return statement.final(table.rows).prewhere(is_latest(source, table.rows, spec.project_id))
+
+
+def _name(rows: FromClause) -> str:
+    """Return the name of the table that rows are read from, which a view of the same name replaces."""
+    return str(rows.element if isinstance(rows, Alias) else rows)
+
+
+def _json_flag(value: ColumnElement[Any], spec: ExportSpec) -> ColumnElement[bool]:
+    """Return whether a cell holds JSON; for formats that write it as text, only where it also has escapes."""
+    if spec.encoding.format.nested:
+        return is_json(value)
+    return cast(func.coalesce(contains(value, "\\u"), bind_bool(value=False)), Boolean()) & is_json(value)
