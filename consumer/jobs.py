@@ -70,8 +70,8 @@ class Jobs:
             with writing(self.engine) as connection:
                 if self._project_is_full(connection, job.project_id, now):
                     return Verdict.CAPPED
-                _move(connection, job, job.status, now, status=Status.PROCESSING, finished_at=None, log=None)
-                _close_dead(connection, job, now, Outcome.LOST)
+                _update_row(connection, job, job.status, now, status=Status.PROCESSING, finished_at=None, log=None)
+                _close_dead_run(connection, job, now, Outcome.LOST)
                 connection.execute(insert(runs).values(self._new_run(claim)))
         except (_Overtaken, IntegrityError):
             return Verdict.OVERTAKEN
@@ -80,8 +80,8 @@ class Jobs:
     def extend_lease(self, claim: Claim, *, rows: int, bytes_: int, now: datetime) -> LeaseState:
         """Extend the lease and record the progress: rows read and bytes written so far."""
         values = {"heartbeat_at": now, "lease_until": now + self._policy.lease, "rows": rows, "bytes": bytes_}
-        status_now = select(batch_exports.c.status).where(_row(claim.job))
-        extended = update(runs).where(_open(claim)).values(values).returning(status_now.scalar_subquery())
+        status_now = select(batch_exports.c.status).where(_is_row_of(claim.job))
+        extended = update(runs).where(_is_open_run_of(claim)).values(values).returning(status_now.scalar_subquery())
         with writing(self.engine) as connection:
             alive = connection.execute(extended).first()
             status = alive[0] if alive is not None else connection.execute(status_now).scalar()
@@ -94,23 +94,15 @@ class Jobs:
     ) -> LeaseState:
         """Set to COMPLETED, with the link and the completion event."""
         row = {"status": Status.COMPLETED, "finished_at": now, "expires_at": expires_at, "url": url, "log": None}
-        run = {
-            "outcome": Outcome.COMPLETED,
+        figures = {
             "rows": result.rows,
             "bytes": result.bytes,
-            "object_key": result.key,
             "sha256": result.sha256,
             "truncated": result.truncated,
         }
+        run = {"outcome": Outcome.COMPLETED, "object_key": result.key, **figures}
         event = outbox.completion_event(claim.job, claim.attempt, Status.COMPLETED, now).model_copy(
-            update={
-                "rows": result.rows,
-                "bytes": result.bytes,
-                "sha256": result.sha256,
-                "truncated": result.truncated,
-                "started_at": claim.claimed_at,
-                "expires_at": expires_at,
-            }
+            update={**figures, "started_at": claim.claimed_at, "expires_at": expires_at}
         )
         return self._settle(claim, row, run, event, now)
 
@@ -137,13 +129,13 @@ class Jobs:
         """Close the run of an export that the user cancelled; its row is not changed."""
         values = {"outcome": Outcome.CANCELLED, "finished_at": now}
         with writing(self.engine) as connection:
-            return connection.execute(update(runs).where(_open(claim)).values(values)).rowcount == 1
+            return connection.execute(update(runs).where(_is_open_run_of(claim)).values(values)).rowcount == 1
 
     def close_orphan(self, job: Job, now: datetime) -> bool:
         """Close the run of a dead worker whose export was cancelled or has ended; False if overtaken."""
         try:
             with writing(self.engine) as connection:
-                _close_dead(connection, job, now, Outcome.CANCELLED)
+                _close_dead_run(connection, job, now, Outcome.CANCELLED)
         except _Overtaken:
             return False
         return True
@@ -153,8 +145,8 @@ class Jobs:
         event = outbox.completion_event(job, job.attempt, Status.FAILED, now).model_copy(update={"error": text})
         try:
             with writing(self.engine) as connection:
-                _move(connection, job, job.status, now, status=Status.FAILED, finished_at=now, log=text)
-                _close_dead(connection, job, now, Outcome.FAILED, error_class=failure)
+                _update_row(connection, job, job.status, now, status=Status.FAILED, finished_at=now, log=text)
+                _close_dead_run(connection, job, now, Outcome.FAILED, error_class=failure)
                 outbox.add(connection, self._policy.completions_topic, event, now, job.traceparent)
         except _Overtaken:
             return False
@@ -198,7 +190,7 @@ class Jobs:
             raise Rejected(refused)
         try:
             with writing(self.engine) as connection:
-                _move(connection, job, job.status, now, **values)
+                _update_row(connection, job, job.status, now, **values)
                 past = and_(runs.c.export_id == job.id, runs.c.finished_at.is_not(None))
                 connection.execute(update(runs).where(past).values(next_attempt_at=None))
         except _Overtaken:
@@ -219,8 +211,8 @@ class Jobs:
     ) -> LeaseState:
         try:
             with writing(self.engine) as connection:
-                _move(connection, claim.job, Status.PROCESSING, now, **row)
-                _expect_one(connection, update(runs).where(_open(claim)).values(finished_at=now, **run))
+                _update_row(connection, claim.job, Status.PROCESSING, now, **row)
+                _expect_one(connection, update(runs).where(_is_open_run_of(claim)).values(finished_at=now, **run))
                 if event is not None:
                     outbox.add(connection, self._policy.completions_topic, event, now, claim.traceparent)
         except _Overtaken:
@@ -228,11 +220,11 @@ class Jobs:
         return LeaseState.KEPT
 
     def _read_lease_state(self, claim: Claim, wanted: Outcome) -> LeaseState:
-        outcome = select(runs.c.outcome).where(_attempt(claim))
+        outcome = select(runs.c.outcome).where(_is_run_of(claim))
         with reading(self.engine) as connection:
             if connection.execute(outcome).scalar() == wanted:
                 return LeaseState.KEPT  # an earlier call wrote it, but its response was lost
-            status = connection.execute(select(batch_exports.c.status).where(_row(claim.job))).scalar()
+            status = connection.execute(select(batch_exports.c.status).where(_is_row_of(claim.job))).scalar()
         return LeaseState.CANCELLED if status == Status.CANCELLED else LeaseState.LOST
 
     def _project_is_full(self, connection: Connection, project_id: str, now: datetime) -> bool:
@@ -265,16 +257,16 @@ def _printable(text: str) -> str:
     return text.replace("\0", "").encode(errors="replace").decode()[:MAX_TEXT]
 
 
-def _row(job: Job) -> Any:
+def _is_row_of(job: Job) -> Any:
     return and_(batch_exports.c.id == job.id, batch_exports.c.project_id == job.project_id)
 
 
-def _attempt(claim: Claim) -> Any:
+def _is_run_of(claim: Claim) -> Any:
     return and_(runs.c.export_id == claim.job.id, runs.c.attempt == claim.attempt, runs.c.worker == claim.worker)
 
 
-def _open(claim: Claim) -> Any:
-    return and_(_attempt(claim), runs.c.finished_at.is_(None))
+def _is_open_run_of(claim: Claim) -> Any:
+    return and_(_is_run_of(claim), runs.c.finished_at.is_(None))
 
 
 def _expect_one(connection: Connection, statement: Any) -> None:
@@ -282,13 +274,13 @@ def _expect_one(connection: Connection, statement: Any) -> None:
         raise _Overtaken
 
 
-def _move(connection: Connection, job: Job, seen: str, now: datetime, **values: Any) -> None:
+def _update_row(connection: Connection, job: Job, seen: str, now: datetime, **values: Any) -> None:
     # Every change updates the row first and the run second, so that two changes can't deadlock.
-    where = and_(_row(job), batch_exports.c.status == seen)
+    where = and_(_is_row_of(job), batch_exports.c.status == seen)
     _expect_one(connection, update(batch_exports).where(where).values(updated_at=now, **values))
 
 
-def _close_dead(connection: Connection, job: Job, now: datetime, outcome: Outcome, **values: Any) -> None:
+def _close_dead_run(connection: Connection, job: Job, now: datetime, outcome: Outcome, **values: Any) -> None:
     """Close the open run that the job was read with; its lease must have expired, unless the job is QUEUED again."""
     if job.run is None or job.run.finished_at is not None:
         return
