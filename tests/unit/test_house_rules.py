@@ -25,6 +25,27 @@ MAY_IMPORT = {
     "embedded": {"config", "runtime.database"},
     "cli": {"config", "runtime", "pipeline", "consumer", "notify", "embedded"},
 }
+CHAIN = ("read", "query", "tables", "enrich", "sql", "spec", "request", "types")
+"""The way to the rows in pipeline/: each folder or module may import those to its right."""
+
+PIPELINE_MAY_IMPORT: dict[str, set[str]] = {
+    **{name: set(CHAIN[place + 1 :]) for place, name in enumerate(CHAIN)},
+    "request": set(),
+    "read": {*CHAIN[1:], "batches", "database"},
+    "enrich": {"sql", "spec", "request", "types", "database"},
+    "spec": {"object_key", "request", "types"},
+    **{name: set() for name in ("batches", "buffer", "memory", "prefetch")},
+    **{name: {"types"} for name in ("database", "object_key", "storage", "watch")},
+    "encode": {"batches", "buffer", "types"},
+    "compress": {"buffer", "types"},
+    "manifest": {"spec", "types"},
+    "metering": {"buffer", "prefetch", "types"},
+    "export_file": {"buffer", "manifest", "object_key", "spec", "storage", "types"},
+    "export": {"read", "spec", "request", "types", "batches", "encode", "compress", "storage", "manifest", "metering"}
+    | {"watch", "export_file"},
+}
+"""Whatever is not listed here is forbidden: `encode`, `storage`, `compress` and `manifest` are of `export` alone."""
+
 LAYERS = ("unit", "contract", "golden", "e2e", "faults", "bench", "chart", "observability", "image")
 MODULES = sorted(path for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py"))
 
@@ -88,6 +109,20 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sorted((ROOT / "config").rglob("*.py")), ids=lambda path: path.name)
 def test_config_only_declares_and_runs_nothing(path: Path) -> None:
     assert imported(path) & {"asyncio", "threading", "faust", "aiohttp", "aiokafka", "confluent_kafka"} == set()
+
+
+PIPELINE = [path for path in MODULES if path.is_relative_to(ROOT / "pipeline")]
+
+
+@pytest.mark.parametrize("path", PIPELINE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_in_the_pipeline_keep_to_their_directions(path: Path) -> None:
+    own = path.relative_to(ROOT / "pipeline").parts[0].removesuffix(".py")
+    if own == "__init__":
+        assert [name for name in ours(path) if name.startswith("pipeline.")] == []
+        return
+    imported = {name.split(".")[1] for name in ours(path) if name.startswith("pipeline.")}
+
+    assert imported - {own} <= PIPELINE_MAY_IMPORT[own]
 
 
 def test_only_the_embedded_room_imports_embedded_engines() -> None:
