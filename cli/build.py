@@ -168,7 +168,7 @@ def checks(settings: Settings, database: Engine) -> dict[str, Check]:
 
 @contextmanager
 def clickhouse_client(settings: Settings) -> Iterator[Any]:
-    """Give a client on the writable URL, for commands; create its database if it is missing."""
+    """Open a client on the writable URL, for commands, and create its database if it is missing."""
     import clickhouse_connect
 
     connection = clickhouse(settings.model_copy(update={"clickhouse_read_only_url": None}))

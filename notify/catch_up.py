@@ -19,7 +19,7 @@ LIMIT = 500
 
 @dataclass(frozen=True)
 class PublishedCompletion:
-    """A completion event as the outbox holds it."""
+    """A completion event of the outbox."""
 
     event: ExportFinished
     published_at: datetime

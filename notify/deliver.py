@@ -31,7 +31,7 @@ LEVELS = {NoticeOutcome.SENT: logging.INFO, NoticeOutcome.FAILED: logging.ERROR}
 
 @dataclass(frozen=True)
 class MailTransport:
-    """The SMTP server that takes the emails, and their sender."""
+    """The SMTP server that sends the emails, and their sender."""
 
     server: smtp.SmtpServer
     sender: str

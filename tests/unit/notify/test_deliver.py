@@ -347,7 +347,7 @@ def test_no_address_password_or_link_is_logged(
     claimed = claim(context)
     settle(context.notices, claimed, attempt(context, claimed, NOW), NOW)
 
-    ours = [each for each in caplog.records if each.name.startswith("notify")]
-    assert len(ours) == 3
-    told = "".join(str(each.__dict__) + each.getMessage() for each in ours)
-    assert not any(secret in told for secret in ("ada@example.com", "hunter2", "Signature"))
+    logged = [each for each in caplog.records if each.name.startswith("notify")]
+    assert len(logged) == 3
+    text = "".join(str(each.__dict__) + each.getMessage() for each in logged)
+    assert not any(secret in text for secret in ("ada@example.com", "hunter2", "Signature"))

@@ -111,7 +111,7 @@ def test_an_accepted_email_stays_accepted_when_quit_fails(server: MailServer, an
 
 
 @pytest.mark.parametrize(
-    ("step", "answer", "raised", "words"),
+    ("step", "answer", "raised", "expected"),
     [
         ("rcpt", "550 5.1.1 <ada.secret@example.com> unknown", Undeliverable, "rejected the recipient (550 5.1.1)"),
         ("rcpt", "450 4.2.0 greylisted, ada.secret", Unavailable, "rejected the recipient (450 4.2.0)"),
@@ -124,14 +124,14 @@ def test_an_accepted_email_stays_accepted_when_quit_fails(server: MailServer, an
     ],
 )
 def test_rejections_are_sorted_by_code_and_contain_no_address(
-    server: MailServer, step: str, answer: str, raised: type[Exception], words: str
+    server: MailServer, step: str, answer: str, raised: type[Exception], expected: str
 ) -> None:
     setattr(server, step, answer)
 
     with pytest.raises(raised) as caught:
         smtp.send(parse_server(server.url), message())
 
-    assert words in str(caught.value)
+    assert expected in str(caught.value)
     assert "ada.secret" not in str(caught.value)
     assert server.taken == []
 
