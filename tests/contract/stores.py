@@ -1,4 +1,4 @@
-"""The stores under test: how to open each, and an independent look into it."""
+"""The stores under test, and access to their content that does not use the product."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ KEY = "exports/1700000000000-lf-traces-export-p1-e1.csv"
 
 
 @dataclass(frozen=True)
-class Place:
-    """A store under test, and an independent look into it."""
+class Store:
+    """A store under test; the functions read its content without the product."""
 
     storage: Storage
     objects: Callable[[], dict[str, int]]
-    leftovers: Callable[[], list[str]]
+    partial_files: Callable[[], list[str]]
     read: Callable[[str], bytes]
 
 
@@ -36,17 +36,17 @@ def s3_options(bucket: Bucket) -> S3Options:
     )
 
 
-def s3_place(bucket: Bucket) -> Place:
+def s3_store(bucket: Bucket) -> Store:
     storage = open_storage(f"s3://{bucket.name}", s3_options(bucket))
-    return Place(storage, bucket.objects, bucket.uploads, bucket.read)
+    return Store(storage, bucket.objects, bucket.uploads, bucket.read)
 
 
-def folder_place(root: Path) -> Place:
+def folder_store(root: Path) -> Store:
     def files(*, hidden: bool) -> dict[str, int]:
         paths = [path for path in root.rglob("*") if path.is_file() and path.name.startswith(".") is hidden]
         return {path.relative_to(root).as_posix(): path.stat().st_size for path in paths}
 
-    return Place(
+    return Store(
         open_storage(root.as_uri(), S3Options()),
         lambda: files(hidden=False),
         lambda: list(files(hidden=True)),
@@ -54,7 +54,7 @@ def folder_place(root: Path) -> Place:
     )
 
 
-def memory_place(name: str) -> Place:
+def memory_store(name: str) -> Store:
     fs = fsspec.filesystem("memory")
 
     def files(*, hidden: bool) -> dict[str, int]:
@@ -63,7 +63,7 @@ def memory_place(name: str) -> Place:
         }
         return {path: size for path, size in found.items() if path.rpartition("/")[2].startswith(".") is hidden}
 
-    return Place(
+    return Store(
         open_storage(f"memory://{name}", S3Options()),
         lambda: files(hidden=False),
         lambda: list(files(hidden=True)),
@@ -82,7 +82,7 @@ def pieces(data: bytes, size: int) -> Iterator[bytes | memoryview]:
         yield bytes(piece) if start % 2 else piece
 
 
-def store(storage: Storage, data: bytes, attempt: int = 1, piece: int = 1_000_003, key: str = KEY) -> int:
+def upload_file(storage: Storage, data: bytes, attempt: int = 1, piece: int = 1_000_003, key: str = KEY) -> int:
     with storage.open(key, "text/csv", attempt) as upload:
         for part in pieces(data, piece):
             upload.write(part)

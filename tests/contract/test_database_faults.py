@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,12 @@ from sqlalchemy import Connection, Engine, event, make_url, text, update
 from sqlalchemy.exc import DBAPIError
 
 from config.errors import Cancelled, Unavailable
-from config.tables import batch_exports, langfuse
+from config.tables import batch_exports
 from pipeline.database import connect, interrupt_on_stop
 from pipeline.types import Progress
 from runtime.database import open_database, reading, writing
-from tests.services.postgres import Postgres
 from tests.support.daemons import eventually
 from tests.support.exports import queue
-
-
-@pytest.fixture
-def engine(postgres: Postgres) -> Iterator[Engine]:
-    with postgres.database() as database:
-        opened = open_database(make_url(database.url).set(drivername="postgresql+psycopg"))
-        langfuse.create_all(opened)
-        yield opened
-        opened.dispose()
-
 
 TOUCH = update(batch_exports).values(log="x")
 
@@ -57,61 +45,64 @@ def raise_state(connection: Connection, state: str) -> None:
     "state",
     ["40001", "40P01", "55P03", "25006", "57P01", "57P03", "57014", "53100", "53300", "08006", "42501", "58030"],
 )
-def test_a_transient_fault_is_unavailable_and_its_text_names_the_database(engine: Engine, state: str) -> None:
+def test_a_transient_fault_is_unavailable_and_names_the_database(postgres_engine: Engine, state: str) -> None:
     for opened in (writing, reading, connect):
-        with pytest.raises(Unavailable, match=rf"the database failed: made up.*{state}"), opened(engine) as connection:
+        with (
+            pytest.raises(Unavailable, match=rf"the database failed: made up.*{state}"),
+            opened(postgres_engine) as connection,
+        ):
             raise_state(connection, state)
 
 
 @pytest.mark.parametrize("state", ["42601", "42P01", "42703", "22001", "22P02", "23505", "XX000", "P0001"])
-def test_an_error_in_a_statement_is_a_bug(engine: Engine, state: str) -> None:
+def test_an_error_in_a_statement_is_a_bug(postgres_engine: Engine, state: str) -> None:
     for opened in (writing, reading, connect):
-        with pytest.raises(DBAPIError), opened(engine) as connection:
+        with pytest.raises(DBAPIError), opened(postgres_engine) as connection:
             raise_state(connection, state)
 
 
-def test_a_row_that_langfuse_keeps_locked_is_waited_for_up_to_the_lock_timeout(engine: Engine) -> None:
-    queue(engine)
-    with writing(engine) as connection:
+def test_a_row_that_langfuse_keeps_locked_is_waited_for_up_to_the_lock_timeout(postgres_engine: Engine) -> None:
+    queue(postgres_engine)
+    with writing(postgres_engine) as connection:
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar_one() == "10s"
-    with engine.begin() as langfuse:
+    with postgres_engine.begin() as langfuse:
         langfuse.execute(TOUCH)
-        with pytest.raises(Unavailable, match="lock timeout"), writing(engine) as connection:
+        with pytest.raises(Unavailable, match="lock timeout"), writing(postgres_engine) as connection:
             touch_soon(connection)
 
 
-def test_a_stopped_worker_loses_its_row_locks(engine: Engine) -> None:
-    queue(engine)
-    with writing(engine) as connection:
+def test_a_stopped_worker_loses_its_row_locks(postgres_engine: Engine) -> None:
+    queue(postgres_engine)
+    with writing(postgres_engine) as connection:
         assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == "10s"
-    with pytest.raises(Unavailable), writing(engine) as connection:
-        idle_too_long(connection, engine)
+    with pytest.raises(Unavailable), writing(postgres_engine) as connection:
+        idle_too_long(connection, postgres_engine)
 
 
-def test_a_connection_that_the_server_closes_is_unavailable(engine: Engine) -> None:
-    with pytest.raises(Unavailable), connect(engine) as connection:
+def test_a_connection_that_the_server_closes_is_unavailable(postgres_engine: Engine) -> None:
+    with pytest.raises(Unavailable), connect(postgres_engine) as connection:
         connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
 
-def test_a_lookup_that_hangs_is_interrupted_when_the_export_stops(engine: Engine) -> None:
+def test_a_lookup_that_hangs_is_interrupted_when_the_export_stops(postgres_engine: Engine) -> None:
     progress = Progress()
     running = text("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'")
 
     def stop() -> None:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with postgres_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             eventually(lambda: connection.scalar(running), what="the lookup runs")
         progress.stop()
 
     stopping = threading.Thread(target=stop)
     stopping.start()
     began = time.monotonic()
-    with pytest.raises(Cancelled), connect(interrupt_on_stop(engine, progress)) as connection:
+    with pytest.raises(Cancelled), connect(interrupt_on_stop(postgres_engine, progress)) as connection:
         connection.exec_driver_sql("SELECT pg_sleep(60)")
     stopping.join()
     assert time.monotonic() - began < 30
-    with pytest.raises(Cancelled), connect(interrupt_on_stop(engine, progress)):
+    with pytest.raises(Cancelled), connect(interrupt_on_stop(postgres_engine, progress)):
         pytest.fail("a stopped export must not send a statement")
-    with connect(engine) as connection:
+    with connect(postgres_engine) as connection:
         assert connection.scalar(text("SELECT 1")) == 1
 
 

@@ -15,7 +15,7 @@ from pipeline.storage import Storage
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests import moto_server
-from tests.contract.stores import PART, folder_place, noise, s3_place
+from tests.contract.stores import PART, folder_store, noise, s3_store
 from tests.support.downloads import KEY, Answer, DownloadServer
 from tests.support.exports import after, set_status
 
@@ -26,13 +26,13 @@ DATA = noise(2 * PART + 7)
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     match request.param:
         case "folder":
-            yield folder_place(tmp_path / "a folder").storage
+            yield folder_store(tmp_path / "a folder").storage
         case "moto":
             with moto_server.running() as moto:
-                yield s3_place(moto.bucket).storage
+                yield s3_store(moto.bucket).storage
         case _:
             with request.getfixturevalue("s3").bucket() as bucket:
-                yield s3_place(bucket).storage
+                yield s3_store(bucket).storage
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from config.errors import Unavailable
 from pipeline.storage import S3Options, open_storage
 from tests import moto_server
-from tests.contract.stores import KEY, PART, noise, s3_options, s3_place, store
+from tests.contract.stores import KEY, PART, noise, s3_options, s3_store, upload_file
 from tests.services.s3 import S3, Bucket
 
 
@@ -25,9 +25,9 @@ def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
 
 
 def test_a_signed_link_downloads_the_file_under_its_name(bucket: Bucket) -> None:
-    place = s3_place(bucket)
-    store(place.storage, noise(PART + 1))
-    url = place.storage.sign(KEY, timedelta(hours=2), f"{KEY}é\r\n", "text/csv; charset=utf-8")
+    store = s3_store(bucket)
+    upload_file(store.storage, noise(PART + 1))
+    url = store.storage.sign(KEY, timedelta(hours=2), f"{KEY}é\r\n", "text/csv; charset=utf-8")
     with urllib.request.urlopen(url) as answer:
         assert answer.read() == noise(PART + 1)
         assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
@@ -56,14 +56,14 @@ def test_a_link_expires_with_its_signature_at_the_latest(lifetime: timedelta) ->
 
 def test_a_bucket_may_have_a_root(bucket: Bucket) -> None:
     storage = open_storage(f"s3://{bucket.name}/some/root/", s3_options(bucket))
-    store(storage, noise(PART))
+    upload_file(storage, noise(PART))
     assert bucket.objects() == {f"some/root/{KEY}": PART}
     assert storage.size(KEY) == PART
 
 
 def test_the_object_has_its_content_type_and_name(bucket: Bucket) -> None:
     for size in (10, PART + 1):
-        store(s3_place(bucket).storage, noise(size))
+        upload_file(s3_store(bucket).storage, noise(size))
         head = bucket.client.head_object(Bucket=bucket.name, Key=KEY)
         assert head["ContentType"] == "text/csv"
         assert head["ContentDisposition"] == f'attachment; filename="{KEY.rpartition("/")[2]}"'
@@ -75,7 +75,7 @@ def test_the_error_names_a_missing_bucket(bucket: Bucket) -> None:
     with pytest.raises(Unavailable, match="NoSuchBucket"):
         storage.check()
     with pytest.raises(Unavailable, match="NoSuchBucket"):
-        store(storage, b"x")
+        upload_file(storage, b"x")
 
 
 def test_the_error_names_a_wrong_key(s3: S3) -> None:
