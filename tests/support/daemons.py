@@ -1,4 +1,4 @@
-"""Waybill's daemons as their users run them: processes of the command, watched from outside."""
+"""Runs Waybill's daemons and commands as processes, and reads their logs and metrics."""
 
 import contextlib
 import itertools
@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 PATIENCE = float(os.environ.get("WAYBILL_TEST_PATIENCE") or 60)
-"""Seconds until an answer counts as missing; a machine that is busy with other work needs more."""
+"""Seconds until a wait fails; a busy machine needs more."""
 
 
 def eventually(look: Callable[[], T | None], *, seconds: float = PATIENCE, what: str = "") -> T:
-    """Look again and again until the answer is true; AssertionError names the last answer after `seconds`."""
+    """Call `look` until its result is true, and return it; AssertionError with the last result after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         answer = look()
@@ -32,18 +32,18 @@ def eventually(look: Callable[[], T | None], *, seconds: float = PATIENCE, what:
 
 @dataclass(frozen=True)
 class Daemon:
-    """One running daemon: its process, what it logged, and where it serves."""
+    """A running daemon: its process, its log, and the URL of its HTTP port."""
 
     process: subprocess.Popen[bytes]
     log: Path
     url: str
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it logged so far, one record a line."""
+        """The log records so far."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
     def get(self, path: str) -> tuple[int, str]:
-        """Ask its HTTP port; status and body."""
+        """Send a request to its HTTP port; returns status and body."""
         try:
             with urllib.request.urlopen(self.url + path, timeout=30) as answer:
                 return answer.status, answer.read().decode()
@@ -51,11 +51,11 @@ class Daemon:
             return error.code, error.read().decode()
 
     def ready(self) -> bool:
-        """Whether it says that it is ready."""
+        """Whether it reports that it is ready."""
         return self.get("/readyz")[0] == 200
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that carry these labels, 0 where there are none."""
+        """The sum of the samples of a metric with these labels, 0 if there are none."""
         total = 0.0
         for line in self.get("/metrics")[1].splitlines():
             head, _, value = line.rpartition(" ")
@@ -89,9 +89,9 @@ def daemon(
     wait: bool = True,
     launcher: Sequence[str] | None = None,
 ) -> Iterator[Daemon]:
-    """Run `waybill consumer` or `waybill notify` while the block runs, entered once it is ready (or serves).
+    """Run `waybill consumer` or `waybill notify` while the block runs, which begins once it is ready (or serves).
 
-    A `launcher` is run in place of the command, and has to serve the same.
+    A `launcher` replaces the command, and must serve the same.
     """
     log = _new_log(folder, name)
     settings = {"WAYBILL_HTTP_PORT": "0", "WAYBILL_HTTP_HOST": "127.0.0.1", "WAYBILL_LOG_FORMAT": "json"}
@@ -118,12 +118,12 @@ def daemon(
 
 
 def _bound() -> list[str]:
-    """What binds a daemon to our life, so that a test run that is killed leaves none behind."""
+    """The command prefix that kills a daemon with its test run."""
     return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 
 
 def _new_log(folder: Path, name: str) -> Path:
-    """Make a file that no other daemon logs into, though several start at once."""
+    """Create a log file of its own for each daemon, also when several start at the same time."""
     for number in itertools.count():
         log = folder / f"{name}-{number}.log"
         with contextlib.suppress(FileExistsError):

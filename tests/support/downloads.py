@@ -1,4 +1,4 @@
-"""Download links served on a port of their own, with a file behind them, and a client that follows nothing."""
+"""Serves download links of an export and its file, with a client that follows no redirects."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ class Answer:
 
 
 class DownloadServer:
-    """A store with an export in it, and the links to it, served."""
+    """A web server for download links, with its store and its job store."""
 
     def __init__(self, engine: Engine, storage: Storage, *, trusted_proxies: int = 0) -> None:
         self.time = NOW
@@ -52,7 +52,7 @@ class DownloadServer:
         return self.time
 
     def complete(self, data: bytes = DATA) -> str:
-        """Put an export with its file there, and give the path of its link."""
+        """Create a completed export with its file; returns the path of its link."""
         queue(self.engine)
         self.put(data)
         result = replace(result_of(KEY), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
@@ -60,7 +60,7 @@ class DownloadServer:
         return path()
 
     def put(self, data: bytes) -> None:
-        """Put a file there, in place of any other."""
+        """Write the file of the export, replacing any other."""
         with self.storage.open(KEY, "text/csv", 1) as upload:
             upload.write(data)
             upload.finish()

@@ -1,4 +1,4 @@
-"""What the notifier's tests stand on: a completion, a database with its export, and a mail server that obeys."""
+"""Fixtures of the notifier: a completion event, a database with its export, and a scripted SMTP server."""
 
 import asyncio
 import contextlib
@@ -75,7 +75,7 @@ CUT = "cut"
 
 @dataclass
 class MailServer:
-    """A real SMTP server in a thread; each answer can be set, and what happens before the mail's is, too."""
+    """An SMTP server in a thread; every reply can be set, and a function to call before the reply to DATA."""
 
     port: int = 0
     mail: str = "250 OK"
@@ -123,7 +123,7 @@ class MailServer:
 
 @contextlib.contextmanager
 def mail_server(port: int = 0, **options: Any) -> Iterator[MailServer]:
-    """Serve on a port, any free one for 0; `options` are aiosmtpd's own."""
+    """Serve on a port, or on a free one for 0, while the block runs; `options` are those of aiosmtpd."""
     handler, loop = MailServer(), asyncio.new_event_loop()
     served = loop.run_until_complete(
         loop.create_server(lambda: SMTP(handler, hostname="mail.test", loop=loop, **options), "127.0.0.1", port)
