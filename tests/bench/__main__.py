@@ -1,4 +1,4 @@
-"""Measures exports against two yardsticks on this machine, now: `python -m tests.bench --rows 500000`."""
+"""Measures exports against two baselines on this machine: `python -m tests.bench --rows 500000`."""
 
 import argparse
 import contextlib
@@ -18,7 +18,7 @@ from embedded.schema import create_langfuse_schema
 from pipeline.types import FORMATS
 from runtime.database import open_database
 from tests import moto_server
-from tests.bench.measure import PEAK_MIB, Bench, Place, figures, rate
+from tests.bench.measure import PEAK_MIB, Benchmark, Target, figures, rate
 from tests.bench.more import report_names, report_tables
 from tests.bench.small import EXPORTS, report_small
 from tests.services import choice
@@ -41,39 +41,39 @@ def main() -> None:
     parser.add_argument("--no-s3", action="store_true")
     parser.add_argument("--tables", nargs="*", default=TABLES, choices=TABLES, help="tables besides traces")
     parser.add_argument("--names", nargs="*", type=int, default=(10, 200, 500, 1000), help="numbers of score names")
-    parser.add_argument("--observations", type=int, default=0, help="at least so many of them")
-    parser.add_argument("--small", type=int, default=EXPORTS, help="small exports at once; 0 for none")
+    parser.add_argument("--observations", type=int, default=0, help="the least number of observations")
+    parser.add_argument("--small", type=int, default=EXPORTS, help="small exports at the same time; 0 for none")
     options = parser.parse_args()
     console = Console(width=max(Console().width, WIDTH))
     with tempfile.TemporaryDirectory(prefix="waybill-bench-") as name, contextlib.ExitStack() as running:
         folder = Path(name)
         parts = running.enter_context(stack.run_stack(folder / "parts"))
-        bench = Bench(parts.clickhouse, f"sqlite:///{folder}/bench.sqlite", options.repeats)
+        bench = Benchmark(parts.clickhouse, f"sqlite:///{folder}/bench.sqlite", options.repeats)
         _fill(bench, options.rows, options.payload, console)
         _copy_observations(bench, options.observations)
-        files = Place("file", folder.as_uri(), {})
-        places = [files] if options.no_s3 else [files, running.enter_context(_s3(folder))]
-        _report(bench, options.formats, places, console)
+        files = Target("file", folder.as_uri(), {})
+        targets = [files] if options.no_s3 else [files, running.enter_context(_s3(folder))]
+        _report(bench, options.formats, targets, console)
         report_tables(bench, options.tables, files, console)
         report_names(bench, options.names, files, console)
     if options.small:
         report_small(console, options.small)
 
 
-def _fill(bench: Bench, rows: int, payload: int, console: Console) -> None:
+def _fill(bench: Benchmark, rows: int, payload: int, console: Console) -> None:
     began = time.perf_counter()
     engine = open_database(make_url(bench.database))
     with contextlib.closing(clickhouse_connect.get_client(dsn=bench.clickhouse)) as client:
         create_langfuse_schema(client, engine)
         fill(client, engine, rows=rows, projects=("demo",), payload_bytes=payload)
-        # As on a server that has been up for a while; merges in mid-run would disturb.
+        # As on a server that has run for some time; merges during a run would disturb it.
         client.command("OPTIMIZE TABLE traces FINAL")
         client.command("OPTIMIZE TABLE scores FINAL")
     console.print(f"{rows:,} traces made in {time.perf_counter() - began:.0f} s")
 
 
-def _copy_observations(bench: Bench, count: int) -> None:
-    """Copy those that there are, under other ids, until there are enough."""
+def _copy_observations(bench: Benchmark, count: int) -> None:
+    """Copy the observations under other ids until there are enough."""
     with contextlib.closing(clickhouse_connect.get_client(dsn=bench.clickhouse)) as client:
         made = client.query("SELECT count() FROM observations FINAL WHERE is_deleted = 0").result_rows[0][0]
         for copy in range(1, -(-count // made)):
@@ -85,8 +85,8 @@ def _copy_observations(bench: Bench, count: int) -> None:
 
 
 @contextlib.contextmanager
-def _s3(folder: Path) -> Iterator[Place]:
-    """Run the real server where it is installed, else moto."""
+def _s3(folder: Path) -> Iterator[Target]:
+    """Run the real server if it is installed, else moto."""
     with contextlib.ExitStack() as running:
         if choice.why_not("s3"):
             bucket, name = running.enter_context(moto_server.running()).bucket, "moto"
@@ -101,40 +101,40 @@ def _s3(folder: Path) -> Iterator[Place]:
             "secret_access_key": client["secret"],
             "force_path_style": True,
         }
-        yield Place(name, f"s3://{bucket.name}", options)
+        yield Target(name, f"s3://{bucket.name}", options)
 
 
-def _report(bench: Bench, forms: list[str], places: list[Place], console: Console) -> None:
-    table = Table(title="Exports, and the two yardsticks")
+def _report(bench: Benchmark, forms: list[str], targets: list[Target], console: Console) -> None:
+    table = Table(title="Exports, and the two baselines")
     for heading in ("what", "to", "rows/s", "MB/s", "peak MiB", "of the drain", "of row by row", "CPU s", "goals"):
         table.add_column(heading, justify="left" if heading in {"what", "to"} else "right")
     details = []
     for form in forms:
-        drained = bench.best("drain", form, places[0])
-        plain = bench.best("rows", "JSONL" if FORMATS[form].nested else "CSV", places[0])
+        drained = bench.best("drain", form, targets[0])
+        plain = bench.best("rows", "JSONL" if FORMATS[form].nested else "CSV", targets[0])
         table.add_row(f"drain of {form}'s query", "-", *figures(drained), "", "", f"{drained.cpu_seconds:.1f}", "")
         table.add_row("row by row", "file", *figures(plain), "", "", f"{plain.cpu_seconds:.1f}", "")
-        for place in places:
-            taken = bench.best("export", form, place)
-            of_drain, of_plain = (rate(taken) / rate(other) for other in (drained, plain))
+        for target in targets:
+            measurement = bench.best("export", form, target)
+            of_drain, of_plain = (rate(measurement) / rate(other) for other in (drained, plain))
             goal = GOAL_NESTED if FORMATS[form].nested else GOAL
-            reached = (of_drain >= goal, of_plain >= TIMES_ROW_BY_ROW, taken.peak_bytes >> 20 < PEAK_MIB)
+            reached = (of_drain >= goal, of_plain >= TIMES_ROW_BY_ROW, measurement.peak_bytes >> 20 < PEAK_MIB)
             goals = " ".join("yes" if each else "NO" for each in reached)
             table.add_row(
                 form,
-                place.name,
-                *figures(taken),
+                target.name,
+                *figures(measurement),
                 f"{of_drain:.2f}",
                 f"{of_plain:.1f}",
-                f"{taken.cpu_seconds:.1f}",
+                f"{measurement.cpu_seconds:.1f}",
                 goals,
             )
-            stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in taken.stages.items())
-            details.append(f"{form} to {place.name}: {taken.seconds:.2f} s: {stages}")
+            stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in measurement.stages.items())
+            details.append(f"{form} to {target.name}: {measurement.seconds:.2f} s: {stages}")
         table.add_section()
     console.print(table)
     console.print(
-        "The drain reads the same statement as Arrow and throws it away. Row by row makes the same columns, scores and"
+        "The drain reads the same statement as Arrow and discards it. Row by row makes the same columns, scores and"
         " comments too, and the same JSON values with the standard library; it replaces no escapes and no formulas."
     )
     console.print("Goals: of the drain 0.7 (CSV, Parquet) or 0.5, 5 times row by row, under 300 MiB.")

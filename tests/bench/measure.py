@@ -1,4 +1,4 @@
-"""Runs jobs in processes of their own, and says what they took."""
+"""Runs jobs in separate processes, and returns their measurements."""
 
 import json
 import subprocess
@@ -6,14 +6,14 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tests.bench.runner import Job, Taken
+from tests.bench.runner import Job, Measurement
 
 PEAK_MIB = 300
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where files go to: an fsspec URL, and the options if it is S3."""
+class Target:
+    """Where files are written: an fsspec URL, and the options of S3."""
 
     name: str
     url: str
@@ -21,42 +21,42 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A filled ClickHouse, and how often each job is run; the best run counts, for the others were disturbed."""
+class Benchmark:
+    """A filled ClickHouse, and the number of runs of each job; the fastest counts, as the others were disturbed."""
 
     clickhouse: str
     database: str
     repeats: int
 
-    def best(self, kind: str, form: str, place: Place, **of: Any) -> Taken:
-        """Run a job in processes of its own; `of` says what it exports, if that is not all traces."""
+    def best(self, kind: str, form: str, target: Target, **of: Any) -> Measurement:
+        """Run a job in separate processes; `of` says what it exports, if not all traces."""
         job = Job(
             kind=kind,
             format=form,
-            target=place.url,
+            target=target.url,
             clickhouse=self.clickhouse,
             database=self.database,
-            s3=place.s3,
+            s3=target.s3,
             **of,
         )
-        return min((_run(job) for _ in range(self.repeats)), key=lambda taken: taken.seconds)
+        return min((_run(job) for _ in range(self.repeats)), key=lambda measurement: measurement.seconds)
 
 
-def figures(taken: Taken) -> tuple[str, str, str]:
+def figures(measurement: Measurement) -> tuple[str, str, str]:
     """Write rows/s, MB/s and peak MiB."""
     return (
-        f"{rate(taken):,.0f}",
-        f"{taken.bytes / taken.seconds / 1e6:,.0f}",
-        f"{taken.peak_bytes / (1 << 20):,.0f}",
+        f"{rate(measurement):,.0f}",
+        f"{measurement.bytes / measurement.seconds / 1e6:,.0f}",
+        f"{measurement.peak_bytes / (1 << 20):,.0f}",
     )
 
 
-def rate(taken: Taken) -> float:
+def rate(measurement: Measurement) -> float:
     """Return rows/s."""
-    return taken.rows / taken.seconds
+    return measurement.rows / measurement.seconds
 
 
-def _run(job: Job) -> Taken:
+def _run(job: Job) -> Measurement:
     command = [sys.executable, "-m", "tests.bench.runner", json.dumps(asdict(job))]
     answer = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return Taken(**json.loads(answer.stdout))
+    return Measurement(**json.loads(answer.stdout))

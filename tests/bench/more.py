@@ -1,4 +1,4 @@
-"""Measures what `traces` alone does not show: every other table against its own drain, and many names of scores."""
+"""Measures every other table against its own drain, and traces with many names of scores."""
 
 import contextlib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import clickhouse_connect
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.measure import PEAK_MIB, Bench, Place, figures, rate
+from tests.bench.measure import PEAK_MIB, Benchmark, Target, figures, rate
 from tests.bench.row_by_row import PROJECT
 
 OF_ITS_DRAIN = 0.5
@@ -15,40 +15,40 @@ TIMES_SLOWER = 3
 ROWS_WITH_NAMES = 200_000
 
 
-def report_tables(bench: Bench, tables: Sequence[str], files: Place, console: Console) -> None:
+def report_tables(bench: Benchmark, tables: Sequence[str], files: Target, console: Console) -> None:
     """Export each table as CSV and JSONL; `observations/events` is the table read from the events."""
     report = _report("Tables", "of its drain")
     for name in tables:
         table, _, events = name.partition("/")
         for form in ("CSV", "JSONL"):
             drained = bench.best("drain", form, files, table=table, events=bool(events))
-            taken = bench.best("export", form, files, table=table, events=bool(events))
-            share = rate(taken) / rate(drained)
-            reached = share >= OF_ITS_DRAIN and taken.peak_bytes >> 20 < PEAK_MIB
-            row = (*figures(taken), f"{share:.2f}", f"{taken.cpu_seconds:.1f}", "yes" if reached else "NO")
-            report.add_row(f"{name} ({taken.rows:,})", form, *row)
+            measurement = bench.best("export", form, files, table=table, events=bool(events))
+            share = rate(measurement) / rate(drained)
+            reached = share >= OF_ITS_DRAIN and measurement.peak_bytes >> 20 < PEAK_MIB
+            row = (*figures(measurement), f"{share:.2f}", f"{measurement.cpu_seconds:.1f}", "yes" if reached else "NO")
+            report.add_row(f"{name} ({measurement.rows:,})", form, *row)
     if tables:
         console.print(report)
 
 
-def report_names(bench: Bench, counts: Sequence[int], files: Place, console: Console) -> None:
-    """Export the same traces with scores of ever more names; the fewest are what the others are compared with."""
+def report_names(bench: Benchmark, counts: Sequence[int], files: Target, console: Console) -> None:
+    """Export the same traces with more and more names of scores; the baseline is the smallest number."""
     report = _report("Names of scores", "times slower")
     fewest: dict[str, float] = {}
     for count in counts:
         project = _fill(bench.clickhouse, count)
         for form in ("CSV", "JSONL", "PARQUET"):
-            taken = bench.best("export", form, files, project=project)
-            slower = fewest.setdefault(form, rate(taken)) / rate(taken)
+            measurement = bench.best("export", form, files, project=project)
+            slower = fewest.setdefault(form, rate(measurement)) / rate(measurement)
             reached = slower <= TIMES_SLOWER
-            row = (*figures(taken), f"{slower:.1f}", f"{taken.cpu_seconds:.1f}", "yes" if reached else "NO")
+            row = (*figures(measurement), f"{slower:.1f}", f"{measurement.cpu_seconds:.1f}", "yes" if reached else "NO")
             report.add_row(f"{count:,} names", form, *row)
     if counts:
         console.print(report)
 
 
 def _fill(clickhouse: str, count: int) -> str:
-    """Copy traces and their scores to a project of its own, where the scores have so many names."""
+    """Copy traces and their scores to a new project, where the scores have this many names."""
     project = f"{count} names"
     with contextlib.closing(clickhouse_connect.get_client(dsn=clickhouse)) as client:
         for table, name in (("traces", "name"), ("scores", f"concat('score ', toString(cityHash64(id) % {count}))")):

@@ -42,8 +42,8 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What a case took: `idle` is the memory before the exports, `peak` the most at any time; bytes."""
+class Measurement:
+    """The measurement of a case: `idle` is the memory before the exports, `peak` the maximum; bytes."""
 
     idle: int
     peak: int
@@ -103,7 +103,7 @@ def cases() -> Iterator[Case]:
             yield Case(slots=slots)
 
 
-def measured(case: Case, environment: dict[str, str], folder: Path) -> Taken:
+def measured(case: Case, environment: dict[str, str], folder: Path) -> Measurement:
     """Run a consumer that has as many exports as slots, all waiting when it starts."""
     settings = load(environment)
     place = folder / f"{case.slots}-{case.part_mib}-{case.format}"
@@ -126,7 +126,7 @@ def measured(case: Case, environment: dict[str, str], folder: Path) -> Taken:
             seconds=PATIENCE,
             what=f"{case} to be done",
         )
-        return Taken(
+        return Measurement(
             idle=idle,
             peak=_memory(consumer, "VmHWM"),
             rows=consumer.metric("waybill_rows_total"),

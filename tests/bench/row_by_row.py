@@ -1,4 +1,4 @@
-"""The plain exporter that exports are measured against: a row at a time, with what the standard library has.
+"""A baseline exporter: one row at a time, with the standard library.
 
 It makes the same columns as an export of traces: scores, all read before, go to a column a name; comments are looked up
 for some thousand rows at a time; JSON is told from text by parsing it.
@@ -94,10 +94,10 @@ def _csv(file: Any, names: list[str]) -> Callable[[Row], object]:
 
 
 def _jsonl(file: Any, names: list[str]) -> Callable[[Row], object]:
-    places = {names.index("input"), names.index("output")}
+    json_columns = {names.index("input"), names.index("output")}
 
     def write(row: Row) -> None:
-        values = [_parsed(value) if place in places else value for place, value in enumerate(row)]
+        values = [_parsed(value) if index in json_columns else value for index, value in enumerate(row)]
         file.write(json.dumps(dict(zip(names, values, strict=True)), default=str, ensure_ascii=False) + "\n")
 
     return write

@@ -1,4 +1,4 @@
-"""Runs one measured job in a process of its own, and prints what it took as JSON."""
+"""Runs one job, and prints its measurement as JSON."""
 
 import json
 import os
@@ -42,8 +42,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What a job took: bytes are those of the file, or of the Arrow batches; the peak is that of the whole process."""
+class Measurement:
+    """The measurement of a job: bytes of the file, or of the Arrow batches; the peak memory of the whole process."""
 
     rows: int
     bytes: int
@@ -53,7 +53,7 @@ class Taken:
     stages: dict[str, float]
 
 
-def measured(job: Job) -> Taken:
+def measured(job: Job) -> Measurement:
     """Run the job; only its own work is timed, not the imports."""
     metrics = Metrics(CollectorRegistry())
     keep_small()
@@ -73,7 +73,7 @@ def measured(job: Job) -> Taken:
         for sample in metric.samples
         if sample.name.endswith("_total")
     }
-    return Taken(rows, size, seconds, cpu_seconds, _peak(), stages)
+    return Measurement(rows, size, seconds, cpu_seconds, _peak(), stages)
 
 
 def _spec(job: Job) -> ExportSpec:
@@ -98,7 +98,7 @@ def _export(job: Job, metrics: Metrics) -> tuple[int, int]:
 
 
 def _drain(job: Job) -> tuple[int, int]:
-    """Read the batches of the same query, and throw them away."""
+    """Read the batches of the same query, and discard them."""
     rows = size = 0
     with open_table(_spec(job), _sources(job), Progress()) as table:
         for batch in table.batches:
@@ -108,12 +108,12 @@ def _drain(job: Job) -> tuple[int, int]:
 
 
 def _peak() -> int:
-    """Return this process's highest resident size; getrusage would count its parent's from before exec."""
+    """Return this process's highest resident size; getrusage would include its parent's size before exec."""
     lines: Iterator[str] = iter(Path("/proc/self/status").read_text().splitlines())
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":
     print(json.dumps(asdict(measured(Job(**json.loads(sys.argv[1]))))), flush=True)
-    # fsspec's loop thread has nothing left to do.
+    # Do not wait for fsspec's loop thread.
     os._exit(0)

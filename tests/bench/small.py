@@ -1,4 +1,4 @@
-"""Measures small exports: many requests published at once to one consumer: `python -m tests.bench.small`."""
+"""Measures many small exports, requested at the same time, on one consumer: `python -m tests.bench.small`."""
 
 import argparse
 import statistics
@@ -9,14 +9,14 @@ from rich.table import Table
 from sqlalchemy import Engine, select
 
 from config.tables import batch_exports, runs
-from tests.bench.crowd import crowd
+from tests.bench.installation import start_installation
 from tests.support.daemons import daemon
 
 EXPORTS = 1000
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Measure with the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.small", description=__doc__)
     parser.add_argument("--exports", type=int, default=EXPORTS)
     parser.add_argument("--rows", type=int, default=100, help="rows of each export")
@@ -26,19 +26,19 @@ def main() -> None:
 
 
 def report_small(console: Console, exports: int = EXPORTS, rows: int = 100, slots: int = 8) -> None:
-    """Publish all requests to one consumer, and print how fast they were done, from publishing to COMPLETED."""
+    """Publish all requests to one consumer, and print the times from publishing to COMPLETED."""
     settings = {"WAYBILL_SLOTS": str(slots), "WAYBILL_SWEEP_SECONDS": "600"}
-    with crowd(rows) as asked:
-        with daemon("consumer", asked.folder, {**asked.environment, **settings}) as consumer:
+    with start_installation(rows) as installation:
+        with daemon("consumer", installation.folder, {**installation.environment, **settings}) as consumer:
             busy = consumer.metric("process_cpu_seconds_total")
-            published = asked.ask(0, exports)
-            asked.wait(exports)
+            published = installation.request(0, exports)
+            installation.wait(exports)
             busy = consumer.metric("process_cpu_seconds_total") - busy
             resident = consumer.metric("process_resident_memory_bytes")
-        table = Table(title=f"{exports:,} small exports at once, {slots} slots, {asked.kind} services")
+        table = Table(title=f"{exports:,} small exports at the same time, {slots} slots, {installation.kind} services")
         for heading in ("exports/s", "p50 s", "p95 s", "p99 s", "one export s", "CPU s each", "attempts", "MiB"):
             table.add_column(heading, justify="right")
-        seconds, attempts = _times(asked.engine, published)
+        seconds, attempts = _times(installation.engine, published)
         table.add_row(
             *(f"{each:.2f}" for each in seconds), f"{busy / exports:.3f}", attempts, f"{resident / 2**20:.0f}"
         )

@@ -1,7 +1,7 @@
-"""Measures what daemons take that run for long: an idle hour, then ten thousand small exports.
+"""Measures long-running daemons: an idle hour, then ten thousand small exports.
 
-`python -m tests.bench.steady --idle 60 --exports 10000`: one consumer and one notifier, asked for their health and
-their metrics as often as the chart and its monitors do.
+`python -m tests.bench.steady --idle 60 --exports 10000`: one consumer and one notifier; their health and their metrics
+are requested as often as the chart and its monitors do.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from rich.console import Console
 from sqlalchemy import func, select
 
 from config.tables import notices
-from tests.bench.crowd import SOMEBODY, Crowd, crowd
+from tests.bench.installation import USER, Installation, start_installation
 from tests.support.daemons import Daemon, daemon, eventually
 
-ASKED = {"/livez": 20, "/readyz": 15, "/metrics": 30}
+REQUESTS = {"/livez": 20, "/readyz": 15, "/metrics": 30}
 """Seconds between two requests of each kind."""
 
 WARM_SECONDS = 60
@@ -28,14 +28,14 @@ CALM_SECONDS = 20
 SAMPLES = 6
 PATIENCE = 1800.0
 SHARE = 0.01
-"""Of a core; an idle pod may take less."""
+"""The goal for the CPU of an idle pod, in cores."""
 
 Pods = Mapping[str, Daemon]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a process has at a moment: CPU seconds since it began, and resident memory in bytes."""
+    """The state of a process: CPU seconds since its start, and resident memory in bytes."""
 
     at: float
     cpu_seconds: float
@@ -45,7 +45,7 @@ class Sample:
     sockets: int
 
     def text(self) -> str:
-        """Write it as columns, as HEADER names them."""
+        """Format the columns that HEADER names."""
         return f"{self.memory / 2**20:>8.1f}{self.threads:>9}{self.files:>7}{self.sockets:>9}{self.cpu_seconds:>9.1f}"
 
 
@@ -53,33 +53,36 @@ HEADER = f"{'pod':<10}{'after':>14}{'MiB':>8}{'threads':>9}{'files':>7}{'sockets
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Measure with the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.steady", description=__doc__)
     parser.add_argument("--idle", type=float, default=60, help="minutes; 0 for none")
     parser.add_argument("--exports", type=int, default=10_000, help="0 for none")
-    parser.add_argument("--at-once", type=int, default=1000, help="exports between two looks")
+    parser.add_argument("--at-once", type=int, default=1000, help="exports between two samples")
     parser.add_argument("--rows", type=int, default=100, help="rows of each export")
     parser.add_argument("--slots", type=int, default=8, help="of the consumer that exports")
     options = parser.parse_args()
     console = Console(width=max(Console().width, 100), soft_wrap=True)
-    with crowd(options.rows) as asked:
+    with start_installation(options.rows) as installation:
         if options.idle:
-            with _pods(asked, {}) as pods:
+            with _pods(installation, {}) as pods:
                 _idle(pods, options.idle * 60, console)
         if options.exports:
-            with _pods(asked, {"WAYBILL_SLOTS": str(options.slots)}) as pods:
-                _export(pods, asked, options.exports, options.at_once, console)
+            with _pods(installation, {"WAYBILL_SLOTS": str(options.slots)}) as pods:
+                _export(pods, installation, options.exports, options.at_once, console)
 
 
 @contextmanager
-def _pods(asked: Crowd, changes: Mapping[str, str]) -> Iterator[Pods]:
-    environment = {**asked.environment, **changes}
+def _pods(installation: Installation, changes: Mapping[str, str]) -> Iterator[Pods]:
+    environment = {**installation.environment, **changes}
     with ExitStack() as running:
-        yield {name: running.enter_context(daemon(name, asked.folder, environment)) for name in ("consumer", "notify")}
+        yield {
+            name: running.enter_context(daemon(name, installation.folder, environment))
+            for name in ("consumer", "notify")
+        }
 
 
 def _idle(pods: Pods, seconds: float, console: Console) -> None:
-    """Leave them alone, and print what they took."""
+    """Measure idle daemons, and print the samples."""
     console.print(f"idle for {seconds / 60:g} minutes\n{HEADER}")
     _let_pass(pods, WARM_SECONDS)
     first = last = {name: _sample(pod) for name, pod in pods.items()}
@@ -94,41 +97,41 @@ def _idle(pods: Pods, seconds: float, console: Console) -> None:
         console.print(f"{name}: {share:.2%} of a core; under {SHARE:.0%}: {'yes' if share < SHARE else 'NO'}")
 
 
-def _export(pods: Pods, asked: Crowd, exports: int, at_once: int, console: Console) -> None:
-    """Ask for some exports at a time, and print what they leave behind when they are done and mailed."""
+def _export(pods: Pods, installation: Installation, exports: int, at_once: int, console: Console) -> None:
+    """Run exports in rounds, and print a sample after the emails of each round are sent."""
     console.print(
-        f"{exports:,} small exports, {at_once:,} at once, each of them mailed, {asked.kind} services\n{HEADER}"
+        f"{exports:,} small exports, {at_once:,} at a time, each with an email, {installation.kind} services\n{HEADER}"
     )
     _print({name: _sample(pod) for name, pod in pods.items()}, "none", console)
     began = time.monotonic()
     for first in range(0, exports, at_once):
         done = min(first + at_once, exports)
-        asked.ask(first, done - first, SOMEBODY)
-        asked.wait(done)
-        eventually(_mailed(asked, done), seconds=PATIENCE, what=f"{done} mails")
+        installation.request(first, done - first, USER)
+        installation.wait(done)
+        eventually(_emails_sent(installation, done), seconds=PATIENCE, what=f"{done} emails")
         _let_pass(pods, CALM_SECONDS)
         _print({name: _sample(pod) for name, pod in pods.items()}, f"{done:,}", console)
     console.print(f"{exports / (time.monotonic() - began):.1f} exports/s, with the pauses in between")
 
 
-def _mailed(asked: Crowd, count: int) -> Callable[[], bool]:
+def _emails_sent(installation: Installation, count: int) -> Callable[[], bool]:
     sent = select(func.count()).where(notices.c.sent_at.is_not(None))
 
     def look() -> bool:
         time.sleep(0.5)
-        with asked.engine.connect() as connection:
+        with installation.engine.connect() as connection:
             return bool(connection.scalar(sent) == count)
 
     return look
 
 
 def _let_pass(pods: Pods, seconds: float) -> None:
-    """Wait, and ask meanwhile what an orchestrator and a monitor ask."""
+    """Wait, sending the requests of an orchestrator and a monitor."""
     began = time.monotonic()
-    due = dict.fromkeys(ASKED, began)
+    due = dict.fromkeys(REQUESTS, began)
     while (now := time.monotonic()) < began + seconds:
         for path in [path for path, at in due.items() if at <= now]:
-            due[path] += ASKED[path]
+            due[path] += REQUESTS[path]
             for pod in pods.values():
                 pod.get(path)
         time.sleep(max(0.0, min(*due.values(), began + seconds) - time.monotonic()))
@@ -142,7 +145,7 @@ def _print(samples: Mapping[str, Sample], after: str, console: Console) -> None:
 def _sample(pod: Daemon) -> Sample:
     folder = Path(f"/proc/{pod.process.pid}")
     status = dict(re.findall(r"(\w+):\s+(\d+)", (folder / "status").read_text()))
-    # The name of the command stands in brackets, and may hold anything.
+    # The name of the command is in brackets, and may contain any character.
     times = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
     opened = [_target(each) for each in (folder / "fd").iterdir()]
     return Sample(
@@ -159,7 +162,7 @@ def _target(descriptor: Path) -> str:
     try:
         return str(descriptor.readlink())
     except FileNotFoundError:
-        return ""  # closed meanwhile
+        return ""  # closed since
 
 
 if __name__ == "__main__":

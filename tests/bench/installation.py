@@ -1,4 +1,4 @@
-"""Gives benchmarks a crowd of small exports: services, a few traces, and requests that are published at once."""
+"""Services with a few traces for benchmarks, and a way to request many small exports at the same time."""
 
 import contextlib
 import time
@@ -25,24 +25,24 @@ from tests.services.stacks import Embedded, Real, Servers, Stack
 
 PATIENCE = 1800.0
 PROJECT = "demo"
-SOMEBODY = "user-1"
-"""Has a mail address."""
+USER = "user-1"
+"""A user with an email address."""
 
-NOBODY = ""
+NO_USER = ""
 QUERY: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
 
 
 @dataclass(frozen=True)
-class Crowd:
-    """Where exports are asked for; `kind` is that of the services, real or embedded."""
+class Installation:
+    """Services with data in them; `kind` is real or embedded."""
 
     kind: str
     folder: Path
     environment: dict[str, str]
     engine: Engine
 
-    def ask(self, first: int, count: int, user: str = NOBODY) -> datetime:
-        """Insert rows numbered from `first`, then publish all their requests at once; the time is that of the first."""
+    def request(self, first: int, count: int, user: str = NO_USER) -> datetime:
+        """Insert exports numbered from `first`, then publish all their requests; returns the time of the first."""
         now = datetime.now(UTC)
         row = {"created_at": now, "updated_at": now, "project_id": PROJECT, "user_id": user, "name": "small"}
         row |= {"status": Status.QUEUED, "query": QUERY, "format": "CSV"}
@@ -60,7 +60,7 @@ class Crowd:
         return published
 
     def wait(self, count: int) -> None:
-        """Wait until so many exports are completed in all."""
+        """Wait until this many exports are completed in total."""
         deadline = time.monotonic() + PATIENCE
         completed = select(func.count()).where(batch_exports.c.status == Status.COMPLETED)
         while time.monotonic() < deadline:
@@ -72,19 +72,19 @@ class Crowd:
 
 
 @contextlib.contextmanager
-def crowd(rows: int) -> Iterator[Crowd]:
-    """Start services, the real ones where the machine has them, with so many traces in each export."""
+def start_installation(rows: int) -> Iterator[Installation]:
+    """Start services, real ones if the machine has them, with this many traces in each export."""
     with process.folder() as folder, contextlib.ExitStack() as running:
         kind, servers = running.enter_context(_servers(folder))
         mine = running.enter_context(servers.stack(folder))
         engine = _prepared(mine, rows)
         running.callback(engine.dispose)
-        yield Crowd(kind, folder, mine.environment(), engine)
+        yield Installation(kind, folder, mine.environment(), engine)
 
 
 @contextlib.contextmanager
 def _servers(folder: Path) -> Iterator[tuple[str, Servers]]:
-    """Run the real services where the machine has them, else the embedded parts; ClickHouse is the embedded one."""
+    """Run the real services if the machine has them, else the embedded parts; ClickHouse is always embedded."""
     with contextlib.ExitStack() as running:
         parts = running.enter_context(embedded_parts.run_stack(folder / "parts"))
         if "real" not in choice.kinds():
