@@ -61,7 +61,7 @@ class Attempt:
 
 
 def read_transport(settings: Settings) -> MailTransport | None:
-    """Read the mail settings; None if a required one is not set. Raises Misconfigured if one is wrong."""
+    """Read the email settings; None if a required one is not set. Raises Misconfigured if one is wrong."""
     if settings.email_from_address is None or settings.smtp_connection_url is None:
         return None
     sender_address(settings.email_from_address)

@@ -13,7 +13,7 @@ from tests.support.prose import comments_of, lines_of, strings_of
 PHRASES = re.compile(
     r"""
     \banew\b | \bin\svain\b | \bof\sours\b | \bwithout\sa\sword\b | \b[Ww]hoever\b | \b[Ww]homever\b
-    | \b(?<![-/@.`])[Mm]ail(?:s|ed|ing)?\b(?![-/.:`=]|\sserver)  # email
+    | \b(?<![-/@.`])[Mm]ail(?:s|ed|ing)?\b(?![-/.:`=]|\s(?:server|sink))  # email
     | \bis\saway\b | \bare\saway\b | \bstays?\saway\b     # unavailable
     | \b[Aa]t\sonce\b                                     # immediately, at the same time
     | \bso\smany\b | \bso\slong\b                         # a limit, a number
@@ -26,7 +26,7 @@ PHRASES = re.compile(
     re.VERBOSE,
 )
 PACKAGES = ("config", "runtime", "pipeline", "consumer", "notify", "embedded", "cli", "deploy")
-REWORDED = ("config", "consumer", "cli", "deploy")
+REWORDED = ("config", "runtime", "consumer", "notify", "embedded", "cli", "deploy")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 GLOBS = (
     "Makefile",
