@@ -143,7 +143,7 @@ def met(row: Row, query: Row) -> bool:
     if query["type"] == "stringObject":
         value = value.get(query["key"])
     if value is None:
-        return False
+        return query["operator"] in {"does not contain", "none of"}
     if query["type"] == "datetime":
         wanted = datetime.fromisoformat(wanted)
     if query["type"] == "stringOptions" and isinstance(value, str):
