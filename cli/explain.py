@@ -53,7 +53,7 @@ def list_statements(spec: ExportSpec, sources: Sources) -> list[Statement]:
     """
     statements: list[Statement] = []
     recorded = replace(
-        sources.clickhouse, seen=lambda sql, values: statements.append(_clickhouse_statement(sql, values))
+        sources.clickhouse, on_statement=lambda sql, values: statements.append(_clickhouse_statement(sql, values))
     )
     progress = Progress()
     with _recording(sources.database, statements):

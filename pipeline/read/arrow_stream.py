@@ -1,6 +1,5 @@
-"""Reads an Arrow stream from an HTTP answer, and takes nothing but a whole one."""
+"""Reads an Arrow stream from an HTTP response, and fails unless the stream is complete."""
 
-import re
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -8,24 +7,22 @@ import pyarrow as pa
 from urllib3.exceptions import HTTPError
 
 from config.errors import Unavailable
-from pipeline.read.faults import failure
+from pipeline.read.clickhouse_errors import find_server_error
 
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 TAIL = 64 * 1024
 
-_EXCEPTION = re.compile(rb"Code: (\d+)\. DB::Exception: [^\x00]*")
-
 
 class Body(Protocol):
-    """The answer's body; reads up to `amt` bytes, fewer only at its end."""
+    """The body of a response; reads up to `amt` bytes, fewer only at its end."""
 
     def read(self, amt: int) -> bytes:
         """Read; raises urllib3's HTTPError or OSError when the connection fails."""
         ...
 
 
-class _Tap:
-    """A body that remembers how it ended, as pyarrow reads it."""
+class _Recorder:
+    """A body, as pyarrow reads it, that keeps its last bytes."""
 
     closed = False
 
@@ -38,46 +35,44 @@ class _Tap:
         try:
             data = self._body.read(size)
         except HTTPError as error:
-            self._remember(getattr(error.__cause__, "partial", b""))
+            self._keep(getattr(error.__cause__, "partial", b""))
             raise
         self.ended = self.ended or len(data) < size
-        self._remember(data)
+        self._keep(data)
         return data
 
-    def _remember(self, data: bytes) -> None:
+    def _keep(self, data: bytes) -> None:
         self.tail = data[-TAIL:] if len(data) >= TAIL else (self.tail + data)[-TAIL:]
 
 
-def batches(body: Body) -> Iterator[pa.RecordBatch]:
-    """Yield the stream's batches.
+def read_stream(body: Body) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of the stream.
 
-    An answer of status 200 may still fail in its middle: the server writes its exception into the body, or the
-    connection ends; and Arrow's own reader takes an end at a message's border for the end of the stream.
-    Raises Unavailable when the stream is not whole, or whatever `failure` makes of the server's exception.
+    A response with status 200 may still fail in the middle: the server writes its exception into the body, or the
+    connection ends. Arrow's reader takes an end between two messages for the end of the stream, so the end-of-stream
+    marker is checked. Raises Unavailable when the stream is incomplete, or the server's exception, translated.
     """
-    tap = _Tap(body)
+    recorder = _Recorder(body)
     try:
-        with pa.ipc.open_stream(pa.PythonFile(tap, "r")) as stream:
+        with pa.ipc.open_stream(pa.PythonFile(recorder, "r")) as stream:
             yield from stream
-        if tap.ended or tap.tail[-len(END_OF_STREAM) :] != END_OF_STREAM:
-            raise _cut(tap)
-        if tap.read(TAIL):
-            raise _cut(tap)
+        if recorder.ended or recorder.tail[-len(END_OF_STREAM) :] != END_OF_STREAM:
+            raise _incomplete(recorder)
+        if recorder.read(TAIL):
+            raise _incomplete(recorder)
     except (HTTPError, OSError) as error:  # ArrowInvalid is a ValueError
-        raise _cut(tap) from error
+        raise _incomplete(recorder) from error
     except pa.ArrowException as error:
-        _drain(tap)
-        raise _cut(tap) from error
+        _drain(recorder)
+        raise _incomplete(recorder) from error
 
 
-def _drain(tap: _Tap) -> None:
-    """Read what follows a broken message, for the server's exception may be there."""
+def _drain(recorder: _Recorder) -> None:
+    """Read what follows a broken message, because the server's exception may be there."""
     for _ in range(16):
-        if not tap.read(TAIL):
+        if not recorder.read(TAIL):
             return
 
 
-def _cut(tap: _Tap) -> Exception:
-    if told := _EXCEPTION.search(tap.tail):
-        return failure(int(told[1]), told[0].decode(errors="replace"))
-    return Unavailable("ClickHouse ended its answer before it was whole")
+def _incomplete(recorder: _Recorder) -> Exception:
+    return find_server_error(recorder.tail) or Unavailable("ClickHouse's response ended before it was complete")

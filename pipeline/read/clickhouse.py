@@ -1,4 +1,4 @@
-"""Talks to ClickHouse over HTTP for one export: streams of batches, stopped at once when the export is."""
+"""Reads from ClickHouse over HTTP for one export; its statements end immediately when the export is stopped."""
 
 import logging
 import threading
@@ -17,10 +17,10 @@ from sqlalchemy import Select
 from urllib3 import HTTPConnectionPool
 
 from config.errors import Cancelled, Unavailable
-from pipeline.read import arrow_stream as wire
-from pipeline.read.client_pool import connected
+from pipeline.read.arrow_stream import read_stream
+from pipeline.read.clickhouse_errors import CLIENT_ERRORS, translate_client_error
+from pipeline.read.client_pool import PooledClient
 from pipeline.read.connections import ClickHouse
-from pipeline.read.faults import FAULTS, translated
 from pipeline.sql.clickhouse import CompiledStatement, compile_statement
 from pipeline.types import Progress
 
@@ -29,28 +29,28 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10
-SILENT_SECONDS = 300
+RECEIVE_SECONDS = 300
 SPILL_BYTES = 1 << 30
 
 SETTINGS: dict[str, object] = {
-    # The slowest reader is a big upload over a slow line: hours, and minutes between two reads.
+    # The slowest reader is a large upload over a slow connection: hours, with minutes between two reads.
     "max_execution_time": 12 * 3600,
     "timeout_before_checking_execution_speed": 0,
     "http_send_timeout": 1800,
     "http_receive_timeout": 1800,
     "cancel_http_readonly_queries_on_client_close": 1,
-    # Headers keep the line alive before the first byte; Python takes 100 of them, so this lasts for over an hour.
+    # Headers keep the connection alive before the first byte; Python accepts 100 of them, which lasts for over an hour.
     "send_progress_in_http_headers": 1,
     "http_headers_progress_interval_ms": 45_000,
-    # Filters see the latest versions only: nothing is left out before FINAL has merged.
+    # Filters must see the latest versions only, so no row may be skipped before FINAL has merged.
     "optimize_move_to_prewhere_if_final": 0,
     "use_skip_indexes_if_final": 0,
     "defer_partition_pruning_after_final": 1,
     "do_not_merge_across_partitions_select_final": 1,
     "enable_shared_storage_snapshot_in_query": 1,
-    # The tables are sorted by the server's own days.
+    # The tables are sorted by days in the server's time zone.
     "session_timezone": "",
-    # A join that may spill loses the order that the table is read in, and sorting whole rows costs more than it saves.
+    # A join that may spill loses the order of the table, and sorting whole rows costs more than spilling saves.
     "join_algorithm": "hash",
     "query_plan_join_swap_table": "false",
     "query_plan_convert_outer_join_to_inner_join": 0,
@@ -67,45 +67,45 @@ SETTINGS: dict[str, object] = {
 }
 
 
-class Server:
-    """A connection of one export; use it from one thread, and stop it from any.
+class ClickHouseConnection:
+    """The ClickHouse connection of one export; used by one thread, stopped from any through `progress`.
 
-    Raises Unavailable when the server fails or cannot be reached, Cancelled once `progress` is stopped.
+    Its methods raise Unavailable when the server fails or can't be reached, Cancelled once `progress` is stopped.
     """
 
     def __init__(self, source: ClickHouse, progress: Progress) -> None:
         self._progress = progress
         self._lock = threading.Lock()
         self._running: dict[str, Any] = {}
-        self._seen = source.seen
-        self._sound = True
-        self._clients = source.clients
-        self._connected = self._clients.take() or connected(self._unless_stopped(lambda: _connect(source)))
-        self._client = self._connected.client
+        self._on_statement = source.on_statement
+        self._reusable = True
+        self._pool = source.pool
+        self._pooled = self._pool.take() or PooledClient(self._unless_stopped(lambda: _connect(source)))
+        self._client = self._pooled.client
         known = self._client.server_settings
         self._settings = {name: value for name, value in SETTINGS.items() if name in known and not known[name].readonly}
         progress.on_stop(self._stop)
 
     def batches(
-        self, statement: Select[Any], sent: ExternalData | None = None, **settings: object
+        self, statement: Select[Any], external: ExternalData | None = None, **settings: object
     ) -> Generator[pa.RecordBatch]:
-        """Run a statement, with the tables that it brings, and yield its rows.
+        """Run a statement, with the external tables sent along, and yield its rows.
 
-        The first batch may come late, for sorts come first.
+        The first batch may take long, because the server sorts first.
         """
         query = compile_statement(statement)
         query_id = str(uuid.uuid4())
         logger.debug("query sent", extra={"query_id": query_id})
-        self._seen(query.sql, query.parameters)
+        self._on_statement(query.sql, query.parameters)
         with self._lock:
             self._running[query_id] = None
         try:
-            body = self._unless_stopped(lambda: self._open(query, sent, query_id, settings))
+            body = self._unless_stopped(lambda: self._open(query, external, query_id, settings))
             with self._lock:
                 self._running[query_id] = body
-            yield from wire.batches(body)
+            yield from read_stream(body)
         except Unavailable:
-            self._sound = False
+            self._reusable = False
             self._raise_if_stopped()
             raise
         finally:
@@ -115,43 +115,43 @@ class Server:
                 body.close()
 
     def rows(self, statement: Select[Any]) -> list[dict[str, Any]]:
-        """Run a statement that gives few rows, and return them."""
+        """Run a statement with few rows, and return them."""
         return [row for batch in self.batches(statement) for row in batch.to_pylist()]
 
     def close(self) -> None:
-        """Let go of the connections; a stream that is still read ends as cut."""
-        if self._sound and not self._progress.stopped:
-            self._clients.give_back(self._connected)
+        """Give back the client, or close it; a stream that is still being read then fails."""
+        if self._reusable and not self._progress.stopped:
+            self._pool.give_back(self._pooled)
         else:
             self._client.close()
 
     def _open(
-        self, query: CompiledStatement, sent: ExternalData | None, query_id: str, settings: dict[str, object]
+        self, query: CompiledStatement, external: ExternalData | None, query_id: str, settings: dict[str, object]
     ) -> Any:
         return self._client.raw_stream(
             query.sql,
             parameters=query.parameters,
             fmt="ArrowStream",
             settings={**self._settings, **settings, "query_id": query_id, "log_comment": "waybill"},
-            external_data=sent,
+            external_data=external,
         )
 
     def _unless_stopped(self, call: Callable[[], T]) -> T:
         """Return what the call returns, or raise Cancelled as soon as the export is stopped.
 
-        A server that is silent before its headers would hold the caller for minutes; a thread waits for it instead.
+        A server may send no headers for minutes; a thread waits for it instead of the caller.
         """
-        answer: Future[T] = Future()
-        self._progress.on_stop(lambda: _give_up(answer))
-        threading.Thread(target=_settle, args=(answer, call), name="waybill-clickhouse", daemon=True).start()
+        future: Future[T] = Future()
+        self._progress.on_stop(lambda: _give_up(future))
+        threading.Thread(target=_settle, args=(future, call), name="waybill-clickhouse", daemon=True).start()
         try:
-            return answer.result()
+            return future.result()
         except CancelledError as error:
             raise Cancelled from error
-        except FAULTS as error:
-            self._sound = False
+        except CLIENT_ERRORS as error:
+            self._reusable = False
             self._raise_if_stopped()
-            raise translated(error) from error
+            raise translate_client_error(error) from error
 
     def _raise_if_stopped(self) -> None:
         if self._progress.stopped:
@@ -162,15 +162,15 @@ class Server:
             running = dict(self._running)
         for query_id, body in running.items():
             if body is not None:
-                with suppress(OSError, RuntimeError, ValueError):  # it has ended meanwhile
+                with suppress(OSError, RuntimeError, ValueError):  # it has already ended
                     body.shutdown()
             self._kill(query_id)
 
     def _kill(self, query_id: str) -> None:
         try:
             self._client.command("KILL QUERY WHERE query_id = {id:String} ASYNC", parameters={"id": query_id})
-        except FAULTS as error:
-            # The server also stops a query whose client went away.
+        except CLIENT_ERRORS as error:
+            # The server also stops a query whose client has disconnected.
             logger.info("query not killed", extra={"query_id": query_id, "reason": type(error).__name__})
 
 
@@ -186,31 +186,31 @@ def _connect(source: ClickHouse) -> Client:
         proxy_path=url.path,
         compress=False,
         connect_timeout=CONNECT_SECONDS,
-        send_receive_timeout=SILENT_SECONDS,
+        send_receive_timeout=RECEIVE_SECONDS,
         autogenerate_session_id=False,
         show_clickhouse_errors="scrub",
         dedicated_pool=True,
         client_name="waybill",
     )
-    # Else connections that are let go of stay open until the garbage collector finds them.
+    # Otherwise discarded connections stay open until garbage collection.
     client.http.pools.dispose_func = HTTPConnectionPool.close  # type: ignore[attr-defined] # its interface is HTTP
     return client
 
 
-def _give_up(answer: Future[Any]) -> None:
-    answer.cancel()
+def _give_up(future: Future[Any]) -> None:
+    future.cancel()
 
 
-def _settle(answer: Future[T], call: Callable[[], T]) -> None:
-    """Put what the call gives into the answer; what nobody waits for any more is closed."""
+def _settle(future: Future[T], call: Callable[[], T]) -> None:
+    """Put the result of the call into the future; if the caller has given up, close the result."""
     try:
         value = call()
-    except BaseException as error:  # noqa: BLE001 (raised where the answer is waited for)
+    except BaseException as error:  # noqa: BLE001 (raised to the caller that waits)
         with suppress(InvalidStateError):
-            answer.set_exception(error)
+            future.set_exception(error)
         return
     try:
-        answer.set_result(value)
+        future.set_result(value)
     except InvalidStateError:
-        with suppress(*FAULTS):
-            value.close()  # type: ignore[attr-defined] # a client or an answer's body: both close
+        with suppress(*CLIENT_ERRORS):
+            value.close()  # type: ignore[attr-defined] # a client or a response body: both have it

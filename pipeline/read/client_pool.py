@@ -1,4 +1,4 @@
-"""Keeps clients of ClickHouse that know their server: to learn its settings takes longer than a small export."""
+"""Keeps idle clients of ClickHouse: reading the server's settings for a new one takes longer than a small export."""
 
 import time
 from collections import deque
@@ -8,30 +8,29 @@ from dataclasses import dataclass, field
 from clickhouse_connect.driver.client import Client
 
 FRESH_SECONDS = 60.0
-"""A server may be another one, or another version, after so long; what was learned of it then is learned anew."""
+"""After so long the server may be another one, or another version, so its settings must be read again."""
+
+
+def _expiry() -> float:
+    return time.monotonic() + FRESH_SECONDS
 
 
 @dataclass(frozen=True)
-class Connected:
-    """A client, and until when (on the monotonic clock) it may be used for another export."""
+class PooledClient:
+    """A client that has just read its server's settings, and until when (monotonic clock) it may be used again."""
 
     client: Client
-    until: float
-
-
-def connected(client: Client) -> Connected:
-    """Say of a client that it has learned its server's settings now."""
-    return Connected(client, time.monotonic() + FRESH_SECONDS)
+    until: float = field(default_factory=_expiry)
 
 
 @dataclass(frozen=True)
-class Clients:
-    """Clients that no export uses at the moment; safe to share between exports."""
+class ClientPool:
+    """The clients that no export is using; shared by all exports, from any thread."""
 
-    _idle: deque[Connected] = field(default_factory=deque)
+    _idle: deque[PooledClient] = field(default_factory=deque)
 
-    def take(self) -> Connected | None:
-        """Take one for an export alone, if there is one; it is then to be given back, or closed."""
+    def take(self) -> PooledClient | None:
+        """Return a client for one export alone, or None; the caller gives it back, or closes it."""
         with suppress(IndexError):
             while True:
                 idle = self._idle.pop()
@@ -40,7 +39,7 @@ class Clients:
                 idle.client.close()
         return None
 
-    def give_back(self, used: Connected) -> None:
-        """Keep one that is well for the next export; its connections are closed."""
+    def give_back(self, used: PooledClient) -> None:
+        """Keep a client that works for the next export; its connections are closed."""
         used.client.close_connections()
         self._idle.append(used)

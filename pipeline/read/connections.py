@@ -1,39 +1,39 @@
-"""Names where rows are read from."""
+"""Declares the databases that rows are read from."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Engine
 
-from pipeline.read.client_pool import Clients
+from pipeline.read.client_pool import ClientPool
 
-Seen = Callable[[str, Mapping[str, Any]], None]
+OnStatement: TypeAlias = Callable[[str, Mapping[str, Any]], None]
 
 
-def unseen(sql: str, parameters: Mapping[str, Any]) -> None:
-    """Take no notice of a statement."""
+def ignore_statement(sql: str, parameters: Mapping[str, Any]) -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
 class ClickHouse:
-    """How to reach ClickHouse over HTTP; each export opens connections of its own.
+    """How to connect to ClickHouse over HTTP; each export has its own connections.
 
-    `clients` are those that know the server and wait for the next export. `seen` is called with every statement before
-    it is sent, and with the values of its places.
+    `pool` keeps idle clients for the next export. `on_statement` is called with each statement and its parameters
+    before it is sent.
     """
 
     url: str
     user: str = "default"
     password: str = field(default="", repr=False)
     database: str = "default"
-    clients: Clients = field(default_factory=Clients, init=False, repr=False, compare=False)
-    seen: Seen = field(default=unseen, repr=False, compare=False)
+    pool: ClientPool = field(default_factory=ClientPool, init=False, repr=False, compare=False)
+    on_statement: OnStatement = field(default=ignore_statement, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The two databases that an export may read; safe to share between exports."""
+    """The two databases that an export may read; shared by all exports, from any thread."""
 
     clickhouse: ClickHouse
     database: Engine

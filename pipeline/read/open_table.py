@@ -14,7 +14,7 @@ from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, make_scor
 from pipeline.query.clickhouse import external_tables, read_columns, select_rows, select_survey
 from pipeline.query.resolve import resolve_query
 from pipeline.read import postgres
-from pipeline.read.clickhouse import Server
+from pipeline.read.clickhouse import ClickHouseConnection
 from pipeline.read.connections import Sources
 from pipeline.read.external_data import read_external_data
 from pipeline.spec import ExportSpec
@@ -93,23 +93,23 @@ def open_table(spec: ExportSpec, sources: Sources, progress: Progress) -> Iterat
         with closing(postgres.read_batches(table, spec, sources.database, progress)) as batches:
             yield Table(table.columns, batches, [], spec.output.row_limit)
         return
-    with closing(Server(sources.clickhouse, progress)) as server:
-        yield from _open_clickhouse_table(table, spec, server, interrupt_on_stop(sources.database, progress))
+    with closing(ClickHouseConnection(sources.clickhouse, progress)) as connection:
+        yield from _open_clickhouse_table(table, spec, connection, interrupt_on_stop(sources.database, progress))
 
 
 def _open_clickhouse_table(
-    table: ClickHouseTable, spec: ExportSpec, server: Server, database: Engine
+    table: ClickHouseTable, spec: ExportSpec, connection: ClickHouseConnection, database: Engine
 ) -> Iterator[Table]:
-    survey = _read_survey(table, spec, server)
+    survey = _read_survey(table, spec, connection)
     if table.fallback is not None and not survey.rows:
         table = table.fallback
-        survey = _read_survey(table, spec, server)
+        survey = _read_survey(table, spec, connection)
     query = resolve_query(table, spec.query)
     external = read_external_data(external_tables(table, query), spec.project_id, database)
-    scores = _read_score_columns(table, spec, server)
+    scores = _read_score_columns(table, spec, connection)
     statement = select_rows(table, query, spec, [each.score for each in scores], by_day=survey.by_day)
     names = [*read_columns(table, spec), *([SCORES] if scores else [])]
-    with closing(server.batches(statement, external, max_block_size=survey.rows_per_batch)) as batches:
+    with closing(connection.batches(statement, external, max_block_size=survey.rows_per_batch)) as batches:
         yield Table(
             (*table.columns, *_file_columns(scores, spec)),
             (batch.rename_columns(names) for batch in repair(batches)),
@@ -131,17 +131,19 @@ class _Survey:
         return max(FEWEST_ROWS, min(MOST_ROWS, BATCH_BYTES // (self.widest + 1)))
 
 
-def _read_survey(table: ClickHouseTable, spec: ExportSpec, server: Server) -> _Survey:
+def _read_survey(table: ClickHouseTable, spec: ExportSpec, connection: ClickHouseConnection) -> _Survey:
     statement = select_survey(table, spec)
-    for row in server.rows(statement) if statement is not None else ():
+    for row in connection.rows(statement) if statement is not None else ():
         return _Survey(row["bytes"] or 0, bool(row["by_day"]), row["rows"])
     return _Survey()
 
 
-def _read_score_columns(table: ClickHouseTable, spec: ExportSpec, server: Server) -> list[ScoreColumn]:
+def _read_score_columns(
+    table: ClickHouseTable, spec: ExportSpec, connection: ClickHouseConnection
+) -> list[ScoreColumn]:
     if not table.scores:
         return []
-    names = server.rows(select_names(spec.project_id, spec.created_at))
+    names = connection.rows(select_names(spec.project_id, spec.created_at))
     return make_score_columns([(row["name"], row["types"]) for row in names], {column.name for column in table.columns})
 
 

@@ -55,7 +55,7 @@ def _snapshot(database: Engine) -> Iterator[Connection]:
             connection.execute(select(*(func.set_config(*each, true()) for each in SETTINGS.items())))
         else:
             driver: Any = connection.connection.driver_connection
-            sqlite.teach(driver)
+            sqlite.add_functions(driver)
         yield connection
 
 

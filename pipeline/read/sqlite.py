@@ -1,11 +1,11 @@
-"""Teaches SQLite the functions of Postgres that statements use, so that one statement does for both."""
+"""Adds functions of Postgres to SQLite, so that one statement works on both."""
 
 import json
 import sqlite3
 
 
-def teach(connection: sqlite3.Connection) -> None:
-    """Add the functions and the order of texts to a connection; null in gives null out."""
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Add the functions, and the collation of texts, to a connection; a null argument gives null."""
     connection.create_function("strpos", 2, _strpos, deterministic=True)
     connection.create_function("starts_with", 2, _starts_with, deterministic=True)
     connection.create_function("reverse", 1, _reverse, deterministic=True)
@@ -32,8 +32,8 @@ def _lower(value: object) -> str | None:
 
 
 def _field(document: str | float | None, key: str) -> str | None:
-    """Give the value under a key of an object as text: a string as it is, a number with all its digits."""
-    if not isinstance(document, str):  # SQLite makes numbers of documents that look like one
+    """Return the value of a key in an object as text: a string unchanged, a number with all its digits."""
+    if not isinstance(document, str):  # SQLite turns documents that look like numbers into numbers
         return None
     value = json.loads(document, parse_int=str, parse_float=str)
     found = value.get(key) if isinstance(value, dict) else None

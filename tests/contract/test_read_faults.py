@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from config.errors import Cancelled, Unavailable
+from pipeline.read.clickhouse_errors import StatementRefused
 from pipeline.read.connections import ClickHouse
-from pipeline.read.faults import StatementRefused
 from pipeline.types import Progress
 from tests.contract.clickhouse_proxy import Fault, proxy
 from tests.services.stacks import Servers

@@ -74,9 +74,9 @@ def cached_lookups() -> Iterator[None]:
             clients[key] = get_client(**how)
         return clients[key]
 
-    asked = server.Server.rows
+    asked = server.ClickHouseConnection.rows
 
-    def rows(self: server.Server, statement: Select[Any]) -> list[dict[str, Any]]:
+    def rows(self: server.ClickHouseConnection, statement: Select[Any]) -> list[dict[str, Any]]:
         key = repr(compile_statement(statement))
         if key not in answers:
             answers[key] = asked(self, statement)
@@ -84,8 +84,8 @@ def cached_lookups() -> Iterator[None]:
 
     with (
         mock.patch.object(server, "get_client", client),
-        mock.patch.object(server.Server, "rows", rows),
-        mock.patch.object(server.Server, "close"),
+        mock.patch.object(server.ClickHouseConnection, "rows", rows),
+        mock.patch.object(server.ClickHouseConnection, "close"),
         mock.patch.dict(server.SETTINGS, max_threads=1),
     ):
         yield

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.read.client_pool import Clients, Connected, connected
+from pipeline.read.client_pool import ClientPool, PooledClient
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Line:
 
 def test_one_that_was_given_back_is_taken_once_and_has_no_connections() -> None:
     client: Any = Line()
-    clients, used = Clients(), connected(client)
+    clients, used = ClientPool(), PooledClient(client)
 
     clients.give_back(used)
 
@@ -33,7 +33,7 @@ def test_one_that_was_given_back_is_taken_once_and_has_no_connections() -> None:
 
 def test_one_that_has_known_its_server_for_too_long_is_closed() -> None:
     client: Any = Line()
-    clients, fresh, old = Clients(), connected(client), Connected(client, until=time.monotonic())
+    clients, fresh, old = ClientPool(), PooledClient(client), PooledClient(client, until=time.monotonic())
     clients.give_back(fresh)
     clients.give_back(old)
 
