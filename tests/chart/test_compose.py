@@ -51,7 +51,7 @@ def test_waybill_is_given_only_settings_that_it_reads() -> None:
     assert set(SERVICES["consumer"]["environment"]) <= known
 
 
-def test_mails_link_to_the_consumer_as_this_machine_reaches_it() -> None:
+def test_emails_link_to_the_address_of_the_consumer_on_this_machine() -> None:
     settings = load_settings(SERVICES["notify"]["environment"])
     (published,) = SERVICES["consumer"]["ports"]
     address, _, inside = published.rpartition(":")

@@ -28,7 +28,7 @@ def test_actionlint_finds_nothing_in_a_workflow(path: Path) -> None:
 def test_ci_runs_what_contributors_can_run() -> None:
     steps = read(".github/workflows/ci.yml")["jobs"]["ci"]["steps"]
 
-    assert [step["run"] for step in steps if "run" in step] == ["make ci"]
+    assert [step["run"] for step in steps if "run" in step and "name" not in step] == ["make ci"]
 
 
 def test_a_release_compares_the_tag_with_every_version_there_is(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ PHRASES = re.compile(
     | \bf[ae]lls?\ssilent\b | \bby\snow\b | \b[Rr]ang\sfor\b | \b[Rr]ings?\sfor\b | \bnobody\srang\b
     | \bput\s(?:aside|off|by)\b
     | \b(?:is|are|be)\stold\b(?!\sto) | \btells?\sof\b | \bbur(?:y|ies|ied)\b | (?<![Dd]ead[ -])(?<!ASCII\s)\bletters?\b
+    | \bdesk\b | \breception\b | \brhythm\b | \bleftovers?\b | (?<!door)\bbells?\b
     | \bbe\shad\b | \bcome\sto\san\send\b | \bmend(?:s|ed)?\b | \bnext\sto\snothing\b
     """,
     re.VERBOSE,
