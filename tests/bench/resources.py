@@ -1,7 +1,7 @@
 """Measures a consumer's memory and CPU by slots, part size and format, and prints a Markdown table.
 
 `python -m tests.bench.resources --rows 100000`: a real consumer process, on embedded parts and a real S3 server, runs
-as many exports at once as it has slots.
+as many exports at the same time as it has slots.
 """
 
 import argparse

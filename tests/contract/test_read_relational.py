@@ -23,7 +23,7 @@ from tests.services.postgres import Postgres
 from tests.support.tables import DATABASE_TABLES
 
 NOWHERE = ClickHouse("http://127.0.0.1:1")
-# The application's own schema has enums where ours has text.
+# Langfuse's own schema has enums where the copy for tests has text.
 ENUMS = (
     "CREATE TYPE status AS ENUM ('ACTIVE', 'ARCHIVED')",
     "ALTER TABLE dataset_items ALTER status DROP DEFAULT, ALTER status TYPE status USING status::status",

@@ -1,1 +1,1 @@
-"""Holds the files that exports of a small seeded world must be, byte for byte, and writes them from the oracle."""
+"""The golden files of exports of a few seeded rows, and the program that writes them from the oracle."""

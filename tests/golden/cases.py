@@ -1,4 +1,4 @@
-"""Says which files there are: every table, and every way to read one, in every format, of a small seeded world."""
+"""Lists the golden files: every table and every way to read it, in every format, of a few seeded rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ ENDINGS = {each.name: "parquet.json" if each.name == PARQUET else each.extension
 
 @dataclass(frozen=True)
 class Case:
-    """One export; its files are called `name`."""
+    """One export; `name` is the name of its files."""
 
     name: str
     project: str
@@ -30,11 +30,11 @@ class Case:
 
     @property
     def micros(self) -> bool:
-        """Whether its instants are those of events, which have microseconds."""
+        """Whether its instants are those of events, with microseconds."""
         return self.name in {"events", "observations-of-events", "traces-of-events", "sessions-of-events"}
 
     def path(self, file_format: str) -> Path:
-        """Where the file of a format is; of Parquet, its typed content."""
+        """The path of the file of a format; of Parquet, of its typed content."""
         return FILES / f"{self.name}.{ENDINGS[file_format]}"
 
 
@@ -53,7 +53,7 @@ CASES = (*(_case(table, events=events) for table, events in READINGS), _case("tr
 
 
 def world() -> dict[str, list[dict[str, Any]]]:
-    """The raw rows by table, without what a format may write in more than one way."""
+    """The rows by table, without values that a format may write in more than one way."""
     return {
         table: [{name: _settled(value) for name, value in _numberless(table, row).items()} for row in rows]
         for table, rows in worlds.make(SEED, SIZE).items()
@@ -61,7 +61,7 @@ def world() -> dict[str, list[dict[str, Any]]]:
 
 
 def _numberless(table: str, row: dict[str, Any]) -> dict[str, Any]:
-    """A score that is a text without the number beside it, which nobody sees but the order of the texts."""
+    """Text scores without their hidden number, which would only decide the order of the texts."""
     return {**row, "value": 0.0} if table == "scores" and row["data_type"] not in {"NUMERIC", "BOOLEAN"} else row
 
 

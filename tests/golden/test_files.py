@@ -1,4 +1,4 @@
-"""Exports of a small world must be the checked-in files: byte for byte, and of Parquet value for value and type."""
+"""Exports equal the golden files: byte for byte, and Parquet by values and types."""
 
 import io
 from collections.abc import Iterator
@@ -20,16 +20,16 @@ def rows(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.mark.parametrize("form", [form for form in ENDINGS if form != PARQUET])
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_an_export_is_the_checked_in_file_byte_for_byte(rows: Filled, case: Case, form: str) -> None:
+def test_an_export_equals_its_golden_file_byte_for_byte(rows: Filled, case: Case, form: str) -> None:
     assert rows.file(case.project, case.query, form) == case.path(form).read_bytes()
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_a_parquet_export_has_the_checked_in_values_and_types(rows: Filled, case: Case) -> None:
+def test_a_parquet_export_has_the_values_and_types_of_its_golden_file(rows: Filled, case: Case) -> None:
     table = pq.read_table(io.BytesIO(rows.file(case.project, case.query, PARQUET)))
     found = [{name: typed(value) for name, value in row.items()} for row in table.to_pylist()]
     assert listed(table.column_names, found) == case.path(PARQUET).read_text("utf-8")
 
 
-def test_no_file_is_left_that_nothing_is_compared_with() -> None:
+def test_every_golden_file_belongs_to_a_case() -> None:
     assert {path.name for path in FILES.iterdir()} == {case.path(form).name for case in CASES for form in ENDINGS}

@@ -1,6 +1,6 @@
-"""Builds the image without an engine, runs Waybill in it as its user, and prints its size and how fast it starts.
+"""Builds the image without a container engine, runs Waybill in it, and prints its size and start times.
 
-For Debian with debootstrap, as root. The clean root is kept in the tests' cache; the rest is made anew.
+For Debian with debootstrap, as root. The clean root is kept in the tests' cache; the rest is built again.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _try(root: Path, context: Context) -> None:
-    """Run every command that an installation needs, then an export, inside the root; AssertionError when one fails."""
+    """Run every command that an installation needs, then an export, inside the root; AssertionError if one fails."""
     home = root / context.folder.lstrip("/")
     with run_stack(home / "stack") as stack:
         outside = load(stack.environment())
@@ -54,7 +54,7 @@ def _try(root: Path, context: Context) -> None:
             create_langfuse_schema(client, database)
             fill(client, database, rows=ROWS)
         somebody = _somebody(database)
-        database.dispose()  # its files beside the database go with it
+        database.dispose()  # this removes its files beside the database
         for path in (home / "stack", *(home / "stack").rglob("*")):
             if path.name.startswith(("waybill.sqlite", "exports", "stack")):
                 os.chown(path, *(int(each) for each in context.user.split(":")))
@@ -81,7 +81,7 @@ class _Command:
         self._root, self._context, self._environment = root, context, environment
 
     def __call__(self, *arguments: str) -> str:
-        """Run a command to its end, and give what it printed; CalledProcessError when it fails."""
+        """Run a command, and return its output; CalledProcessError if it fails."""
         ran = subprocess.run(
             self._line(arguments, {}), stdout=subprocess.PIPE, text=True, check=True, stdin=subprocess.DEVNULL
         )
@@ -89,7 +89,7 @@ class _Command:
 
     @contextlib.contextmanager
     def daemon(self, name: str) -> Iterator[float]:
-        """Run a daemon; the seconds that it took until it was ready."""
+        """Run a daemon; returns the seconds until it was ready."""
         port = free_port()
         extra = {"WAYBILL_HTTP_PORT": str(port), "WAYBILL_HTTP_HOST": "127.0.0.1", "WAYBILL_LOG_LEVEL": "WARNING"}
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Reads a Dockerfile into stages of instructions; knows those that ours has, and refuses any other."""
+"""Reads a Dockerfile into stages of instructions; refuses instructions that Waybill's does not use."""
 
 import json
 import re
@@ -20,7 +20,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: what it is based on, an image or an earlier stage, and what is done to it."""
+    """One stage: its base, which is an image or an earlier stage, and its instructions."""
 
     name: str
     base: str
@@ -29,7 +29,7 @@ class Stage:
 
 @dataclass
 class Context:
-    """What instructions leave to those after them."""
+    """The state that instructions leave to the next ones."""
 
     environment: dict[str, str]
     folder: str = "/"
@@ -37,11 +37,11 @@ class Context:
     entrypoint: Sequence[str] = ()
 
     def heir(self) -> "Context":
-        """The context that a stage begins with which is based on this one."""
+        """The first context of a stage that is based on this one."""
         return Context(dict(self.environment), self.folder, self.user, self.entrypoint)
 
     def note(self, instruction: Instruction) -> None:
-        """Take over what an instruction declares."""
+        """Apply an instruction to the context."""
         if instruction.word == "ENV":
             for pair in shlex.split(instruction.rest):
                 name, _, value = pair.partition("=")
@@ -55,7 +55,7 @@ class Context:
 
 
 def read(text: str) -> list[Stage]:
-    """The stages in their order; ValueError for an instruction that nobody here knows how to follow."""
+    """The stages in order; ValueError for an unsupported instruction."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     stages: list[Stage] = []
     for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():

@@ -1,4 +1,4 @@
-"""Makes a clean Debian root, and runs the Dockerfile's stages in copies of it, as an engine would in containers."""
+"""Makes a clean Debian root, and runs the stages of the Dockerfile in copies of it."""
 
 import os
 import shutil
@@ -13,21 +13,21 @@ IMAGE = "python:3.11-slim-bookworm"
 PACKAGES = "python3,python3-venv,python3-pip,python-is-python3,ca-certificates"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ALSO_FROM_HERE = ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt")
-"""What an engine gives its containers to reach the network by."""
+"""The files with which a container engine gives its containers a network."""
 
-# In a mount namespace of its own, /proc is gone when the command is.
+# In a separate mount namespace, /proc disappears with the command.
 _ENTER = 'root=$1 user=$2; shift 2; mount -t proc proc "$root/proc"; exec chroot --userspec="$user" "$root" "$@"'
 
 
 def debian(folder: Path) -> Path:
-    """A root of Debian bookworm with its Python, which is the image's, made once and kept."""
+    """A root of Debian bookworm with the image's Python, made once and kept."""
     root = folder / "debian-bookworm"
     if not root.is_dir():
         making = folder / "debian-bookworm.making"
         shutil.rmtree(making, ignore_errors=True)
         command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(making), _mirror()]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        # The image's own Python lets pip install beside it.
+        # The Python of the image lets pip install packages into it.
         next(making.glob("usr/lib/python3*/EXTERNALLY-MANAGED")).unlink()
         for downloaded in ("var/cache/apt", "var/lib/apt/lists"):
             shutil.rmtree(making / downloaded)
@@ -39,7 +39,7 @@ def debian(folder: Path) -> Path:
 
 
 def build(base: Path, folder: Path) -> tuple[Path, Context]:
-    """Follow the Dockerfile; the root and the context of its last stage."""
+    """Run the Dockerfile; returns the root and the context of its last stage."""
     done: dict[str, tuple[Path, Context]] = {IMAGE: (base, Context({"PATH": PATH}))}
     stages = read((REPOSITORY / "Dockerfile").read_text())
     for stage in stages:
@@ -48,7 +48,7 @@ def build(base: Path, folder: Path) -> tuple[Path, Context]:
 
 
 def entered(root: Path, context: Context, command: list[str], extra: Mapping[str, str]) -> list[str]:
-    """The command line that runs a command in a root, with its environment and nothing of ours."""
+    """The command line that runs a command in a root, with its own environment only."""
     environment = [f"{name}={value}" for name, value in {**context.environment, **extra}.items()]
     inside = ["env", "-i", f"--chdir={context.folder}", *environment, *command]
     return ["unshare", "--mount", "sh", "-ec", _ENTER, "sh", str(root), context.user, *inside]
@@ -98,5 +98,5 @@ def _mirror() -> str:
 
 
 def _network() -> dict[str, str]:
-    """How pip reaches its index here; what it would find on this machine alone is left out."""
+    """The settings with which pip reaches its index, without paths of this machine."""
     return {name: os.environ[name] for name in ("PIP_INDEX_URL", "PIP_CERT", "SSL_CERT_FILE") if name in os.environ}
