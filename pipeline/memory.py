@@ -12,7 +12,7 @@ _M_ARENA_MAX, _ARENAS = -8, 2
 
 
 def keep_small() -> None:
-    """Set up the allocators; to be called once, before the first export, by whoever starts the process.
+    """Set up the allocators; call it once, when the process starts, before the first export.
 
     Left alone, each keeps what it once had: Arrow's for its threads, and glibc's because its idea of a large block
     grows with use. That is a third of the memory of an exporting process, for a few per cent of its time.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from clickhouse_connect.driver.client import Client
 
 FRESH_SECONDS = 60.0
-"""After so long the server may be another one, or another version, so its settings must be read again."""
+"""After this time the server may be another one, or another version, so its settings must be read again."""
 
 
 def _expiry() -> float:

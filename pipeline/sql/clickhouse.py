@@ -84,7 +84,7 @@ def bind_number(value: float) -> ColumnElement[float]:
 
 
 def compare_decimal(value: ColumnElement[Any], asked: str, wanted: float, places: int) -> ColumnElement[bool]:
-    """Compare a decimal of so many places (0: an integer) with a number, digit by digit; null meets nothing."""
+    """Compare a decimal with `places` decimal places (0: an integer) with a number, exactly; null matches nothing."""
     scaled = Decimal(repr(wanted)).scaleb(places, _EXACT)
     # Cut towards minus infinity, and to what the type holds: more than any value has.
     whole = max(-LARGEST_UNSCALED, min(LARGEST_UNSCALED, int(scaled.to_integral_value(ROUND_FLOOR))))

@@ -1,4 +1,4 @@
-"""Declares the application's table of events, where text is never null: empty text is what is missing."""
+"""Declares Langfuse's table of events, where text is never null: empty text means that a value is missing."""
 
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Array, DateTime64, Decimal, Map, UInt64
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChString

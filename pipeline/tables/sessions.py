@@ -45,7 +45,7 @@ def _marks(_project_id: str, _cutoff: datetime) -> Select[Any]:
 
 
 def _marked(project_id: str, _database: Engine) -> Select[Any]:
-    """Select the sessions that the application's users have marked as something."""
+    """Select the sessions that Langfuse's users have bookmarked or made public."""
     session = trace_sessions.c
     return select_there(session.id, session.bookmarked, session.public).where(
         session.project_id == project_id, or_(session.bookmarked, session.public)
