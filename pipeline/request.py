@@ -13,8 +13,8 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
+    model_validator,
 )
-from pydantic import model_validator as checked
 from pydantic.alias_generators import to_camel
 
 SearchType = Literal["id", "content", "input", "output"]
@@ -23,7 +23,7 @@ Direction = Literal["ASC", "DESC"]
 OrderOperator = Literal[">", "<", ">=", "<="]
 NumberOperator = Literal["=", ">", "<", ">=", "<="]
 
-# ClickHouse takes at most 128 KiB for one bound value; a character is at most 4 bytes, escaped at most 2 each.
+# ClickHouse accepts at most 128 KiB for one bound value; a character has at most 4 bytes, and escapes may double it.
 Text = Annotated[str, StringConstraints(max_length=16_384)]
 
 
@@ -34,7 +34,7 @@ def _keep_digits(value: Any, read: ValidatorFunctionWrapHandler) -> float:
 
 
 Number = Annotated[FiniteFloat, WrapValidator(_keep_digits)]
-# DateTime64 holds these years.
+# The range of DateTime64.
 FIRST_YEAR, LAST_YEAR = 1900, 2299
 
 
@@ -47,7 +47,7 @@ class _OnColumn(_Strict):
 
 
 class DatetimeFilter(_OnColumn):
-    """Compares an instant; one without a zone is UTC."""
+    """Compares an instant; a value without a time zone is in UTC."""
 
     type: Literal["datetime"]
     operator: OrderOperator
@@ -101,7 +101,7 @@ class ArrayOptionsFilter(_OnColumn):
     operator: Literal["any of", "none of", "all of"]
     value: tuple[Text, ...]
 
-    @checked(mode="after")
+    @model_validator(mode="after")
     def _check_options(self) -> "ArrayOptionsFilter":
         if self.operator == "any of" and not self.value:
             raise ValueError("value should name at least one option for the operator 'any of'")
@@ -109,7 +109,7 @@ class ArrayOptionsFilter(_OnColumn):
 
 
 class StringObjectFilter(_OnColumn):
-    """Compares the text under a key."""
+    """Compares the text of a key."""
 
     type: Literal["stringObject"]
     operator: TextOperator
@@ -118,7 +118,7 @@ class StringObjectFilter(_OnColumn):
 
 
 class NumberObjectFilter(_OnColumn):
-    """Compares the number under a key."""
+    """Compares the number of a key."""
 
     type: Literal["numberObject"]
     operator: NumberOperator
@@ -127,7 +127,7 @@ class NumberObjectFilter(_OnColumn):
 
 
 class BooleanObjectFilter(_OnColumn):
-    """Compares the truth value under a key."""
+    """Compares the boolean of a key."""
 
     type: Literal["booleanObject"]
     operator: Literal["=", "<>"]
@@ -136,7 +136,7 @@ class BooleanObjectFilter(_OnColumn):
 
 
 class BooleanFilter(_OnColumn):
-    """Compares a truth value."""
+    """Compares a boolean."""
 
     type: Literal["boolean"]
     operator: Literal["=", "<>"]
@@ -159,7 +159,7 @@ class PositionFilter(_OnColumn):
     key: Literal["root", "first", "last", "nthFromEnd", "nthFromStart"]
     value: Annotated[int, Field(ge=1)] | None = None
 
-    @checked(mode="after")
+    @model_validator(mode="after")
     def _check_place(self) -> "PositionFilter":
         if self.key.startswith("nth") and self.value is None:
             raise ValueError(f"value should be 1 or more for the key '{self.key}'")
@@ -206,7 +206,7 @@ class ExportQuery(_Strict):
     use_events_table: bool = False
     compression: Literal["none", "gzip", "zstd"] = "none"
 
-    @checked(mode="after")
+    @model_validator(mode="after")
     def _check_search(self) -> "ExportQuery":
         if self.search_query and self.search_type is not None and not self.search_type:
             raise ValueError("At least one search type is required when searching tracing data")

@@ -1,4 +1,4 @@
-"""Compiles statements for ClickHouse, and binds values the way it takes them."""
+"""Compiles statements for ClickHouse, binds values, and builds the conditions that filters and searches use."""
 
 import operator
 import re
@@ -32,13 +32,13 @@ from sqlalchemy import (
     true,
 )
 
-# A real server refuses a bound value of more than 128 KiB (http_max_field_value_size), and escapes may double one.
+# The server rejects a bound value of more than 128 KiB (http_max_field_value_size), and escapes may double the size.
 MAX_BOUND_BYTES = 48 * 1024
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# toDate() counts days modulo 65,536, and toStartOfMinute() seconds modulo 2 ** 32: from this day on, one may be of the
-# years 1900 to 1969.
+# toDate() counts days modulo 65,536, and toStartOfMinute() seconds modulo 2 ** 32: from this day on, their results may
+# stand for years from 1900 to 1969.
 FAR_FUTURE = datetime(2036, 2, 6, tzinfo=UTC)
-# The server's days are those of its own time zone.
+# The server computes days in its own time zone.
 LARGEST_ZONE_OFFSET = timedelta(days=1)
 BYTE_ORDER_MARK = "\ufeff"
 INSTANT = DateTime64(6, "UTC")
@@ -61,14 +61,14 @@ _CLICKHOUSE = ClickHouseDialect(server_side_params=True)
 
 @dataclass(frozen=True)
 class CompiledStatement:
-    """A statement for ClickHouse: SQL with `{name:Type}` places, and the values that the server puts there."""
+    """A statement for ClickHouse: SQL with `{name:Type}` placeholders, and their values, which the server inserts."""
 
     sql: str
     parameters: dict[str, Any]
 
 
 def compile_statement(statement: Select[Any]) -> CompiledStatement:
-    """Compile a statement; no value becomes part of the text."""
+    """Compile a statement; no value becomes part of the SQL."""
     result = statement.compile(dialect=_CLICKHOUSE)
     return CompiledStatement(str(result), dict(result.params))
 
@@ -86,7 +86,7 @@ def bind_number(value: float) -> ColumnElement[float]:
 def compare_decimal(value: ColumnElement[Any], asked: str, wanted: float, places: int) -> ColumnElement[bool]:
     """Compare a decimal with `places` decimal places (0: an integer) with a number, exactly; null matches nothing."""
     scaled = Decimal(repr(wanted)).scaleb(places, _EXACT)
-    # Cut towards minus infinity, and to what the type holds: more than any value has.
+    # Round towards minus infinity, and clamp to the range of the type, which is beyond any value.
     whole = max(-LARGEST_UNSCALED, min(LARGEST_UNSCALED, int(scaled.to_integral_value(ROUND_FLOOR))))
     limit = bindparam(
         None, f"{Decimal(whole).scaleb(-places, _EXACT):f}", type_=ChDecimal(DECIMAL_DIGITS, places), unique=True
@@ -103,7 +103,7 @@ def compare_decimal(value: ColumnElement[Any], asked: str, wanted: float, places
             return value <= limit
 
 
-def bind_bool(value: bool) -> ColumnElement[bool]:  # noqa: FBT001 (the value is all there is)
+def bind_bool(value: bool) -> ColumnElement[bool]:  # noqa: FBT001 (the value to bind)
     """Bind a truth value."""
     return bindparam(None, value, type_=Boolean(), unique=True)
 
@@ -115,10 +115,10 @@ def bind_instant(value: datetime) -> ColumnElement[datetime]:
 
 
 def is_before(value: ColumnElement[Any], limit: datetime, *, inclusive: bool = False) -> ColumnElement[bool]:
-    """Ask whether an instant is before another, or also at it.
+    """Return whether an instant is before another or, if `inclusive`, equal to it.
 
-    Written so that no index knows it: by its indexes the server would skip newer versions before FINAL has seen them,
-    and days before 1970, which toDate() takes for ones of the far future.
+    The expression matches no index on purpose: by an index the server would skip newer versions before FINAL has merged
+    them, and days before 1970, which toDate() maps to the far future.
     """
     moment = func.bitOr(func.toUnixTimestamp64Micro(value), 0, type_=BigInteger())
     microseconds = _microseconds(limit)
@@ -126,19 +126,19 @@ def is_before(value: ColumnElement[Any], limit: datetime, *, inclusive: bool = F
 
 
 def is_after(value: ColumnElement[Any], limit: datetime, *, inclusive: bool = False) -> ColumnElement[bool]:
-    """Ask whether an instant is after another, or also at it; written as in `before`."""
+    """Return whether an instant is after another or, if `inclusive`, equal to it; matches no index, as `is_before`."""
     return not_(is_before(value, limit, inclusive=not inclusive))
 
 
 def may_be_before(day: ColumnElement[Any], limit: datetime) -> ColumnElement[bool]:
-    """Tell days that a table is sorted by apart: those that surely lie after an instant need not be read."""
+    """Return a condition on the day that a table is sorted by, to skip days that are certainly after an instant."""
     if not EPOCH <= limit < FAR_FUTURE:
         return true()
     return or_(day <= _date(limit + LARGEST_ZONE_OFFSET), day >= _date(FAR_FUTURE))
 
 
 def may_be_after(day: ColumnElement[Any], limit: datetime) -> ColumnElement[bool]:
-    """Tell days that a table is sorted by apart: those that surely lie before an instant need not be read."""
+    """Return a condition on the day that a table is sorted by, to skip days that are certainly before an instant."""
     if not EPOCH + LARGEST_ZONE_OFFSET <= limit < FAR_FUTURE:
         return true()
     return day >= _date(limit - LARGEST_ZONE_OFFSET)
@@ -153,28 +153,28 @@ def _date(value: datetime) -> ColumnElement[Any]:
 
 
 def contains(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
-    """Ask whether a text holds another, case-sensitive."""
+    """Return whether a text contains another, case-sensitive."""
     return func.position(value, bind_text(part)) > 0
 
 
 def contains_ignoring_case(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
-    r"""Ask whether a text holds another in any case; `%`, `_` and `\` stand for themselves."""
+    r"""Return whether a text contains another, ignoring case; `%`, `_` and `\` are literal."""
     escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return value.ilike(bind_text(f"%{escaped}%"))
 
 
 def starts_with(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
-    """Ask whether a text starts with another."""
+    """Return whether a text starts with another."""
     return func.startsWith(value, bind_text(part))
 
 
 def ends_with(value: ColumnElement[str], part: str) -> ColumnElement[bool]:
-    """Ask whether a text ends with another."""
+    """Return whether a text ends with another."""
     return func.endsWith(value, bind_text(part))
 
 
 def contains_words(value: ColumnElement[str], wanted: str) -> ColumnElement[bool]:
-    """Ask whether all words of a text occur among those of another, ASCII letters in any case.
+    """Return whether a text contains all words of another, ignoring the case of ASCII letters.
 
     A word is a run of ASCII letters, digits and characters beyond ASCII.
     """
@@ -186,34 +186,34 @@ def _lowered(value: str) -> str:
 
 
 def is_one_of(value: ColumnElement[str], values: Iterable[str]) -> ColumnElement[bool]:
-    """Ask whether a text is one of some, however many."""
+    """Return whether a text is one of a list of any length."""
     return or_(*(value.in_(chunk) for chunk in _chunks(values)))
 
 
 def bind_texts(values: Iterable[str]) -> ColumnElement[Any]:
-    """Bind an array of texts, however long: as many parameters as the server's limit asks for."""
+    """Bind an array of texts of any length, as several parameters where the server's limit requires it."""
     parts = [bindparam(None, chunk, type_=Array(ChString()), unique=True) for chunk in _chunks(values)]
     return parts[0] if len(parts) == 1 else func.arrayConcat(*parts)
 
 
 def find_position(value: ColumnElement[str], values: list[str]) -> ColumnElement[int]:
-    """Give the place of a text among some, from 1; 0 where it is none of them."""
+    """Return the place of a text in a list, from 1; 0 if it is not there."""
     places = func.range(literal(1, UInt16()), literal(len(values) + 1, UInt16()))
     return func.transform(value, bind_texts(values), places, literal(0, UInt16()))
 
 
 def get_map_value(pairs: ColumnElement[Any], key: str) -> ColumnElement[str | None]:
-    """Give the value under a key of a map, null where the key is not there."""
+    """Return the value of a key in a map; null if the key is absent."""
     return case((func.mapContains(pairs, bind_text(key)), func.arrayElement(pairs, bind_text(key), type_=String())))
 
 
 def to_utc(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Give an instant as one of UTC, whatever the server's own zone."""
+    """Return an instant in UTC, whatever the server's time zone."""
     return func.toTimeZone(value, bind_text("UTC"))
 
 
 def is_json(value: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Ask whether a text is JSON; null is not. The engine's own check lets a byte order mark pass: no reader does."""
+    """Return whether a text is JSON; null is not. ClickHouse accepts a byte order mark, but JSON readers don't."""
     valid = func.isValidJSON(value) & not_(func.startsWith(value, bind_text(BYTE_ORDER_MARK)))
     return cast(func.coalesce(valid, bind_bool(value=False)), Boolean())
 
@@ -226,11 +226,11 @@ def to_string_object(pairs: ColumnElement[Any]) -> ColumnElement[str]:
 def to_json_object(pairs: ColumnElement[Any]) -> ColumnElement[str]:
     """Write a map of texts as a JSON object whose values are JSON where the texts are, else strings."""
     key, value = column("k", String()), column("v", String())
-    # A line break in JSON stands between tokens only, and would end the line of a JSONL file.
+    # A line break in JSON is only ever between tokens; in a JSONL file it would end the line.
     one_line = func.translate(value, bind_text("\r\n"), bind_text("  "))
     written = case((is_json(value), one_line), else_=func.toJSONString(value))
     member = func.concat(func.toJSONString(key), bind_text(":"), written)
-    each = Lambda(("k", "v"), member)  # type: ignore[no-untyped-call] # untyped there
+    each = Lambda(("k", "v"), member)  # type: ignore[no-untyped-call] # the library has no types
     members = func.arrayMap(each, func.mapKeys(pairs), func.mapValues(pairs))
     return func.concat(bind_text("{"), func.arrayStringConcat(members, bind_text(",")), bind_text("}"))
 

@@ -34,42 +34,42 @@ events = Source(
         *(column(name, Map(ChString(), Decimal(18, 12))) for name in _COSTS),
         column("tool_definitions", Map(ChString(), ChString())),
     ),
-    # The sorting key also holds the minute, which the instant decides.
+    # The sorting key also has the minute, which follows from the instant.
     merge_key=lambda c: (c.start_time, func.xxHash32(c.trace_id)),
     identity="span_id",
 )
 
 
 def to_plain_text(value: ColumnElement[str]) -> ColumnElement[str]:
-    """Give a text as a plain one, should the table keep it in a dictionary."""
+    """Return a text as a plain String, also if the table stores it in a dictionary."""
     return func.toString(value, type_=String())
 
 
 def null_if_empty(value: ColumnElement[str]) -> ColumnElement[str]:
-    """Give a text, null where it is empty."""
+    """Return a text, or null if it is empty."""
     return func.nullIf(to_plain_text(value), bind_text(""), type_=String())
 
 
 def get_metadata(e: Columns) -> ColumnElement[dict[str, str]]:
-    """Give an event's metadata as a map; of a name that is there twice, the first counts."""
+    """Return an event's metadata as a map; if a name occurs twice, the first one counts."""
     names = func.arrayDistinct(e.metadata_names)
     value = func.arrayElement(e.metadata_values, func.indexOf(e.metadata_names, column("n", String())))
-    values = func.arrayMap(Lambda(("n",), value), names)  # type: ignore[no-untyped-call] # untyped there
+    values = func.arrayMap(Lambda(("n",), value), names)  # type: ignore[no-untyped-call] # the library has no types
     return func.mapFromArrays(names, values)
 
 
 def get_trace_name(e: Columns) -> ColumnElement[str]:
-    """Give the name of an event's trace: as the event has it, else the event's own if it has no parent, else null."""
+    """Return the name of an event's trace: from the event, else the name of an event without a parent, else null."""
     own = case((e.parent_span_id == bind_text(""), null_if_empty(e.name)))
     return func.coalesce(null_if_empty(e.trace_name), own, type_=String())
 
 
 def is_root(e: Columns) -> ColumnElement[bool]:
-    """Tell whether an event is the root of its trace, or of an application in it."""
+    """Return whether an event is the root of its trace, or of an application in it."""
     return or_(e.parent_span_id == bind_text(""), e.is_app_root)
 
 
 def is_experiment_root(e: Columns) -> ColumnElement[bool]:
-    """Tell whether an event is the root of an experiment's item."""
+    """Return whether an event is the root of an experiment's item."""
     same: ColumnElement[bool] = e.experiment_item_root_span_id == e.span_id
     return same

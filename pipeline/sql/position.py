@@ -1,4 +1,4 @@
-"""Compiles which rows stand at a place in their traces."""
+"""Compiles the selection of the rows at a position in their traces."""
 
 from datetime import datetime
 from typing import Any
@@ -10,10 +10,12 @@ from pipeline.sql.clickhouse import is_before
 from pipeline.sql.sources import Source, is_latest
 
 
-def select_at_position(source: Source, project_id: str, cutoff: datetime, place: int, *, from_end: bool) -> Select[Any]:
-    """Select the identities of the rows at a place, from 1, of their traces: by start, then by identity.
+def select_at_position(
+    source: Source, project_id: str, cutoff: datetime, position: int, *, from_end: bool
+) -> Select[Any]:
+    """Select the identities of the rows at a position, from 1, in their traces, by start, then by identity.
 
-    All of a trace's rows that were there at the cutoff count, whatever else the export filters by.
+    All rows of a trace before the cutoff count, whatever the filters of the export.
     """
     rows = source.table.alias("placed")
     identity = rows.c[source.identity]
@@ -24,5 +26,5 @@ def select_at_position(source: Source, project_id: str, cutoff: datetime, place:
         .prewhere(is_latest(source, rows, project_id))
         .where(is_before(rows.c.start_time, cutoff))
         .order_by(rows.c.trace_id, *(key.desc() if from_end else key.asc() for key in keys))
-        .limit_by([rows.c.trace_id], 1, offset=place - 1)
+        .limit_by([rows.c.trace_id], 1, offset=position - 1)
     )

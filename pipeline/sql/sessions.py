@@ -1,4 +1,4 @@
-"""Compiles sessions: a project's traces that share a session id, and what their observations add up to."""
+"""Compiles sessions: the traces of a project with the same session id, and the totals of their observations."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -76,7 +76,7 @@ def _spans(project_id: str) -> Subquery:
 
 
 def _owners(project_id: str) -> Select[Any]:
-    """Select the ids of traces, and of the sessions that they are in."""
+    """Select the ids of traces with the ids of their sessions."""
     rows = traces.table.alias("t")
     return (
         select(rows.c.id, func.assumeNotNull(rows.c.session_id).label("session_id"))

@@ -1,4 +1,4 @@
-"""Compiles traces, observations and sessions out of events, in the shape that they have without events."""
+"""Compiles views of events as traces, observations and sessions, with the columns of those tables."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -29,10 +29,10 @@ RENAMED = {"parent_observation_id": "parent_span_id", "internal_model_id": "mode
 
 
 def select_observations(project_id: str, _cutoff: datetime) -> Select[Any]:
-    """Select a project's events as observations; missing text is null where an observation's may be.
+    """Select a project's events as observations; missing text is null where an observation's may be null.
 
-    Besides an observation's columns there are `trace_…`, those of its trace that events repeat; `is_app_root`; and
-    `minute`, by which events are sorted.
+    Besides the columns of an observation there are `trace_…`, which events repeat from their trace, `is_app_root`, and
+    `minute`, which events are sorted by.
     """
     rows = events.table.alias("e")
     e = rows.c
@@ -60,9 +60,9 @@ def select_observations(project_id: str, _cutoff: datetime) -> Select[Any]:
 def select_traces(project_id: str, _cutoff: datetime) -> Select[Any]:
     """Select the traces that a project's events make up.
 
-    Input, output, metadata and bookmarked are those of the root, the earliest event without a parent. What every event
-    repeats is taken from the event with the highest event_ts that has it. Wide columns are read from one event, so
-    that only narrow ones are grouped and joined; by `carrier_minute` and `carrier_hash` that event is sorted.
+    Input, output, metadata and bookmarked are those of the root, the earliest event without a parent. Values that every
+    event repeats are taken from the event with the highest event_ts that has one. Wide columns are read from one event,
+    the carrier, so that only narrow ones are grouped and joined; it is sorted by `carrier_minute` and `carrier_hash`.
     """
     rows, narrow = events.table.alias("e"), _summaries(project_id).subquery("summaries")
     e = rows.c
@@ -76,7 +76,7 @@ def select_traces(project_id: str, _cutoff: datetime) -> Select[Any]:
             func.toStartOfMinute(e.start_time).label("carrier_minute"),
             func.xxHash32(e.trace_id).label("carrier_hash"),
         )
-        # An inner join would lose the order that the table is read in.
+        # An inner join would lose the order of the table.
         .select_from(rows.outerjoin(narrow, narrow.c.carrier == e.span_id))
         .final(rows)
         .prewhere(is_latest(events, rows, project_id))
@@ -85,7 +85,7 @@ def select_traces(project_id: str, _cutoff: datetime) -> Select[Any]:
 
 
 def select_traces_of_scores(project_id: str, _cutoff: datetime) -> Select[Any]:
-    """Select what a score shows of its trace, for the traces that have scores, keyed by `traced_key`."""
+    """Select the columns that scores show of their trace, for the traces with scores, with the key `traced_key`."""
     scored = scores.table.alias("scored")
     having_scores = select(scored.c.trace_id).where(scored.c.project_id == bind_text(project_id))
     narrow = _summaries(project_id, having_scores).subquery("summaries").c
@@ -98,13 +98,13 @@ def select_traces_of_scores(project_id: str, _cutoff: datetime) -> Select[Any]:
 
 
 def select_survey(project_id: str) -> Select[Any]:
-    """Give the survey of a project's events."""
+    """Return the survey of a project's events."""
     rows = events.table.alias("e")
     return sources.select_survey(rows, (rows.c.input, rows.c.output), rows.c.start_time, project_id)
 
 
 def _summaries(project_id: str, trace_ids: Select[Any] | None = None) -> Select[Any]:
-    """Select what a trace's events say of it, and its `carrier`: the root, or without one the earliest event."""
+    """Aggregate the events of each trace; its `carrier` is the root or, without one, the earliest event."""
     rows = events.table.alias("of_trace")
     e = rows.c
     root_name = func.argMinIf(e.name, func.tuple(e.start_time, e.span_id), e.parent_span_id == bind_text(""))
@@ -170,7 +170,7 @@ def select_with_member(project_id: str, met: Callable[[ColumnElement[Any]], Colu
 
 
 def _summed(details: ColumnElement[Any], of: str) -> tuple[ColumnElement[Any], ...]:
-    """Add up what events used or cost."""
+    """Sum the usage or the cost of events."""
     return (
         func.sum(sum_containing(details, "input")).label(f"input_{of}"),
         func.sum(sum_containing(details, "output")).label(f"output_{of}"),
@@ -179,5 +179,5 @@ def _summed(details: ColumnElement[Any], of: str) -> tuple[ColumnElement[Any], .
 
 
 def _repeated(e: Columns, name: str) -> ColumnElement[str]:
-    """Take a text from the event with the highest event_ts that has it; empty where none has."""
+    """Return a text from the event with the highest event_ts that has one; empty if none has."""
     return func.argMaxIf(e[name], func.tuple(e.event_ts, e.span_id), e[name] != bind_text(""))

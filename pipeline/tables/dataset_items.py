@@ -15,7 +15,7 @@ page = literal("/project/", Text()) + i.project_id + "/traces/" + i.source_trace
 
 
 def is_current(project_id: str) -> ColumnElement[bool]:
-    """Keep a project's items as they are now: of versions that have no end the last, unless it is a deletion."""
+    """Keep the current items of a project: the last version without an end, unless it is a deletion."""
     newer = dataset_items.alias("newer")
     superseded = exists().where(
         newer.c.project_id == project_id,

@@ -5,7 +5,7 @@ from typing import Any
 
 from clickhouse_connect.cc_sqlalchemy import select
 from sqlalchemy import Engine, Select, String, column, func, table
-from sqlalchemy import select as select_there
+from sqlalchemy import select as select_in_database
 
 from config.tables import datasets
 from pipeline.sql.clickhouse import bind_text, to_utc
@@ -21,19 +21,19 @@ i = rows.c
 _names = table("datasets", column("id", String()), column("name", String()))
 
 
-def _named(_project_id: str, _cutoff: datetime) -> Select[Any]:
+def _select_names(_project_id: str, _cutoff: datetime) -> Select[Any]:
     return select(_names.c.id.label("named_key"), _names.c.name.label("dataset_name"))
 
 
-def _datasets(project_id: str, _database: Engine) -> Select[Any]:
-    return select_there(datasets.c.id, datasets.c.name).where(datasets.c.project_id == project_id)
+def _select_datasets(project_id: str, _database: Engine) -> Select[Any]:
+    return select_in_database(datasets.c.id, datasets.c.name).where(datasets.c.project_id == project_id)
 
 
 named = Join(
     "named",
     on=i.dataset_id,
-    rows=_named,
-    external=ExternalTable("datasets", "id String, name Nullable(String)", _datasets),
+    rows=_select_names,
+    external=ExternalTable("datasets", "id String, name Nullable(String)", _select_datasets),
 )
 dataset_name = func.coalesce(column("dataset_name", String()), bind_text("Unknown"), type_=String())
 SCORE_LEVELS = (ScoreLevel(("trace_id",), (i.trace_id,)),)

@@ -7,10 +7,11 @@ from typing import Any
 from clickhouse_connect.cc_sqlalchemy import select
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Array, DateTime64
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChString
-from sqlalchemy import ColumnElement, Select, String, column, func
+from sqlalchemy import Select, String, column, func
 
 from pipeline.enrich.prices import Prices
 from pipeline.sql.clickhouse import bind_text, to_json_object, to_string_object, to_utc
+from pipeline.sql.events import to_plain_text
 from pipeline.sql.position import select_at_position
 from pipeline.sql.scores import ScoreLevel
 from pipeline.sql.sources import is_latest, traces
@@ -38,12 +39,7 @@ day = func.toDate(o.start_time)
 SCORE_LEVELS = (ScoreLevel(("trace_id", "observation_id"), (o.trace_id, o.id), distinct_by=("comment",)),)
 
 
-def plain(value: ColumnElement[str]) -> ColumnElement[str]:
-    """Give a text as a plain one, should the table keep it in a dictionary."""
-    return func.toString(value, type_=String())
-
-
-def _traces(project_id: str, cutoff: datetime) -> Select[Any]:  # noqa: ARG001 (as of now, like all that is joined)
+def _select_traces(project_id: str, cutoff: datetime) -> Select[Any]:  # noqa: ARG001 (as of now, like everything that is joined)
     trace = traces.table.alias("t")
     t = trace.c
     return (
@@ -52,7 +48,7 @@ def _traces(project_id: str, cutoff: datetime) -> Select[Any]:  # noqa: ARG001 (
             func.toNullable(t.name).label("trace_name"),
             t.user_id.label("trace_user"),
             t.session_id.label("trace_session"),
-            func.toNullable(plain(t.environment)).label("trace_environment"),
+            func.toNullable(to_plain_text(t.environment)).label("trace_environment"),
             t.tags.label("trace_tags"),
             func.toNullable(t.timestamp).label("trace_timestamp"),
         )
@@ -61,7 +57,7 @@ def _traces(project_id: str, cutoff: datetime) -> Select[Any]:  # noqa: ARG001 (
     )
 
 
-TRACE = Join("trace", o.trace_id, _traces)
+TRACE = Join("trace", o.trace_id, _select_traces)
 trace_name, trace_user = column("trace_name", String()), column("trace_user", String())
 trace_tags = column("trace_tags", Array(ChString()))
 took = seconds_between(o.start_time, o.end_time)
@@ -79,10 +75,10 @@ OBSERVATIONS = ClickHouseTable(
         Output("endTime", Kind.INSTANT, to_utc(o.end_time)),
         Output("projectId", Kind.TEXT, o.project_id),
         Output("parentObservationId", Kind.TEXT, o.parent_observation_id),
-        Output("type", Kind.TEXT, plain(o.type)),
-        Output("environment", Kind.TEXT, plain(o.environment)),
+        Output("type", Kind.TEXT, to_plain_text(o.type)),
+        Output("environment", Kind.TEXT, to_plain_text(o.environment)),
         Output("name", Kind.TEXT, o.name),
-        Output("level", Kind.TEXT, plain(o.level)),
+        Output("level", Kind.TEXT, to_plain_text(o.level)),
         Output("statusMessage", Kind.TEXT, o.status_message),
         Output("version", Kind.TEXT, o.version),
         Output("createdAt", Kind.INSTANT, to_utc(o.created_at)),
@@ -137,8 +133,8 @@ OBSERVATIONS = ClickHouseTable(
             column("trace_environment", String()),
             join=TRACE,
         ),
-        Filterable("environment", ("Environment",), "stringOptions", plain(o.environment)),
-        Filterable("type", ("Type", "type"), "stringOptions", plain(o.type)),
+        Filterable("environment", ("Environment",), "stringOptions", to_plain_text(o.environment)),
+        Filterable("type", ("Type", "type"), "stringOptions", to_plain_text(o.type)),
         Filterable("id", ("ID",), "stringOptions", o.id),
         Filterable("name", ("Name",), "stringOptions", o.name),
         Filterable("traceId", ("Trace ID",), "string", o.trace_id),
@@ -165,7 +161,7 @@ OBSERVATIONS = ClickHouseTable(
             places=COST_DIGITS,
         ),
         Filterable("totalCost", ("Total Cost ($)",), "number", get_total_or_null(o.cost_details), places=COST_DIGITS),
-        Filterable("level", ("Level",), "stringOptions", plain(o.level)),
+        Filterable("level", ("Level",), "stringOptions", to_plain_text(o.level)),
         Filterable("statusMessage", ("Status Message",), "string", o.status_message),
         Filterable("model", ("Model",), "stringOptions", o.provided_model_name),
         Filterable("modelId", ("Model ID",), "stringOptions", o.internal_model_id),

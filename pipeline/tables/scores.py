@@ -21,8 +21,8 @@ rows = source.table.alias("s")
 s = rows.c
 
 
-def _traces(project_id: str, _cutoff: datetime) -> Select[Any]:
-    """Select what a score shows of its trace, for the traces that have scores."""
+def _select_traces(project_id: str, _cutoff: datetime) -> Select[Any]:
+    """Select the columns that scores show of their trace, for the traces with scores."""
     t, any_version = traces.table.alias("t"), source.table.alias("scored")
     having_scores = select(any_version.c.trace_id).where(any_version.c.project_id == bind_text(project_id))
     return (
@@ -38,7 +38,7 @@ def _traces(project_id: str, _cutoff: datetime) -> Select[Any]:
     )
 
 
-TRACE_OF_SCORE = Join("traced", on=s.trace_id, rows=_traces)
+TRACE_OF_SCORE = Join("traced", on=s.trace_id, rows=_select_traces)
 trace_name, trace_user = column("trace_name", String()), column("trace_user", String())
 trace_tags = column("trace_tags", Array(ChString()))
 day = func.toDate(s.timestamp)

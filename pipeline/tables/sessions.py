@@ -7,7 +7,7 @@ from clickhouse_connect.cc_sqlalchemy import select
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Array, DateTime64
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChString
 from sqlalchemy import Boolean, Engine, Integer, Numeric, Select, String, column, func, or_, table
-from sqlalchemy import select as select_there
+from sqlalchemy import select as select_in_database
 
 from config.tables import trace_sessions
 from pipeline.sql.clickhouse import bind_text
@@ -34,30 +34,29 @@ rows = table(
 )
 s = rows.c
 
-_sent = table("marks", column("id", String()), column("bookmarked", Boolean()), column("public", Boolean()))
+_external = table("marks", column("id", String()), column("bookmarked", Boolean()), column("public", Boolean()))
 
 
-def _marks(_project_id: str, _cutoff: datetime) -> Select[Any]:
-    marks = _sent.c
+def _select_marks(_project_id: str, _cutoff: datetime) -> Select[Any]:
+    marks = _external.c
     return select(
         marks.id.label("marked_key"), marks.bookmarked.label("is_bookmarked"), marks.public.label("is_public")
     )
 
 
-def _marked(project_id: str, _database: Engine) -> Select[Any]:
-    """Select the sessions that Langfuse's users have bookmarked or made public."""
+def _select_marked(project_id: str, _database: Engine) -> Select[Any]:
+    """Select the sessions that are bookmarked or public in Langfuse."""
     session = trace_sessions.c
-    return select_there(session.id, session.bookmarked, session.public).where(
+    return select_in_database(session.id, session.bookmarked, session.public).where(
         session.project_id == project_id, or_(session.bookmarked, session.public)
     )
 
 
-marked = Join(
-    "marked", on=s.id, rows=_marks, external=ExternalTable("marks", "id String, bookmarked Bool, public Bool", _marked)
-)
+_marks_table = ExternalTable("marks", "id String, bookmarked Bool, public Bool", _select_marked)
+marked = Join("marked", on=s.id, rows=_select_marks, external=_marks_table)
 bookmarked, public = column("is_bookmarked", Boolean()), column("is_public", Boolean())
 SCORE_LEVELS = (ScoreLevel(("session_id",), (s.id,)),)
-NUL = "\x00"
+SEPARATOR = "\x00"
 
 SESSIONS = ClickHouseTable(
     name="sessions",
@@ -103,8 +102,8 @@ SESSIONS = ClickHouseTable(
         MembersFilterable("metadata", ("Metadata",), s.id, select_with_member),
         *comment_filterables("SESSION", s.id),
     ),
-    # No text from a stored query holds the separator.
-    searched={"id": (s.id, func.arrayStringConcat(s.user_ids, bind_text(NUL), type_=String()))},
+    # No text in a stored query contains the separator.
+    searched={"id": (s.id, func.arrayStringConcat(s.user_ids, bind_text(SEPARATOR), type_=String()))},
     moment=s.created_at,
     order=(s.created_at, s.id),
     wide=(),
