@@ -112,10 +112,19 @@ def _open_clickhouse_table(
     with closing(connection.batches(statement, external, max_block_size=survey.rows_per_batch)) as batches:
         yield Table(
             (*table.columns, *_file_columns(scores, spec)),
-            (batch.rename_columns(names) for batch in repair(batches)),
+            repair(_name_columns(batches, names)),
             _make_enrichers(table, spec, database, scores),
             spec.output.row_limit,
         )
+
+
+def _name_columns(batches: Iterator[pa.RecordBatch], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches with these names; raises TypeError for a column that ClickHouse returns as a Variant."""
+    for batch in batches:
+        for name, type_ in zip(names, batch.schema.types, strict=True):
+            if pa.types.is_union(type_):
+                raise TypeError(f"the column {name!r} is a Variant, {type_}; give all branches of its value one type")
+        yield batch.rename_columns(names)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ class Filled:
     database: Engine
     tables: dict[tuple[str, str], Table]
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002 (Hypothesis calls it so)
+        """Print the names: a failure that prints all rows is reported as a flaky strategy instead."""
+        printer.text(f"Filled({self.database.dialect.name}, {sorted(self.tables)})")
+
     @property
     def sources(self) -> Sources:
         return Sources(NOWHERE, self.database)

@@ -9,12 +9,8 @@ from sqlalchemy import insert
 from config.errors import Cancelled, Rejected
 from config.tables import comments, users
 from pipeline.types import Kind, Progress
+from tests.oracle.traces import COLUMNS as FIXED
 from tests.support.databases import MAY, Databases
-
-FIXED = (
-    *("id", "timestamp", "name", "userId", "sessionId", "release", "version", "environment", "tags"),
-    *("bookmarked", "public", "input", "output", "metadata", "comments"),
-)
 
 
 def test_a_row_has_the_columns_and_values_of_its_trace(databases: Databases) -> None:
@@ -194,7 +190,7 @@ def test_no_row_score_or_comment_of_another_project_is_read(databases: Databases
     (row,) = databases.read(project="p").rows
     assert row["name"] == "of p"
     assert [each["content"] for each in json.loads(row["comments"])] == ["p"]
-    assert [column.name for column in databases.read(project="p").columns][15:] == ["of p"]
+    assert [column.name for column in databases.read(project="p").columns][len(FIXED) :] == ["of p"]
 
 
 def test_scores_become_columns_of_lists(databases: Databases) -> None:
@@ -213,7 +209,7 @@ def test_scores_become_columns_of_lists(databases: Databases) -> None:
         {"name": "elsewhere", "trace_id": None, "session_id": "s"},
     )
     read = databases.read()
-    assert [(column.name, column.kind) for column in read.columns][15:] == [
+    assert [(column.name, column.kind) for column in read.columns][len(FIXED) :] == [
         (name, Kind.LIST) for name in ("acc", "cat", "elsewhere", "note", "ok")
     ]
     t, u = ([row[name] for name in ("acc", "cat", "elsewhere", "note", "ok")] for row in read.rows)
@@ -228,7 +224,7 @@ def test_a_score_counts_once_in_its_latest_version_and_not_when_deleted(database
     databases.scores({"id": "a", "value": 9}, {"id": "b", "value": 2, "name": "renamed", **later})
     databases.scores({"id": "c", "name": "gone", "timestamp": "2026-05-09 00:00:00.000", "is_deleted": 1, **later})
     read = databases.read()
-    assert [column.name for column in read.columns][15:] == ["renamed", "s"]
+    assert [column.name for column in read.columns][len(FIXED) :] == ["renamed", "s"]
     assert (read.rows[0]["s"], read.rows[0]["renamed"]) == ([1.0], [2.0])
 
 
@@ -237,7 +233,7 @@ def test_a_score_from_after_the_cutoff_gives_neither_name_nor_value(databases: D
     late = {"created_at": "2026-06-01 00:00:00.001"}
     databases.scores({"value": 1}, {"value": 2, "execution_trace_id": "x", **late}, {"name": "late", **late})
     read = databases.read()
-    assert [column.name for column in read.columns][15:] == ["s"]
+    assert [column.name for column in read.columns][len(FIXED) :] == ["s"]
     assert read.rows[0]["s"] == [1.0]
 
 
@@ -260,7 +256,7 @@ def test_score_names_may_be_anything(databases: Databases) -> None:
     databases.scores(*({"name": name, "value": index} for index, name in enumerate(names)))
     read = databases.read()
     columns = [column.name for column in read.columns]
-    assert len(columns) == 15 + len(names)
+    assert len(columns) == len(FIXED) + len(names)
     for index, name in enumerate(names):
         place = columns.index("scores.scores.id" if name == "id" else name)
         assert read.batches[0].column(place).to_pylist() == [[float(index)]], name
@@ -274,7 +270,7 @@ def test_a_name_with_numbers_and_texts_is_a_list_of_json_values(databases: Datab
         {"name": "m", "value": 3, "trace_id": "v"},
     )
     read = databases.read()
-    assert read.columns[15].kind is Kind.MIXED
+    assert read.columns[len(FIXED)].kind is Kind.MIXED
     t, u, v = (row["m"] for row in read.rows)
     assert (json.loads(t), u, json.loads(v)) == ([0.5, 'say "hi"\n\\'], None, [3])
 

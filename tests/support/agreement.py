@@ -33,6 +33,10 @@ class Filled:
     databases: Databases
     rows: raw.World
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002 (Hypothesis calls it so)
+        """Print the number of rows: a failure that prints all of them is reported as a flaky strategy instead."""
+        printer.text(f"Filled({sum(map(len, self.rows.tables.values()))} rows)")
+
     @cached_property
     def _tables(self) -> dict[tuple[str, str, bool], Table]:
         return {}
