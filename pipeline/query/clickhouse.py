@@ -8,8 +8,7 @@ from sqlalchemy import Alias, Boolean, ColumnElement, FromClause, Select, cast, 
 
 from pipeline import request as stored
 from pipeline.query.filters import filter_condition
-from pipeline.query.order import order_by
-from pipeline.query.resolve import ResolvedQuery
+from pipeline.query.resolve import ResolvedOrder, ResolvedQuery, resolve_order
 from pipeline.query.search import search_condition
 from pipeline.spec import ExportSpec
 from pipeline.sql import scores, sources
@@ -45,7 +44,7 @@ def select_rows(
             filter_condition(query, spec),
             search_condition(table, spec.query, contains_ignoring_case),
         )
-        .order_by(*order_by(table, query.order, by_day=by_day))
+        .order_by(*_order_by(table, query.order, by_day=by_day))
         .limit(None if spec.output.row_limit is None else spec.output.row_limit + 1)
     )
     return statement
@@ -53,13 +52,11 @@ def select_rows(
 
 def read_columns(table: ClickHouseTable, spec: ExportSpec) -> dict[str, ColumnElement[Any]]:
     """Return the values that are read, by name; a value that may hold JSON is followed by its flag."""
-    values = {}
+    values, nested = {}, spec.encoding.format.nested
     for output in (*table.outputs, *table.enricher_inputs):
         if output.value is None:
             continue
-        values[output.name] = (
-            output.nested if spec.encoding.format.nested and output.nested is not None else output.value
-        )
+        values[output.name] = output.nested if nested and output.nested is not None else output.value
         if output.kind is Kind.MAYBE_JSON:
             values[f"{output.name}{JSON_FLAG}"] = _json_flag(output.value, spec)
     return values
@@ -82,6 +79,22 @@ def select_survey(table: ClickHouseTable, spec: ExportSpec) -> Select[Any] | Non
     if isinstance(source, View):
         return None if source.survey is None else source.survey(spec.project_id)
     return sources.select_survey(table.rows, table.wide, table.moment, spec.project_id)
+
+
+def _order_by(table: ClickHouseTable, order: ResolvedOrder | None, *, by_day: bool) -> tuple[ColumnElement[Any], ...]:
+    """Return the query's order, else the table's default, else its own; it ends in the identity, and nulls come last.
+
+    `by_day`: the days of all rows are in the range in which they sort by time, so the server can read in their order.
+    """
+    if order is None:
+        if table.default_order is None:
+            return table.order
+        order = resolve_order(table, table.default_order)
+    column = order.column
+    keys = (column.value,) if column.day is None or not by_day else (column.day, column.value)
+    if order.direction == "ASC":
+        return (*(key.asc().nulls_last() for key in keys), table.identity)
+    return (*(key.desc().nulls_last() for key in keys), table.identity)
 
 
 def _joins(table: ClickHouseTable, query: Resolved) -> Iterable[Join]:
