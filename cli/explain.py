@@ -13,10 +13,11 @@ from cli.exports import Export, JsonFlag, Project, find_job
 from cli.output import console, print_json, print_table
 from config.settings import load
 from consumer.attempt import read_job_spec
+from pipeline.progress import Progress
 from pipeline.read import open_table
 from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec
-from pipeline.types import OutputOptions, Progress
+from pipeline.types import OutputOptions
 
 VALUE_LIMIT = 200
 _PLACEHOLDER = re.compile(r"\{(\w+):([^{}]+)\}")

@@ -16,10 +16,11 @@ from consumer.guards import INTERNAL_TEXT
 from consumer.jobs import Jobs
 from consumer.metrics import export_labels
 from consumer.models import Claim, Job, LeaseState
+from pipeline.progress import Progress
 from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.storage import Storage
-from pipeline.types import ExportResult, OutputOptions, Progress
+from pipeline.types import ExportResult, OutputOptions
 from runtime.logs import add_log_fields
 from runtime.retry import Backoff
 from runtime.tracing import Tracer

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from consumer.models import Claim, LeaseState
-from pipeline.types import Progress
+from pipeline.progress import Progress
 from runtime.threads import in_thread, start_in_thread
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from config.labels import Outcome
 from config.metrics import Metrics
 from consumer.heartbeat import ExtendLease, Timing, keep_alive
 from consumer.models import Claim
-from pipeline.types import Progress
+from pipeline.progress import Progress
 from runtime.threads import in_thread, start_in_thread
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import psycopg
 from sqlalchemy import Connection, Engine
 
 from config.errors import Cancelled, Unavailable
-from pipeline.types import Progress
+from pipeline.progress import Progress
 from runtime.database import translated_faults
 
 CANCEL_SECONDS = 10

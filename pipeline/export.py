@@ -10,12 +10,12 @@ from pipeline.encode import ENCODERS
 from pipeline.export_file import open_file
 from pipeline.manifest import make_manifest
 from pipeline.metering import Flow
+from pipeline.progress import Progress, watch
 from pipeline.read import Table, open_table
 from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec
 from pipeline.storage.types import Storage
-from pipeline.types import ExportResult, Progress
-from pipeline.watch import watch
+from pipeline.types import ExportResult
 
 
 def utc_now() -> datetime:

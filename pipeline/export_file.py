@@ -9,9 +9,9 @@ from config.metrics import Metrics
 from pipeline.buffer import Chunk
 from pipeline.manifest import CONTENT_TYPE
 from pipeline.object_key import manifest_key
+from pipeline.progress import Progress
 from pipeline.spec import ExportSpec
 from pipeline.storage.types import Storage, Upload
-from pipeline.types import Progress
 
 
 class ExportFile:

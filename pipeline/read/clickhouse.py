@@ -17,12 +17,12 @@ from sqlalchemy import Select
 from urllib3 import HTTPConnectionPool
 
 from config.errors import Cancelled, Unavailable
+from pipeline.progress import Progress
 from pipeline.read.arrow_stream import read_stream
 from pipeline.read.clickhouse_errors import CLIENT_ERRORS, translate_client_error
 from pipeline.read.client_pool import PooledClient
 from pipeline.read.connections import ClickHouse
 from pipeline.sql.clickhouse import CompiledStatement, compile_statement
-from pipeline.types import Progress
 
 logger = logging.getLogger(__name__)
 

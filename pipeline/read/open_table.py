@@ -11,6 +11,7 @@ from pipeline.batches import repair
 from pipeline.database import interrupt_on_stop
 from pipeline.enrich.comments import Comments
 from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, make_score_columns
+from pipeline.progress import Progress
 from pipeline.query.clickhouse import external_tables, read_columns, select_rows, select_survey
 from pipeline.query.resolve import resolve_query
 from pipeline.read import postgres
@@ -22,7 +23,7 @@ from pipeline.sql.scores import select_names
 from pipeline.tables import resolve_table
 from pipeline.tables.clickhouse_table import ClickHouseTable, Enricher
 from pipeline.tables.database_table import DatabaseTable
-from pipeline.types import CELLS, JSON_FLAG, Column, Kind, Progress
+from pipeline.types import CELLS, JSON_FLAG, Column, Kind
 
 # ClickHouse limits its batches only by rows; their number is chosen such that a batch has at most this size.
 BATCH_BYTES = 32 << 20

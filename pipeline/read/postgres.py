@@ -10,13 +10,14 @@ import pyarrow as pa
 from sqlalchemy import Connection, Engine, Select, func, select, true
 
 from pipeline.database import connect, interrupt_on_stop
+from pipeline.progress import Progress
 from pipeline.query.postgres import select_rows, select_widest
 from pipeline.query.resolve import resolve_query
 from pipeline.read import sqlite
 from pipeline.spec import ExportSpec
 from pipeline.tables.columns import DatabaseOutput
 from pipeline.tables.database_table import DatabaseTable
-from pipeline.types import JSON_FLAG, Kind, Progress
+from pipeline.types import JSON_FLAG, Kind
 
 # The size of one fetch; storage compresses texts by at least this factor.
 FETCH_BYTES = 4 << 20

@@ -16,11 +16,11 @@ from sqlalchemy import make_url
 from config.metrics import Metrics
 from pipeline.export import export
 from pipeline.memory import keep_small
+from pipeline.progress import Progress
 from pipeline.read import open_table
 from pipeline.read.connections import ClickHouse, Sources
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.storage import S3Options, open_storage
-from pipeline.types import Progress
 from runtime.database import open_database
 from tests.bench import row_by_row
 from tests.bench.row_by_row import PROJECT

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from config.errors import Cancelled, Unavailable
+from pipeline.progress import Progress
 from pipeline.read.clickhouse_errors import StatementRefused
 from pipeline.read.connections import ClickHouse
-from pipeline.types import Progress
 from tests.contract.clickhouse_proxy import Fault, proxy
 from tests.services.stacks import Servers
 from tests.support.daemons import eventually

@@ -12,10 +12,11 @@ from sqlalchemy import Engine, create_engine, text
 from config.errors import Cancelled, Rejected, Unavailable
 from config.tables import langfuse
 from pipeline.encode import ENCODERS
+from pipeline.progress import Progress
 from pipeline.read import open_table
 from pipeline.read.connections import ClickHouse, Sources
 from pipeline.spec import ExportSpec, read_spec
-from pipeline.types import FORMATS, OutputOptions, Progress
+from pipeline.types import FORMATS, OutputOptions
 from tests.oracle import expected, load, pools, queries, raw, worlds
 from tests.oracle.compare import differences
 from tests.oracle.values import Cell, Table

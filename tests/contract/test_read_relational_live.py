@@ -9,10 +9,10 @@ from sqlalchemy import Engine, delete, insert, make_url, text, update
 
 from config.errors import Cancelled
 from config.tables import audit_logs, langfuse
+from pipeline.progress import Progress
 from pipeline.read.postgres import FETCH_BYTES, FEWEST_ROWS, MOST_ROWS, read_batches
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.tables.audit_logs import AUDIT_LOGS
-from pipeline.types import Progress
 from runtime.database import open_database
 from tests.services.postgres import Postgres
 

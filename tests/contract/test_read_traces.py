@@ -8,7 +8,8 @@ from sqlalchemy import insert
 
 from config.errors import Cancelled, Rejected
 from config.tables import comments, users
-from pipeline.types import Kind, Progress
+from pipeline.progress import Progress
+from pipeline.types import Kind
 from tests.oracle.traces import COLUMNS as FIXED
 from tests.support.databases import MAY, Databases
 

@@ -11,10 +11,11 @@ from config.metrics import Metrics
 from config.settings import CONSUMER_NEEDS, load
 from consumer.app import Dependencies, run
 from pipeline.object_key import manifest_key
+from pipeline.progress import Progress
 from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec
 from pipeline.storage import Storage
-from pipeline.types import ExportResult, Progress
+from pipeline.types import ExportResult
 from runtime import logs
 from runtime.self_metrics import build_metrics
 

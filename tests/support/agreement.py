@@ -12,11 +12,11 @@ from clickhouse_connect.driver.client import Client
 from sqlalchemy import Select
 
 from pipeline.encode import ENCODERS
+from pipeline.progress import Progress
 from pipeline.read import clickhouse as server
 from pipeline.read import open_table
 from pipeline.spec import read_spec
 from pipeline.sql.clickhouse import compile_statement
-from pipeline.types import Progress
 from tests.oracle import load, raw
 from tests.oracle.compare import differences
 from tests.oracle.expected import expected, table_of

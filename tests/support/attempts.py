@@ -13,11 +13,12 @@ from consumer.attempt import ExportPolicy, WorkerContext, run_attempt
 from consumer.jobs import Jobs
 from consumer.models import Claim
 from pipeline.object_key import manifest_key
+from pipeline.progress import Progress
 from pipeline.read.connections import ClickHouse, Sources
 from pipeline.spec import ExportSpec
 from pipeline.storage import Storage
 from pipeline.storage.local import LocalStorage
-from pipeline.types import ExportResult, OutputOptions, Progress
+from pipeline.types import ExportResult, OutputOptions
 from runtime.retry import Backoff
 from runtime.tracing import Tracer
 from tests.support.exports import CLAIM_POLICY, LEASE, NOW, result_of

@@ -15,12 +15,12 @@ from sqlalchemy.engine import Engine
 
 from config.settings import load
 from embedded.schema import create_langfuse_schema
+from pipeline.progress import Progress, watch
 from pipeline.read import open_table
 from pipeline.read.connections import ClickHouse, Sources
 from pipeline.read.open_table import Table
 from pipeline.spec import read_spec
-from pipeline.types import Column, OutputOptions, Progress
-from pipeline.watch import watch
+from pipeline.types import Column, OutputOptions
 
 CUTOFF = datetime(2026, 6, 1, tzinfo=UTC)
 MAY = "2026-05-10 12:00:00.000"

@@ -18,7 +18,7 @@ from consumer.intake import Intake
 from consumer.jobs import Jobs
 from consumer.models import Claim, LeaseState
 from consumer.slots import Slots
-from pipeline.types import Progress
+from pipeline.progress import Progress
 from runtime.publisher import Outgoing
 from tests.support.exports import CLAIM_POLICY, NOW
 

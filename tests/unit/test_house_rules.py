@@ -31,18 +31,19 @@ CHAIN = ("read", "query", "tables", "enrich", "sql", "spec", "request", "types")
 PIPELINE_MAY_IMPORT: dict[str, set[str]] = {
     **{name: set(CHAIN[place + 1 :]) for place, name in enumerate(CHAIN)},
     "request": set(),
-    "read": {*CHAIN[1:], "batches", "database"},
+    "read": {*CHAIN[1:], "batches", "database", "progress"},
     "enrich": {"sql", "spec", "request", "types", "database"},
     "spec": {"object_key", "request", "types"},
-    **{name: set() for name in ("batches", "buffer", "memory", "prefetch")},
-    **{name: {"types"} for name in ("database", "object_key", "storage", "watch")},
-    "encode": {"batches", "buffer", "types"},
+    **{name: set() for name in ("batches", "buffer", "memory", "prefetch", "progress")},
+    **{name: {"types"} for name in ("object_key", "storage")},
+    "database": {"progress"},
+    "encode": {"buffer", "types"},
     "compress": {"buffer", "types"},
     "manifest": {"spec", "types"},
-    "metering": {"buffer", "prefetch", "types"},
-    "export_file": {"buffer", "manifest", "object_key", "spec", "storage", "types"},
+    "metering": {"buffer", "prefetch"},
+    "export_file": {"buffer", "manifest", "object_key", "progress", "spec", "storage"},
     "export": {"read", "spec", "request", "types", "batches", "encode", "compress", "storage", "manifest", "metering"}
-    | {"watch", "export_file"},
+    | {"progress", "export_file"},
 }
 """Whatever is not listed here is forbidden: `encode`, `storage`, `compress` and `manifest` are of `export` alone."""
 

@@ -14,7 +14,7 @@ from config.labels import Outcome
 from config.tables import batch_exports
 from consumer.attempt import UNAVAILABLE_TEXT, run_attempt
 from consumer.models import Claim
-from pipeline.types import Progress
+from pipeline.progress import Progress
 from runtime.retry import Backoff
 from runtime.tracing import Tracer
 from tests.support.attempts import EXPORT_POLICY, ScriptedWorker

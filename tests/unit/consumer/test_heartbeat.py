@@ -7,7 +7,7 @@ import pytest
 from config.errors import Unavailable
 from consumer.heartbeat import Timing, keep_alive
 from consumer.models import Claim, LeaseState
-from pipeline.types import Progress
+from pipeline.progress import Progress
 from tests.support.exports import NOW
 from tests.unit.consumer.test_guards import a_job
 

@@ -9,7 +9,7 @@ from config.metrics import Metrics
 from consumer.heartbeat import Timing
 from consumer.models import Claim, LeaseState
 from consumer.slots import Slots
-from pipeline.types import Progress
+from pipeline.progress import Progress
 from tests.support.exports import NOW
 from tests.unit.consumer.test_guards import a_job
 

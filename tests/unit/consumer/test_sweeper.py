@@ -12,7 +12,7 @@ from consumer.clock import DatabaseClock
 from consumer.jobs import Jobs
 from consumer.models import Job
 from consumer.sweeper import Sweeper
-from pipeline.types import Progress
+from pipeline.progress import Progress
 from tests.support.attempts import ScriptedWorker
 from tests.support.exports import LEASE, NOW, after, claimed, job_of, queue, row_of, runs_of
 from tests.support.intake import POLICY, ScriptedIntake

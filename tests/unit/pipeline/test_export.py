@@ -16,10 +16,11 @@ from prometheus_client import CollectorRegistry
 from config.errors import Cancelled, Unavailable
 from config.metrics import Metrics
 from pipeline.export import deliver
+from pipeline.progress import Progress
 from pipeline.read import Table
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.storage import S3Options, Storage, open_storage
-from pipeline.types import FORMATS, Column, ExportResult, Kind, OutputOptions, Progress
+from pipeline.types import FORMATS, Column, ExportResult, Kind, OutputOptions
 from tests import moto_server
 from tests.moto_server import Fault
 from tests.oracle import files as files_reader

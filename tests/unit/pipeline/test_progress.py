@@ -5,8 +5,7 @@ import pyarrow as pa
 import pytest
 
 from config.errors import Cancelled
-from pipeline.types import Progress
-from pipeline.watch import watch
+from pipeline.progress import Progress, watch
 
 
 def batches(*rows: int) -> Iterator[pa.RecordBatch]:
@@ -19,7 +18,7 @@ def test_rows_are_counted_before_they_are_passed_on() -> None:
 
 
 def test_progress_is_told_every_5000_rows_and_loudly_every_100000(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "pipeline.watch")
+    caplog.set_level(logging.DEBUG, "pipeline.progress")
     list(watch(batches(4999, 1, 10, 94000, 990), Progress(), "e"))
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("DEBUG", "5000 rows read"),
