@@ -7,30 +7,38 @@ from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from config.events import ExportFinished, Status
 from config.settings import Misconfigured
+from notify.address import EmailAddress, NotAnAddress, parse_address
 from notify.formatting import format_duration, format_instant, format_rows, format_size, one_line
-from notify.smtp import Undeliverable
 
 TEMPLATES = {Status.COMPLETED: "export_ready", Status.FAILED: "export_failed"}
 FROM_NAME = "Data exports"
 NO_REASON = "An internal error occurred"
 NAME_LIMIT = 120
 REASON_LIMIT = 1000
-ADDRESS = re.compile(r"[^\s\x00-\x1f\x7f<>()\[\],;:\\\"@]+@[^\s\x00-\x1f\x7f<>()\[\],;:\\\"@]+")
 ADDRESS_LIMIT = 320
+NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
+
+
+@dataclass(frozen=True)
+class Sender:
+    """The sender of all emails: the name that people see, and the address."""
+
+    name: str
+    address: EmailAddress
 
 
 @dataclass(frozen=True)
 class EmailContent:
     """What an email says besides the numbers of the event, and to whom; `url` and `page` are safe links."""
 
-    recipient: str
+    recipient: EmailAddress
     user_name: str | None
     export_name: str
     url: str | None
@@ -38,19 +46,16 @@ class EmailContent:
     expires_at: datetime | None
 
 
-def compose_email(event: ExportFinished, content: EmailContent, *, sender: str, now: datetime) -> EmailMessage:
-    """Render the email; `sender` is EMAIL_FROM_ADDRESS.
+def compose_email(event: ExportFinished, content: EmailContent, *, sender: Sender, now: datetime) -> EmailMessage:
+    """Render the email.
 
-    The same event has the same Message-ID, so that a receiver can recognize a repeated email. Raises Undeliverable
-    if the recipient's address is not valid.
+    The same event has the same Message-ID, so that a receiver can recognize a repeated email. The headers are for
+    people; the envelope is made of the same addresses, and never of headers.
     """
-    recipient = _ascii_domain(content.recipient)
-    if recipient is None:
-        raise Undeliverable("the user's address is not an email address")
     template, variables = TEMPLATES[event.status], _variables(event, content, now)
     message = EmailMessage(policy=SMTP)
-    message["From"] = _parse_sender(sender)
-    message["To"] = recipient
+    message["From"] = Address(sender.name, sender.address.local, sender.address.domain)
+    message["To"] = Address("", content.recipient.local, content.recipient.domain)
     message["Subject"] = one_line(_render(f"{template}/subject.txt", variables), limit=NAME_LIMIT)
     message["Date"] = format_datetime(now.astimezone(UTC))
     message["Message-ID"] = message_id(event.event_id, sender)
@@ -61,36 +66,26 @@ def compose_email(event: ExportFinished, content: EmailContent, *, sender: str, 
     return message
 
 
-def message_id(event_id: str, sender: str) -> str:
+def message_id(event_id: str, sender: Sender) -> str:
     """Return the Message-ID of the email about an event, in the sender's domain."""
-    domain = _parse_sender(sender).domain
-    return f"<{hashlib.sha256(event_id.encode()).hexdigest()[:40]}@{domain}>"
+    return f"<{hashlib.sha256(event_id.encode()).hexdigest()[:40]}@{sender.address.domain}>"
 
 
-def sender_address(sender: str) -> str:
-    """Return the address in EMAIL_FROM_ADDRESS, which may follow a name; raise Misconfigured if there is none."""
-    return _parse_sender(sender).addr_spec
-
-
-def _parse_sender(given: str) -> Address:
-    name, bare = parseaddr(given)
-    address = _ascii_domain(bare)
-    if address is None:
-        raise Misconfigured(["EMAIL_FROM_ADDRESS is not an email address"])
-    user, _, domain = address.rpartition("@")
-    return Address(one_line(name, limit=NAME_LIMIT) or FROM_NAME, user, domain)
-
-
-def _ascii_domain(given: str) -> str | None:
-    """Return the address with an ASCII domain, or None if it is not valid; the part before the @ may need SMTPUTF8."""
-    address = given.strip()
-    if len(address) > ADDRESS_LIMIT or not ADDRESS.fullmatch(address):
-        return None
-    user, _, domain = address.rpartition("@")
+def read_sender(given: str) -> Sender:
+    """Read EMAIL_FROM_ADDRESS: an address, or a name and then the address in <>; raises Misconfigured."""
+    named = NAMED.fullmatch(given.strip())
+    name, address = (named["name"], named["address"]) if named else ("", given.strip())
     try:
-        return f"{user}@{domain.encode('idna').decode()}"
-    except UnicodeError:
-        return None
+        parsed = parse_address(address)
+    except NotAnAddress as error:
+        raise Misconfigured([f"EMAIL_FROM_ADDRESS is not an email address: {error}"]) from error
+    return Sender(one_line(_unquote(name), limit=NAME_LIMIT) or FROM_NAME, parsed)
+
+
+def _unquote(name: str) -> str:
+    """Return a name without the quotes and backslashes that it needs in a header."""
+    bare = name.strip()
+    return re.sub(r"\\(.)", r"\1", bare[1:-1]) if re.fullmatch(r'".*"', bare, re.DOTALL) else bare
 
 
 def _variables(event: ExportFinished, content: EmailContent, now: datetime) -> dict[str, object]:
@@ -98,7 +93,7 @@ def _variables(event: ExportFinished, content: EmailContent, now: datetime) -> d
     return {
         "user_name": one_line(content.user_name, limit=NAME_LIMIT),
         "export_name": one_line(content.export_name, limit=NAME_LIMIT),
-        "recipient": one_line(content.recipient, limit=ADDRESS_LIMIT),
+        "recipient": one_line(str(content.recipient), limit=ADDRESS_LIMIT),
         "url": content.url,
         "page": content.page,
         "count": f"{event.rows:,}",

@@ -15,11 +15,12 @@ from config.labels import NoticeOutcome
 from config.links import Links
 from config.settings import Settings
 from notify import smtp
-from notify.compose import EmailContent, compose_email, sender_address
+from notify.address import EmailAddress, NotAnAddress, parse_address
+from notify.compose import EmailContent, Sender, compose_email, read_sender
 from notify.formatting import safe_link
 from notify.notices import Notice, Notices
 from notify.recipient import find_recipient, reason_to_skip
-from notify.smtp import Unanswered, Undeliverable
+from notify.smtp import Envelope, Unanswered, Undeliverable
 from runtime.logs import add_log_fields
 from runtime.tracing import Tracer, trace_id
 
@@ -34,7 +35,7 @@ class MailTransport:
     """The SMTP server that sends the emails, and their sender."""
 
     server: smtp.SmtpServer
-    sender: str
+    sender: Sender
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def read_transport(settings: Settings) -> MailTransport | None:
     """Read the email settings; None if a required one is not set. Raises Misconfigured if one is wrong."""
     if settings.email_from_address is None or settings.smtp_connection_url is None:
         return None
-    sender_address(settings.email_from_address)
-    return MailTransport(smtp.parse_server(settings.smtp_connection_url), settings.email_from_address)
+    sender = read_sender(settings.email_from_address)
+    return MailTransport(smtp.parse_server(settings.smtp_connection_url), sender)
 
 
 def attempt(context: NotifierContext, notice: Notice, now: datetime) -> Attempt:
@@ -125,23 +126,33 @@ def _send(context: NotifierContext, notice: Notice, now: datetime) -> Attempt:
     if recipient is None:
         return Attempt(NoticeOutcome.SKIPPED, "the export no longer exists")
     links = context.links
+    url = safe_link(links.write(event.project_id, event.batch_export_id) if links else recipient.url)
+    page = _exports_page(context.nextauth_url, event.project_id)
+    if reason := reason_to_skip(event, recipient, url or page, now):
+        return Attempt(NoticeOutcome.SKIPPED, reason)
     content = EmailContent(
-        recipient=recipient.address or "",
+        recipient=_parse_recipient(recipient.address),
         user_name=recipient.user_name,
         export_name=recipient.export_name,
-        url=safe_link(links.write(event.project_id, event.batch_export_id) if links else recipient.url),
-        page=_exports_page(context.nextauth_url, event.project_id),
+        url=url,
+        page=page,
         expires_at=recipient.expires_at,
     )
-    if reason := reason_to_skip(event, recipient, content.url or content.page, now):
-        return Attempt(NoticeOutcome.SKIPPED, reason)
     message = compose_email(event, content, sender=context.transport.sender, now=now)
     smtp.send(
         context.transport.server,
+        Envelope(context.transport.sender.address, content.recipient),
         message,
         fence=lambda: _check_lease(context.notices, notice, now + timedelta(seconds=time.monotonic() - began)),
     )
     return Attempt(NoticeOutcome.SENT, str(message["Message-ID"]))
+
+
+def _parse_recipient(address: str | None) -> EmailAddress:
+    try:
+        return parse_address(address or "")
+    except NotAnAddress as error:
+        raise Undeliverable(f"the user's address is not an email address: {error}") from error
 
 
 def _check_lease(notices: Notices, notice: Notice, now: datetime) -> None:

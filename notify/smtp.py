@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from config.errors import Unavailable
 from config.settings import Misconfigured
+from notify.address import EmailAddress
 
 TIMEOUT_SECONDS = 60.0
 """Timeout of every step but the last."""
@@ -56,6 +57,14 @@ class SmtpServer:
     ehlo: str | None = None
 
 
+@dataclass(frozen=True)
+class Envelope:
+    """Who sends an email to whom, for the SMTP server."""
+
+    sender: EmailAddress
+    recipient: EmailAddress
+
+
 def parse_server(url: str) -> SmtpServer:
     """Read SMTP_CONNECTION_URL: `smtp://` (port 587) or `smtps://` (port 465), user and password percent-encoded.
 
@@ -85,16 +94,18 @@ def parse_server(url: str) -> SmtpServer:
     )
 
 
-def send(server: SmtpServer, message: EmailMessage, fence: Callable[[], None] = lambda: None) -> None:
-    """Send the email to the recipient in its header; it returns once the server has accepted the email.
+def send(
+    server: SmtpServer, envelope: Envelope, message: EmailMessage, fence: Callable[[], None] = lambda: None
+) -> None:
+    """Send the email to the envelope's recipient; it returns once the server has accepted the email.
 
     `fence` is called right before the message itself is sent, and raises to prevent that.
-    Raises Unavailable (no response, 4xx, or a certificate or login that does not work), Undeliverable (5xx for the
-    recipient or the message, or an address that needs SMTPUTF8 which the server lacks), or Unanswered (no response
+    Raises Unavailable (no response, 4xx, or a certificate, login or sender that does not work), Undeliverable (5xx for
+    the recipient or the message, or an address that needs SMTPUTF8 which the server lacks), or Unanswered (no response
     to the message itself, which the server may have accepted).
     """
     with _translated_faults(), _session(server) as client:
-        policy = _send_envelope(client, message)
+        policy = _send_envelope(client, envelope)
         data = LEADING_DOT.sub(b"..", message.as_bytes(policy=policy))
         fence()
         client.send(data.removesuffix(b"\r\n") + b"\r\n.\r\n")
@@ -128,26 +139,36 @@ def _session(server: SmtpServer) -> Iterator[smtplib.SMTP]:
         client.close()
 
 
-def _send_envelope(client: smtplib.SMTP, message: EmailMessage) -> "EmailPolicy[EmailMessage]":
-    """Send MAIL, RCPT and DATA; return the policy by which the message must be written."""
+def _send_envelope(client: smtplib.SMTP, envelope: Envelope) -> "EmailPolicy[EmailMessage]":
+    """Send MAIL, RCPT and DATA; return the policy by which the message must be written.
+
+    smtplib's own methods for this would parse the addresses again.
+    """
     client.ehlo_or_helo_if_needed()  # STARTTLS discards the first EHLO
-    sender, recipient = (message[name].addresses[0].addr_spec for name in ("From", "To"))
-    options: list[str] = []
-    if not (sender.isascii() and recipient.isascii()):
-        if not client.has_extn("smtputf8"):
-            raise smtplib.SMTPNotSupportedError("SMTPUTF8 is not offered")
-        options = ["SMTPUTF8", "BODY=8BITMIME"]
-        client.command_encoding = "utf-8"
-    code, text = client.mail(sender, options)
+    options, policy = _options(client, envelope)
+    code, text = client.docmd("MAIL", f"FROM:<{envelope.sender}>{options}")
     if code != OK:
-        raise smtplib.SMTPSenderRefused(code, text, sender)
-    code, text = client.rcpt(recipient)
+        raise smtplib.SMTPSenderRefused(code, text, str(envelope.sender))
+    code, text = client.docmd("RCPT", f"TO:<{envelope.recipient}>")
     if code not in {OK, FORWARDED}:
-        raise smtplib.SMTPRecipientsRefused({recipient: (code, text)})
-    code, text = client.docmd("data")
+        raise smtplib.SMTPRecipientsRefused({str(envelope.recipient): (code, text)})
+    code, text = client.docmd("DATA")
     if code != GO_ON:
         raise smtplib.SMTPDataError(code, text)
-    return SMTPUTF8 if options else SMTP
+    return policy
+
+
+def _options(client: smtplib.SMTP, envelope: Envelope) -> tuple[str, "EmailPolicy[EmailMessage]"]:
+    """Return the options of MAIL and the policy of the message, for addresses that are ASCII or not."""
+    if envelope.sender.local.isascii() and envelope.recipient.local.isascii():
+        return "", SMTP
+    if not client.has_extn("smtputf8"):
+        lacks = "is not ASCII, and the mail server does not support SMTPUTF8"
+        if envelope.sender.local.isascii():
+            raise Undeliverable(f"the address {lacks}")
+        raise Unavailable(f"EMAIL_FROM_ADDRESS {lacks}")
+    client.command_encoding = "utf-8"
+    return " SMTPUTF8 BODY=8BITMIME", SMTPUTF8
 
 
 def _read_answer(client: smtplib.SMTP) -> tuple[int, bytes]:
@@ -197,8 +218,6 @@ def _translated_faults() -> Iterator[None]:
     except smtplib.SMTPResponseException as error:
         raise Unavailable(f"the mail server is not ready ({_codes(error.smtp_code, error.smtp_error)})") from error
     except smtplib.SMTPNotSupportedError as error:
-        if "SMTPUTF8" in str(error):
-            raise Undeliverable("the address is not ASCII, and the mail server does not support SMTPUTF8") from error
         raise Unavailable(f"the mail server does not support what SMTP_CONNECTION_URL requires: {error}") from error
     except ssl.SSLCertVerificationError as error:
         raise Unavailable(f"the mail server's certificate is not trusted: {error.verify_message}") from error

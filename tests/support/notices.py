@@ -16,8 +16,11 @@ from sqlalchemy import Engine, insert
 
 from config.events import ExportFinished, Status
 from config.tables import batch_exports, langfuse, users, waybill
+from notify.address import EmailAddress
+from notify.compose import Sender
 
 NOW = datetime(2026, 10, 1, 14, 5, tzinfo=UTC)
+SENDER = Sender("Data exports", EmailAddress("exports", "example.com"))
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 URL = "https://files.example.com/exports/1.csv?X-Amz-Signature=abc&X-Amz-Expires=86400"
 

@@ -11,7 +11,7 @@ from notify.deliver import MailTransport, NotifierContext
 from notify.notices import Notices
 from notify.smtp import parse_server
 from runtime.database import open_database
-from tests.support.notices import MailServer, create_tables, mail_server
+from tests.support.notices import SENDER, MailServer, create_tables, mail_server
 
 
 @pytest.fixture
@@ -31,4 +31,4 @@ def server() -> Iterator[MailServer]:
 @pytest.fixture
 def context(engine: Engine, server: MailServer) -> NotifierContext:
     store = Notices(engine, retry_for=timedelta(days=7), first_delay=timedelta(seconds=5), lease=timedelta(seconds=60))
-    return NotifierContext(engine, store, MailTransport(parse_server(server.url), "exports@example.com"), None, None)
+    return NotifierContext(engine, store, MailTransport(parse_server(server.url), SENDER), None, None)

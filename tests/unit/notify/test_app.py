@@ -18,7 +18,7 @@ from notify.deliver import MailTransport, NotifierContext
 from notify.notices import Notices
 from notify.smtp import parse_server
 from runtime.http import Health
-from tests.support.notices import MailServer, add_export, add_user, completion
+from tests.support.notices import SENDER, MailServer, add_export, add_user, completion
 
 SETTINGS = {"WAYBILL_LEASE_SECONDS": "1", "WAYBILL_SWEEP_SECONDS": "0.2", "KAFKA_BOOTSTRAP_SERVERS": "nowhere:1"}
 
@@ -124,9 +124,7 @@ def test_an_email_that_the_server_has_not_received_is_released(
 ) -> None:
     async def run() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            transport = MailTransport(
-                parse_server(f"smtp://127.0.0.1:{silent.getsockname()[1]}"), "exports@example.com"
-            )
+            transport = MailTransport(parse_server(f"smtp://127.0.0.1:{silent.getsockname()[1]}"), SENDER)
             ending = notifier(replace(context, transport=transport), asyncio.Event())
             await ending.record(completion().encode())
             sending_it = asyncio.create_task(ending.send_due())

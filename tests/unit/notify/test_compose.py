@@ -8,8 +8,8 @@ import pytest
 
 from config.events import Status
 from config.settings import Misconfigured
-from notify.compose import EmailContent, compose_email, sender_address
-from notify.smtp import Undeliverable
+from notify.address import parse_address
+from notify.compose import EmailContent, compose_email, read_sender
 from tests.support.notices import NOW, SHA256, URL, completion
 
 PAGE = "https://app.example.com/project/project-1/settings/exports"
@@ -37,7 +37,7 @@ class Page(HTMLParser):
 
 def content(**changes: Any) -> EmailContent:
     given: dict[str, Any] = {
-        "recipient": "ada@example.com",
+        "recipient": parse_address("ada@example.com"),
         "user_name": "Ada Lovelace",
         "export_name": "traces of September",
         "url": URL,
@@ -49,7 +49,7 @@ def content(**changes: Any) -> EmailContent:
 
 def receive(event: dict[str, Any] | None = None, sender: str = "exports@example.com", **changes: Any) -> EmailMessage:
     """Compose an email and parse its bytes, as a receiver does."""
-    composed = compose_email(completion(**(event or {})), content(**changes), sender=sender, now=NOW)
+    composed = compose_email(completion(**(event or {})), content(**changes), sender=read_sender(sender), now=NOW)
     return message_from_bytes(composed.as_bytes(), policy=policy.default)
 
 
@@ -166,7 +166,7 @@ def test_no_line_on_the_wire_is_too_long() -> None:
     odd = compose_email(
         completion(),
         content(export_name="x" * 900, url="https://files.example.com/" + "y" * 3_000),
-        sender="exports@example.com",
+        sender=read_sender("exports@example.com"),
         now=NOW,
     )
 
@@ -182,43 +182,6 @@ def test_the_same_event_has_the_same_message_id_and_another_has_another() -> Non
     assert first.endswith("@example.com>")
 
 
-@pytest.mark.parametrize(
-    ("given", "arrives"),
-    [
-        (" ada@example.com ", "ada@example.com"),
-        ("ada+exports@example.com", "ada+exports@example.com"),
-        ("o'brien@example.com", "o'brien@example.com"),
-        ("ada@bücher.example", "ada@xn--bcher-kva.example"),
-        ("x" * 64 + "@" + ".".join(["y" * 60] * 4), "x" * 64 + "@" + ".".join(["y" * 60] * 4)),
-    ],
-)
-def test_a_valid_address_is_kept(given: str, arrives: str) -> None:
-    assert [each.addr_spec for each in receive(recipient=given)["To"].addresses] == [arrives]
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "ada",
-        "ada@",
-        "@example.com",
-        "ada@example.com, eve@example.com",
-        "ada@example.com\r\nBcc: eve@example.com",
-        "Ada <ada@example.com>",
-        "a da@example.com",
-        "ada@example.com\x00",
-        "a@b@example.com",
-        "ada@" + "x" * 400,
-        "ada@exa..mple.com",
-    ],
-)
-def test_an_invalid_address_is_undeliverable_and_not_quoted(address: str) -> None:
-    with pytest.raises(Undeliverable, match="not an email address") as raised:
-        receive(recipient=address)
-
-    assert "example" not in str(raised.value)
-
-
 def test_the_sender_may_have_a_name() -> None:
     message = receive(sender='"Exports, Ünited" <exports@example.com>')
 
@@ -229,4 +192,4 @@ def test_the_sender_may_have_a_name() -> None:
 
 def test_an_invalid_sender_is_a_misconfiguration() -> None:
     with pytest.raises(Misconfigured, match="EMAIL_FROM_ADDRESS is not an email address"):
-        sender_address("nobody")
+        read_sender("nobody")

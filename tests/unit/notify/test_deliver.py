@@ -18,6 +18,7 @@ from notify.smtp import parse_server
 from runtime.database import open_database
 from tests.support.notices import (
     NOW,
+    SENDER,
     URL,
     MailServer,
     add_export,
@@ -26,7 +27,6 @@ from tests.support.notices import (
     completion,
 )
 
-SENDER = "exports@example.com"
 FAILED: dict[str, Any] = {"status": Status.FAILED, "error": "no such column", "sha256": None}
 
 
@@ -168,9 +168,7 @@ def test_without_mail_settings_every_notice_is_skipped(context: NotifierContext)
 def test_both_mail_settings_are_required(missing: str) -> None:
     values = {"EMAIL_FROM_ADDRESS": "exports@example.com", "SMTP_CONNECTION_URL": "smtp://mail.example:2525"}
 
-    assert read_transport(load(values)) == MailTransport(
-        parse_server("smtp://mail.example:2525"), "exports@example.com"
-    )
+    assert read_transport(load(values)) == MailTransport(parse_server("smtp://mail.example:2525"), SENDER)
     del values[missing]
     assert read_transport(load(values)) is None
 
@@ -181,6 +179,37 @@ def test_an_invalid_mail_setting_is_named_at_startup(wrong: dict[str, str]) -> N
 
     with pytest.raises(Misconfigured, match=next(iter(wrong))):
         read_transport(load(values | wrong))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "x@=?utf-8?q?evil.com?=",
+        "=?utf-8?q?victim=40evil.com=3E?=@attacker.com",
+        "=?utf-8?b?dmljdGltQGV2aWwuY29t?=@attacker.com",
+        "=?utf-8?q?=0D=0ABcc=3A_eve=40evil.com?=@attacker.com",
+        "x@=?utf-8?q?evil.com=0D=0ARCPT_TO=3A=3Ceve=40evil.com=3E?=",
+        "user@example.com.",
+        "user@.example.com",
+        "user@[127.0.0.1]",
+        "user@127.0.0.1",
+        "user@\uff45vil.com",
+        "user@evil\u3002com",
+        "user@\u212aernel.org",
+        "user@evil.com\u00ad",
+        "user%evil.com@@attacker.com",
+    ],
+)
+def test_what_is_not_an_address_fails_with_a_reason_and_is_sent_to_nobody(
+    engine: Engine, context: NotifierContext, server: MailServer, address: str
+) -> None:
+    add_user(engine, email=address)
+    add_export(engine)
+
+    ended = attempt(context, claim(context), NOW)
+
+    assert (ended.outcome, server.recipients) == (NoticeOutcome.FAILED, [])
+    assert "not an email address" in ended.detail
 
 
 def test_an_invalid_address_is_not_retried(engine: Engine, context: NotifierContext, server: MailServer) -> None:

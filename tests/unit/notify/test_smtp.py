@@ -16,7 +16,8 @@ from aiosmtpd.smtp import AuthResult
 from config.errors import Unavailable
 from config.settings import Misconfigured
 from notify import smtp
-from notify.smtp import Encryption, SmtpServer, Unanswered, Undeliverable, parse_server
+from notify.address import EmailAddress, parse_address
+from notify.smtp import Encryption, Envelope, SmtpServer, Unanswered, Undeliverable, parse_server
 from tests.support.notices import CUT, MailServer, closed_port, mail_server
 
 ADDRESS = "ada.secret@example.com"
@@ -48,6 +49,11 @@ def message(recipient: str = ADDRESS) -> EmailMessage:
     made["From"], made["To"], made["Subject"] = "exports@example.com", recipient, "Ready"
     made.set_content("text", cte="quoted-printable")
     return made
+
+
+def send(url: str, composed: EmailMessage | None = None, recipient: str = ADDRESS, sender: str = "exports") -> None:
+    envelope = Envelope(EmailAddress(sender, "example.com"), parse_address(recipient))
+    smtp.send(parse_server(url), envelope, composed or message(recipient))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,7 @@ def test_the_password_is_not_in_the_repr() -> None:
 
 
 def test_an_email_is_delivered(server: MailServer) -> None:
-    smtp.send(parse_server(server.url), message())
+    send(server.url)
 
     assert [each["Subject"] for each in server.messages] == ["Ready"]
     assert server.recipients == [ADDRESS]
@@ -105,7 +111,7 @@ def test_an_email_is_delivered(server: MailServer) -> None:
 def test_an_accepted_email_stays_accepted_when_quit_fails(server: MailServer, answer: str) -> None:
     server.quit = answer
 
-    smtp.send(parse_server(server.url), message())
+    send(server.url)
 
     assert len(server.taken) == 1
 
@@ -129,7 +135,7 @@ def test_rejections_are_sorted_by_code_and_contain_no_address(
     setattr(server, step, answer)
 
     with pytest.raises(raised) as caught:
-        smtp.send(parse_server(server.url), message())
+        send(server.url)
 
     assert expected in str(caught.value)
     assert "ada.secret" not in str(caught.value)
@@ -140,7 +146,7 @@ def test_a_connection_lost_before_the_response_is_unanswered(server: MailServer)
     server.before_answer = lambda transport: transport.abort()
 
     with pytest.raises(Unanswered, match=r"received the email but did not respond \(it closed the connection\)"):
-        smtp.send(parse_server(server.url), message())
+        send(server.url)
 
     assert len(server.taken) == 1
 
@@ -149,11 +155,11 @@ def test_the_response_to_the_message_has_a_longer_timeout(server: MailServer, mo
     monkeypatch.setattr(smtp, "TIMEOUT_SECONDS", 2.0)
     server.answer_data = lambda: asyncio.sleep(3)
 
-    smtp.send(parse_server(server.url), message())
+    send(server.url)
 
     monkeypatch.setattr(smtp, "ANSWER_TIMEOUT_SECONDS", 0.2)
     with pytest.raises(Unanswered, match="timeout"):
-        smtp.send(parse_server(server.url), message())
+        send(server.url)
 
 
 def test_a_connection_lost_within_the_message_is_retried() -> None:
@@ -173,7 +179,7 @@ def test_a_connection_lost_within_the_message_is_retried() -> None:
         large = message()
         large.set_content("line\n" * 4_000_000, cte="quoted-printable")
         with pytest.raises(Unavailable, match="is unavailable"):
-            smtp.send(parse_server(f"smtp://127.0.0.1:{listening.getsockname()[1]}"), large)
+            send(f"smtp://127.0.0.1:{listening.getsockname()[1]}", large)
         thread.join(20)
 
 
@@ -181,24 +187,24 @@ def test_lines_that_begin_with_a_dot_arrive_unchanged(server: MailServer) -> Non
     dotted = message()
     dotted.set_content(".\n..\n.text\n\n.", cte="quoted-printable")
 
-    smtp.send(parse_server(server.url), dotted)
+    send(server.url, dotted)
 
     assert server.messages[0].get_content() == ".\r\n..\r\n.text\r\n\r\n.\r\n"
 
 
 def test_a_refused_connection_is_retried() -> None:
     with pytest.raises(Unavailable, match="Connection refused"):
-        smtp.send(parse_server(f"smtp://127.0.0.1:{closed_port()}"), message())
+        send(f"smtp://127.0.0.1:{closed_port()}")
 
 
 def test_a_silent_server_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smtp, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(Unavailable, match="is unavailable"):
-        smtp.send(parse_server(f"smtp://127.0.0.1:{silent.getsockname()[1]}"), message())
+        send(f"smtp://127.0.0.1:{silent.getsockname()[1]}")
 
 
 def test_a_non_ascii_address_is_sent_to_a_server_with_smtputf8(server: MailServer) -> None:
-    smtp.send(parse_server(server.url), message("zoë@example.com"))
+    send(server.url, recipient="zoë@example.com")
 
     assert server.recipients == ["zoë@example.com"]
     assert [each["To"] for each in server.messages] == ["zoë@example.com"]
@@ -209,7 +215,18 @@ def test_a_non_ascii_address_is_undeliverable_without_smtputf8() -> None:
         mail_server() as plain,
         pytest.raises(Undeliverable, match="does not support SMTPUTF8"),
     ):
-        smtp.send(parse_server(plain.url), message("zoë@example.com"))
+        send(plain.url, recipient="zoë@example.com")
+
+
+def test_a_non_ascii_sender_is_retried_without_smtputf8() -> None:
+    with mail_server() as plain, pytest.raises(Unavailable, match="EMAIL_FROM_ADDRESS is not ASCII"):
+        send(plain.url, sender="zoë")
+
+
+def test_the_envelope_decides_who_gets_the_email_and_not_the_header(server: MailServer) -> None:
+    send(server.url, message("eve@evil.example"), recipient="ada@example.com")
+
+    assert server.recipients == ["ada@example.com"]
 
 
 @pytest.mark.parametrize(("password", "taken"), [("right p@ss", 1), ("wrong", 0)])
@@ -221,12 +238,12 @@ def test_the_login_of_the_url_is_used_and_a_rejected_one_is_retried(password: st
         return AuthResult(success=login.password == b"right p@ss", handled=False)
 
     with mail_server(authenticator=authenticate, auth_require_tls=False) as running:
-        named = parse_server(f"smtp://ada:{quote(password)}@127.0.0.1:{running.port}")
+        named = f"smtp://ada:{quote(password)}@127.0.0.1:{running.port}"
         if taken:
-            smtp.send(named, message())
+            send(named)
         else:
             with pytest.raises(Unavailable, match=r"rejected the login \(535 5.7.8\)"):
-                smtp.send(named, message())
+                send(named)
 
     assert (b"ada", password.encode()) in logins
     assert len(running.taken) == taken
@@ -247,7 +264,7 @@ def test_a_non_ascii_login_is_retried() -> None:
 
 def test_encryption_that_is_required_and_not_offered_is_retried(server: MailServer) -> None:
     with pytest.raises(Unavailable, match="STARTTLS"):
-        smtp.send(parse_server(f"{server.url}?requireTLS=true"), message())
+        send(f"{server.url}?requireTLS=true")
 
     assert server.taken == []
 
@@ -258,12 +275,12 @@ def test_starttls_is_used_if_offered_and_the_certificate_is_checked(
     # The server accepts emails on encrypted connections only.
     with mail_server(tls_context=tls(certificate), require_starttls=True) as running:
         with pytest.raises(Unavailable, match="certificate is not trusted"):
-            smtp.send(parse_server(running.url), message())
-        smtp.send(parse_server(f"{running.url}?tls.rejectUnauthorized=false"), message())
+            send(running.url)
+        send(f"{running.url}?tls.rejectUnauthorized=false")
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_suffix(".crt")))
-        smtp.send(parse_server(running.url), message())
+        send(running.url)
         with pytest.raises(Unavailable, match="530"):
-            smtp.send(parse_server(f"{running.url}?ignoreTLS=true"), message())
+            send(f"{running.url}?ignoreTLS=true")
 
     assert len(running.taken) == 2
 
