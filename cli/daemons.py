@@ -11,12 +11,12 @@ from runtime.self_metrics import build_metrics
 def run_consumer() -> None:
     """Take export requests from Kafka and run the exports, until SIGTERM."""
     import consumer.app
-    from pipeline.memory import keep_small
+    from pipeline.memory import tune_allocators
 
     settings = load(needs=CONSUMER_NEEDS)
     set_up_logging(settings.log_format, settings.log_level)
     parts = build.consumer_parts(settings, build_metrics())
-    keep_small()
+    tune_allocators()
     asyncio.run(consumer.app.run(settings, parts))
 
 

@@ -1,21 +1,26 @@
-"""Keeps a process that exports small: what a batch needed goes back to the system when the batch is done."""
+"""Sets up the allocators of a process that exports, so that memory that a batch needed is returned to the system."""
+
+# Set here and not in the process environment, because a daemon that is started from a shell would not have it, and
+# because it is not the same. Measured on exports of 300,000 traces as Parquet: 279 MiB and 3.4 s of CPU with the calls
+# below, 249 MiB and 4.2 s with MALLOC_ARENA_MAX, MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_ and
+# ARROW_DEFAULT_MEMORY_POOL in the environment, 313 MiB and 3.4 s with neither. As CSV: 240, 236 and 299 MiB.
 
 import ctypes
 import sys
 
 import pyarrow as pa
 
-# glibc's names for mallopt's parameters, and what they are set to.
+# The parameters of glibc's mallopt, and their values.
 _M_TRIM_THRESHOLD, _TRIM_BYTES = -1, 1 << 20
 _M_MMAP_THRESHOLD, _MMAP_BYTES = -3, 256 << 10
 _M_ARENA_MAX, _ARENAS = -8, 2
 
 
-def keep_small() -> None:
-    """Set up the allocators; call it once, when the process starts, before the first export.
+def tune_allocators() -> None:
+    """Set up the allocators; call it once in each process that exports, before the first export.
 
-    Left alone, each keeps what it once had: Arrow's for its threads, and glibc's because its idea of a large block
-    grows with use. That is a third of the memory of an exporting process, for a few per cent of its time.
+    By default, Arrow's allocator keeps memory for its threads, and glibc's raises its threshold for large blocks with
+    use: a third of the memory of an exporting process, which costs a few per cent of its time to return.
     """
     _keep_pandas_out()
     pa.set_memory_pool(pa.system_memory_pool())
@@ -28,10 +33,10 @@ def keep_small() -> None:
 
 
 def _keep_pandas_out() -> None:
-    """Let pyarrow find out that there is no pandas.
+    """Make pyarrow believe that pandas is not installed.
 
-    It imports pandas, if that is installed, at the first value of Python's that it is given, to see whether the value
-    is one of pandas' own: 50 MiB for nothing. It asks once.
+    Otherwise it imports pandas, which takes 50 MiB, at the first Python value that it converts, to check whether the
+    value is a pandas object. It tries only once.
     """
     if "pandas" in sys.modules:
         return
@@ -43,7 +48,7 @@ def _keep_pandas_out() -> None:
 
 
 class _NoPandas:
-    """An importer that says there is no pandas."""
+    """An importer that reports pandas as not installed."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:  # noqa: ARG004 (an importer's signature)

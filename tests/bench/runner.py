@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from config.metrics import Metrics
 from pipeline.export import export
-from pipeline.memory import keep_small
+from pipeline.memory import tune_allocators
 from pipeline.progress import Progress
 from pipeline.read import open_table
 from pipeline.read.connections import ClickHouse, Sources
@@ -56,7 +56,7 @@ class Measurement:
 def measured(job: Job) -> Measurement:
     """Run the job; only its own work is timed, not the imports."""
     metrics = Metrics(CollectorRegistry())
-    keep_small()
+    tune_allocators()
     jobs: dict[str, Callable[[], tuple[int, int]]] = {
         "export": lambda: _export(job, metrics),
         "drain": lambda: _drain(job),

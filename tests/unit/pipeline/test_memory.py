@@ -5,8 +5,8 @@ from pathlib import Path
 
 SCRIPT = """
 import sys
-from pipeline.memory import keep_small
-keep_small()
+from pipeline.memory import tune_allocators
+tune_allocators()
 import pyarrow as pa
 pa.array([1]), pa.scalar("x")
 assert "pandas" not in sys.modules, "pyarrow imported pandas"
