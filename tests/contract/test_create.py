@@ -6,16 +6,16 @@ import pytest
 from sqlalchemy import select
 
 from config.tables import batch_exports
+from runtime.migrations import migrate
 from tests.services.stacks import Stack
 from tests.support.daemons import waybill
 from tests.support.databases import Databases
 
 
 @pytest.fixture
-def migrated(databases: Databases, stack: Stack) -> Databases:
+def migrated(databases: Databases) -> Databases:
     """The databases, with Waybill's own tables too."""
-    done = waybill("migrate", environment=stack.environment())
-    assert done.returncode == 0, done.stderr
+    migrate(databases.engine)
     return databases
 
 

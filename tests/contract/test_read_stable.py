@@ -15,6 +15,7 @@ from tests.services.stacks import Stack
 from tests.support.agreement import Filled, cached_lookups, fill_databases
 from tests.support.tables import READINGS
 
+pytestmark = pytest.mark.slow
 OURS, THEIRS = PROJECTS[:2]
 SEED = 5
 MARK = "of the other project"

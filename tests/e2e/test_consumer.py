@@ -116,6 +116,7 @@ def completions(stack: Stack, count: int) -> list[dict[str, Any]]:
         reader.close()
 
 
+@pytest.mark.slow
 def test_a_request_published_five_times_to_two_consumers_runs_once(
     stack: Stack, engine: Engine, tmp_path: Path
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_request_published_five_times_to_two_consumers_runs_once(
     assert [message["published_at"] is not None for message in outbox_rows(engine)] == [True]
 
 
+@pytest.mark.slow
 def test_two_consumers_of_one_group_share_the_partitions(
     stack: Stack, engine: Engine, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -288,6 +290,7 @@ def test_a_cancelled_export_stops_within_a_heartbeat_and_leaves_no_files(
     assert (stack.objects(), stack.uploads(), outbox_rows(engine)) == ({}, [], [])
 
 
+@pytest.mark.slow
 def test_sigterm_lets_short_exports_finish_and_releases_long_ones(stack: Stack, engine: Engine, tmp_path: Path) -> None:
     with consumer(stack, tmp_path) as first:
         short, long = queue_export(engine, "sleep-0.8"), queue_export(engine, "sleep-8")
@@ -324,6 +327,7 @@ def test_another_consumer_runs_the_export_of_a_killed_worker(stack: Stack, engin
     assert stack.uploads() == []
 
 
+@pytest.mark.slow
 def test_an_export_that_kills_every_worker_fails_after_its_last_attempt(
     stack: Stack, engine: Engine, tmp_path: Path
 ) -> None:
@@ -347,6 +351,7 @@ def test_a_row_without_an_event_is_exported(stack: Stack, engine: Engine, tmp_pa
         wait_for_status(engine, export_id)
 
 
+@pytest.mark.slow
 def test_a_suspended_worker_that_resumes_changes_nothing(stack: Stack, engine: Engine, tmp_path: Path) -> None:
     export_id = queue_export(engine, "sleep-2")
     with consumer(stack, tmp_path, wait=False) as suspended:
@@ -363,6 +368,7 @@ def test_a_suspended_worker_that_resumes_changes_nothing(stack: Stack, engine: E
     assert stack.read(next(key for key in stack.objects() if key.endswith(".csv"))) == b"attempt 2"
 
 
+@pytest.mark.slow
 def test_an_unpublished_completion_is_published_after_another_request(
     stack: Stack, engine: Engine, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ from tests.support.http_proxy import Responder, http_proxy
 from tests.support.responses import cut_at, end_at, hold
 from tests.support.selection import reads_rows
 
+pytestmark = pytest.mark.slow
 ROWS = 700
 FAR = 0.9
 """The share of the stream that passes: more than one part of the file, so that an upload is open."""
