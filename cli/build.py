@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from consumer.app import Dependencies
-    from consumer.jobs import Jobs
+    from consumer.job_store import Jobs
     from notify.deliver import NotifierContext
     from pipeline.read.connections import ClickHouse, Sources
     from pipeline.storage import Storage
@@ -126,7 +126,7 @@ def storage(settings: Settings, on_part: Callable[[PartOutcome], None] = lambda 
 
 def jobs(settings: Settings) -> "Jobs":
     """Open the job store; needs DATABASE_URL."""
-    from consumer.jobs import ClaimPolicy, Jobs
+    from consumer.job_store import ClaimPolicy, Jobs
 
     policy = ClaimPolicy(
         lease=timedelta(seconds=settings.lease_seconds),

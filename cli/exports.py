@@ -14,7 +14,7 @@ from config.errors import Rejected
 from config.events import ExportRequested, Status
 from config.links import read_links
 from config.settings import Settings, load
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from consumer.models import Job, Run
 from consumer.queries import list_jobs, list_runs
 from pipeline.spec import read_spec

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.errors import Rejected
-from pipeline.query.resolve import find_column, resolve_query
+from pipeline.query.resolve_columns import find_column, resolve_query
 from pipeline.request import ExportQuery
 from pipeline.tables import TableDeclaration, find_table, resolve_table
 

@@ -30,19 +30,19 @@ from consumer.drain import GRACE_SECONDS, Drain
 from consumer.guards import GuardPolicy
 from consumer.heartbeat import Timing
 from consumer.intake import Closed, Intake
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from consumer.metrics import measure_queue, start_at_zero
 from consumer.slots import Slots
 from consumer.sweeper import Sweeper
 from pipeline.read.connections import Sources
 from pipeline.storage import Storage
 from pipeline.types import OutputOptions
-from runtime.daemon import run_every, stop_on_signals, supervise, wait_for_dependencies
 from runtime.http import Check, Health, serve
 from runtime.kafka import build_app, raw_topic
 from runtime.publisher import Publisher
 from runtime.retry import Backoff
 from runtime.self_metrics import follow_loop, follow_pool
+from runtime.supervise import run_every, stop_on_signals, supervise, wait_for_dependencies
 from runtime.threads import in_thread
 from runtime.tracing import Tracer
 

@@ -13,7 +13,7 @@ from config.labels import Failure, Outcome
 from config.metrics import Metrics
 from consumer.cleanup import delete_orphans
 from consumer.guards import INTERNAL_TEXT
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from consumer.metrics import export_labels
 from consumer.models import Claim, Job, LeaseState
 from pipeline.progress import Progress

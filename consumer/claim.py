@@ -8,7 +8,7 @@ from datetime import datetime
 from config.labels import Failure, Outcome, Verdict
 from config.metrics import Metrics
 from consumer.guards import GuardPolicy, Reaction, Refusal, enabled, exists, judge
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from consumer.metrics import export_labels
 from consumer.models import Claim, Job
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from config.errors import Unavailable
 from consumer import outbox
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from consumer.models import Run
 from consumer.queries import list_expired, list_latest_runs
 from pipeline.object_key import find_exports, manifest_key

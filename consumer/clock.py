@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Engine, text
 
 from config.errors import Unavailable
-from runtime.daemon import wait_for_stop
 from runtime.database import reading
+from runtime.supervise import wait_for_stop
 from runtime.threads import in_thread
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from datetime import datetime
 from config.errors import Unavailable
 from config.events import ExportRequested
 from consumer.intake import Intake
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from consumer.models import Claim
 from consumer.slots import Slots
 from runtime.publisher import Outgoing, Publisher

@@ -16,9 +16,9 @@ from consumer.dead_letters import ReceivedMessage, dead_letter
 from consumer.guards import Reaction, Refusal
 from consumer.models import Claim, Job
 from consumer.slots import Slots
-from runtime.daemon import wait_for_stop
 from runtime.publisher import Publisher
 from runtime.retry import Backoff
+from runtime.supervise import wait_for_stop
 from runtime.threads import in_thread
 from runtime.tracing import read_traceparent
 

@@ -23,11 +23,11 @@ from config.tables import notices
 from notify.catch_up import LOOK_BACK, find_published
 from notify.deliver import NotifierContext, attempt, settle
 from notify.notices import Notice
-from runtime.daemon import run_every, stop_on_signals, supervise, wait_for_stop
 from runtime.http import Health, serve
 from runtime.kafka import build_app, check_topics, raw_topic, read_headers
 from runtime.retry import Backoff
 from runtime.self_metrics import follow_loop, follow_pool
+from runtime.supervise import run_every, stop_on_signals, supervise, wait_for_stop
 from runtime.threads import in_thread, start_in_thread
 from runtime.tracing import read_traceparent
 

@@ -21,7 +21,7 @@ from config.metrics import Metrics
 from consumer.downloads.locate import File, NoDownload, locate
 from consumer.downloads.pages import PAGES, content_security_policy, render
 from consumer.downloads.rate_limit import Rate, RateLimit, client_of
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from pipeline.storage import Storage
 from pipeline.storage.safe_names import make_disposition
 from runtime.threads import in_thread

@@ -7,7 +7,7 @@ from config.errors import Rejected
 from config.events import Status
 from config.labels import NoFile
 from consumer.attempt import read_job_spec
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from consumer.models import Job
 from pipeline.storage import Storage
 from pipeline.types import OutputOptions

@@ -4,8 +4,8 @@ import pyarrow as pa
 from sqlalchemy import Engine, select
 
 from config.tables import users
-from pipeline.database import connect
 from pipeline.enrich.lookup import list_distinct, make_texts
+from pipeline.interrupt import connect
 from pipeline.sql.postgres import is_one_of
 
 AUTHOR = "authorUserName"

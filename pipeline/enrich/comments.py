@@ -9,8 +9,8 @@ import pyarrow as pa
 from sqlalchemy import Engine, Select, and_, literal_column, select
 
 from config.tables import comments, users
-from pipeline.database import connect
 from pipeline.enrich.lookup import make_texts
+from pipeline.interrupt import connect
 from pipeline.sql.postgres import is_one_of
 
 COMMENTS = "comments"

@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, Engine, Select, Text, and_, cast, or_, sel
 
 from config.errors import Rejected
 from config.tables import models, prices, pricing_tiers
-from pipeline.database import connect
 from pipeline.enrich.lookup import list_distinct
+from pipeline.interrupt import connect
 from pipeline.sql.postgres import is_one_of
 
 MODEL_ID = "internalModelId"

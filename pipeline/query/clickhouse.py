@@ -8,7 +8,7 @@ from sqlalchemy import Alias, Boolean, ColumnElement, FromClause, Select, cast, 
 
 from pipeline import request as stored
 from pipeline.query.filters import filter_condition
-from pipeline.query.resolve import ResolvedOrder, ResolvedQuery, resolve_order
+from pipeline.query.resolve_columns import ResolvedOrder, ResolvedQuery, resolve_order
 from pipeline.query.search import search_condition
 from pipeline.spec import ExportSpec
 from pipeline.sql import scores, sources

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, and_, func, not_, true
 
 from config.errors import Rejected
 from pipeline import request as stored
-from pipeline.query.resolve import ResolvedFilter, ResolvedQuery
+from pipeline.query.resolve_columns import ResolvedFilter, ResolvedQuery
 from pipeline.spec import ExportSpec
 from pipeline.sql import scores
 from pipeline.sql.clickhouse import (

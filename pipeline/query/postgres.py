@@ -8,7 +8,7 @@ from sqlalchemy.sql.elements import UnaryExpression
 from config.errors import Rejected
 from config.tables import Instant
 from pipeline import request as stored
-from pipeline.query.resolve import ResolvedFilter, ResolvedOrder, ResolvedQuery
+from pipeline.query.resolve_columns import ResolvedFilter, ResolvedOrder, ResolvedQuery
 from pipeline.query.search import search_condition
 from pipeline.request import Direction
 from pipeline.spec import ExportSpec

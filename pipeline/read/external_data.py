@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from clickhouse_connect.driver.external import ExternalData
 from sqlalchemy import Connection, Engine
 
-from pipeline.database import connect
+from pipeline.interrupt import connect
 from pipeline.tables.columns import ExternalTable
 
 ROWS_PER_FETCH = 10_000

@@ -8,12 +8,12 @@ import pyarrow as pa
 from sqlalchemy import Engine
 
 from pipeline.batches import repair
-from pipeline.database import interrupt_on_stop
 from pipeline.enrich.comments import Comments
 from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, make_score_columns
+from pipeline.interrupt import interrupt_on_stop
 from pipeline.progress import Progress
 from pipeline.query.clickhouse import external_tables, read_columns, select_rows, select_survey
-from pipeline.query.resolve import resolve_query
+from pipeline.query.resolve_columns import resolve_query
 from pipeline.read import postgres
 from pipeline.read.clickhouse import ClickHouseConnection
 from pipeline.read.connections import Sources

@@ -9,10 +9,10 @@ import polars as pl
 import pyarrow as pa
 from sqlalchemy import Connection, Engine, Select, func, select, true
 
-from pipeline.database import connect, interrupt_on_stop
+from pipeline.interrupt import connect, interrupt_on_stop
 from pipeline.progress import Progress
 from pipeline.query.postgres import select_rows, select_widest
-from pipeline.query.resolve import resolve_query
+from pipeline.query.resolve_columns import resolve_query
 from pipeline.read import sqlite
 from pipeline.spec import ExportSpec
 from pipeline.tables.columns import DatabaseOutput

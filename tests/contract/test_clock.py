@@ -9,7 +9,7 @@ from config.labels import Verdict
 from consumer import clock as clock_module
 from consumer.clock import DatabaseClock
 from consumer.guards import GuardPolicy, judge
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from tests.support.exports import CLAIM_POLICY, claimed, job_of, queue
 
 POLICY = GuardPolicy(enabled=True, stale_after=timedelta(minutes=30), max_attempts=3)

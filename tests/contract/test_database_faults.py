@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from config.errors import Cancelled, Unavailable
 from config.tables import batch_exports
-from pipeline.database import connect, interrupt_on_stop
+from pipeline.interrupt import connect, interrupt_on_stop
 from pipeline.progress import Progress
 from runtime.database import open_database, reading, writing
 from tests.support.daemons import eventually

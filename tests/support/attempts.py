@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from config.labels import Outcome
 from config.metrics import Metrics
 from consumer.attempt import ExportPolicy, WorkerContext, run_attempt
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from consumer.models import Claim
 from pipeline.object_key import manifest_key
 from pipeline.progress import Progress

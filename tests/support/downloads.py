@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from config.links import Links
 from config.metrics import Metrics
 from consumer.downloads.app import Downloads
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from pipeline.storage import Storage
 from runtime.http import Health, serve
 from tests.support.exports import CLAIM_POLICY, NOW, after, claimed, queue, result_of

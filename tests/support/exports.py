@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Engine, insert, select, update
 
 from config.tables import batch_exports, outbox, runs
-from consumer.jobs import ClaimPolicy, Jobs
+from consumer.job_store import ClaimPolicy, Jobs
 from consumer.models import Claim, Job
 from pipeline.types import ExportResult
 

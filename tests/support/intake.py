@@ -15,7 +15,7 @@ from consumer.claim import Claimer
 from consumer.guards import GuardPolicy
 from consumer.heartbeat import Timing
 from consumer.intake import Intake
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from consumer.models import Claim, LeaseState
 from consumer.slots import Slots
 from pipeline.progress import Progress

@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
 from config.metrics import Metrics
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from consumer.metrics import measure_queue, start_at_zero
 from tests.support.exports import CLAIM_POLICY, NOW, after, claimed, queue, result_of
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, delete
 from config.errors import Unavailable
 from config.tables import batch_exports
 from consumer.clock import DatabaseClock
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from consumer.models import Job
 from consumer.sweeper import Sweeper
 from pipeline.progress import Progress

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline.query.clickhouse import select_rows, select_survey
-from pipeline.query.resolve import resolve_query
+from pipeline.query.resolve_columns import resolve_query
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.sql import scores
 from pipeline.sql.clickhouse import MAX_BOUND_BYTES, CompiledStatement, compile_statement

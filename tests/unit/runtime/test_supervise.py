@@ -2,9 +2,9 @@ import asyncio
 
 import pytest
 
-from runtime import daemon, http
-from runtime.daemon import run_every, wait_for_dependencies, wait_for_stop
+from runtime import http, supervise
 from runtime.http import Health
+from runtime.supervise import run_every, wait_for_dependencies, wait_for_stop
 
 
 def test_a_timer_continues_after_errors_and_ends_when_stopped() -> None:
@@ -47,7 +47,7 @@ def test_it_waits_for_dependencies_and_logs_which_are_missing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(http, "KEEP_SECONDS", 0)
-    monkeypatch.setattr(daemon, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(supervise, "POLL_SECONDS", 0.01)
     answers = iter(["unavailable", "unavailable", None])
 
     def check() -> None:

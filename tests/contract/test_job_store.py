@@ -13,7 +13,7 @@ from sqlalchemy import Engine, delete, make_url
 from config.errors import Rejected, Unavailable
 from config.labels import Failure, Verdict
 from config.tables import batch_exports
-from consumer.jobs import Jobs
+from consumer.job_store import Jobs
 from consumer.models import Claim, LeaseState
 from consumer.outbox import list_unpublished, mark_published
 from consumer.queries import list_due, list_jobs, list_orphans, list_ownerless, list_runs
