@@ -27,4 +27,4 @@ def run_notify() -> None:
     settings = load(needs=NOTIFY_NEEDS)
     set_up_logging(settings.log_format, settings.log_level)
     context = build.notifier_context(settings)
-    asyncio.run(notify.app.run(settings, context, build_metrics()))
+    asyncio.run(notify.app.run(settings, context, build_metrics(), build.publisher(settings)))

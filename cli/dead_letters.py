@@ -7,10 +7,10 @@ import typer
 
 from cli import build
 from cli.output import console, fail, print_fields, print_json, print_table
-from config.errors import Unavailable
+from config.errors import Rejected, Unavailable
 from config.settings import Settings, load
-from consumer.dead_letters import DeadLetter, read_all
-from consumer.dead_letters import replay as replay_dead_letter
+from runtime.dead_letters import DeadLetter, read_all
+from runtime.dead_letters import replay as replay_dead_letter
 
 app = typer.Typer(
     help="List, show and replay dead letters: requests that could not be processed.", no_args_is_help=True
@@ -50,20 +50,26 @@ def replay(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Replay all dead letters.")] = False,
 ) -> None:
-    """Publish dead letters to the requests topic again; requests for finished exports are skipped."""
+    """Publish dead letters to their topic again; requests for finished exports are skipped."""
     if (position is None) != all_:
         fail("give either PARTITION:OFFSET or --all", status=2)
     settings = _settings()
     publisher = build.publisher(settings)
     letters = _read(settings) if position is None else iter([_find(settings, position)])
-    count = 0
+    count, refused = 0, []
     for letter in letters:
+        completion = letter.why.get("topic") == settings.completions_topic
         try:
-            replay_dead_letter(publisher, letter, settings.requests_topic)
+            replay_dead_letter(publisher, letter, settings.completions_topic if completion else settings.requests_topic)
         except Unavailable as error:
             fail(f"{letter.partition}:{letter.offset}: {error}")
-        count += 1
+        except Rejected as error:
+            refused.append(f"{letter.partition}:{letter.offset}: {error}")
+        else:
+            count += 1
     console().print(f"Replayed {count} dead {'letter' if count == 1 else 'letters'}.")
+    if refused:
+        fail("\n".join(refused))
 
 
 def _settings() -> Settings:

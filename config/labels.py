@@ -12,6 +12,8 @@ class Verdict(StrEnum):
     """Accepted although PROCESSING, because the worker that ran it died."""
     DISABLED = auto()
     MALFORMED = auto()
+    UNREADABLE = auto()
+    """Kafka delivered bytes that are not a record."""
     BUG = auto()
     """An unexpected error, although every dependency answered."""
     MISSING = auto()
@@ -68,6 +70,8 @@ class NoticeOutcome(StrEnum):
     """The server may have accepted the email and never said so; it is sent again and may arrive twice."""
     DUPLICATE = auto()
     MALFORMED = auto()
+    UNREADABLE = auto()
+    """Kafka delivered bytes that are not a record."""
 
 
 class NoFile(StrEnum):

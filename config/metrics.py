@@ -82,6 +82,14 @@ class Metrics:
                 registry=registry,
             )
         )
+        self.unreadable_records: Labelled[Counter, str] = Labelled(
+            Counter(
+                "waybill_unreadable_records",
+                "Records or batches that Kafka delivered and that can't be decoded, by topic.",
+                ["topic"],
+                registry=registry,
+            )
+        )
         self.rows: Labelled[Counter, str, str] = Labelled(
             Counter(
                 "waybill_rows", "Rows in completed files, by table and format.", ["table", "format"], registry=registry

@@ -12,10 +12,10 @@ from config.events import Malformed, read_request
 from config.labels import Verdict
 from config.metrics import Metrics
 from consumer.claim import Claimer
-from consumer.dead_letters import ReceivedMessage, dead_letter
 from consumer.guards import Reaction, Refusal
 from consumer.models import Claim, Job
 from consumer.slots import Slots
+from runtime.dead_letters import ReceivedMessage, dead_letter
 from runtime.publisher import Publisher
 from runtime.retry import Backoff
 from runtime.supervise import wait_for_stop
@@ -56,6 +56,10 @@ class Intake:
         Waits for a slot, and while the database or Kafka is unavailable. Raises Closed; do not acknowledge the event
         then.
         """
+        if message.unreadable is not None:
+            await self._dead_letter(message, Verdict.UNREADABLE, message.unreadable.reason)
+            self.metrics.unreadable_records.labels(message.topic).inc()
+            return
         try:
             request = read_request(message.value)
         except Malformed as error:

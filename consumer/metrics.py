@@ -17,7 +17,7 @@ from runtime.database import reading
 
 OTHER = "other"
 UPLOAD_OUTCOMES: tuple[UploadOutcome, ...] = ("completed", "aborted")
-DEAD_LETTER_VERDICTS = (Verdict.MALFORMED, Verdict.MISSING, Verdict.DISABLED, Verdict.BUG)
+DEAD_LETTER_VERDICTS = (Verdict.MALFORMED, Verdict.UNREADABLE, Verdict.MISSING, Verdict.DISABLED, Verdict.BUG)
 
 
 def export_labels(job: Job) -> tuple[str, str]:

@@ -16,15 +16,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.errors import Unavailable
 from config.events import Malformed, read_finished
-from config.labels import NoticeOutcome
+from config.labels import NoticeOutcome, Verdict
 from config.metrics import Metrics
 from config.settings import Settings
 from config.tables import notices
 from notify.catch_up import LOOK_BACK, find_published
 from notify.deliver import NotifierContext, attempt, settle
 from notify.notices import Notice
+from runtime.dead_letters import ReceivedMessage, dead_letter, read_message
 from runtime.http import Health, serve
-from runtime.kafka import build_app, check_topics, raw_topic, read_headers
+from runtime.kafka import build_app, check_topics, raw_topic
+from runtime.publisher import Publisher
 from runtime.retry import Backoff
 from runtime.self_metrics import follow_loop, follow_pool
 from runtime.supervise import run_every, stop_on_signals, supervise, wait_for_stop
@@ -49,7 +51,7 @@ DATABASE_ERRORS = (Unavailable, SQLAlchemyError)
 """An outage, and an error in a statement: a bug, which must not stop the notifier either."""
 
 
-async def run(settings: Settings, context: NotifierContext, metrics: Metrics) -> None:
+async def run(settings: Settings, context: NotifierContext, metrics: Metrics, publisher: Publisher) -> None:
     """Run the notifier until SIGTERM or SIGINT; emails being sent then get `WAYBILL_DRAIN_SECONDS` to finish."""
     stop = stop_on_signals()
     health = Health(
@@ -58,7 +60,7 @@ async def run(settings: Settings, context: NotifierContext, metrics: Metrics) ->
             "kafka": lambda: check_topics(settings, settings.completions_topic),
         }
     )
-    notifier = Notifier(settings, context, metrics, health, stop)
+    notifier = Notifier(settings, context, metrics, health, stop, publisher)
     port = DEFAULT_PORT if settings.http_port is None else settings.http_port
     with TemporaryDirectory(prefix="waybill-notify-") as folder:
         async with serve(settings.http_host, port, registry=metrics.registry, health=health):
@@ -85,7 +87,11 @@ def _build_app(settings: Settings, notifier: "Notifier", datadir: Path) -> faust
     async def completions(stream: Any) -> None:
         # Faust would acknowledge the event of a cancelled agent, but the event must stay until its row exists.
         async for event in stream.noack().events():
-            await notifier.record(event.value, read_traceparent(read_headers(event.message)))
+            message = read_message(event)
+            if message.unreadable is None:
+                await notifier.record(message.value, read_traceparent(message.headers))
+            else:
+                await notifier.dead_letter(message, message.unreadable.reason)
             event.ack()
 
     return app
@@ -95,7 +101,13 @@ class Notifier:
     """Turns completions into notices, and notices into emails; `send` is a loop, the other methods run once."""
 
     def __init__(
-        self, settings: Settings, context: NotifierContext, metrics: Metrics, health: Health, stop: asyncio.Event
+        self,
+        settings: Settings,
+        context: NotifierContext,
+        metrics: Metrics,
+        health: Health,
+        stop: asyncio.Event,
+        publisher: Publisher,
     ) -> None:
         self._context = context
         self._metrics = metrics
@@ -103,12 +115,15 @@ class Notifier:
         self._stop = stop
         self._wake = asyncio.Event()
         self._sending: dict[str, Notice] = {}
+        self._publisher = publisher
         self._topic = settings.completions_topic
+        self._dead_letter_topic = settings.dead_letter_topic
         self._heartbeat = settings.heartbeat_seconds
         self._sweep = settings.sweep_seconds
         self._seen_until = _now() - LOOK_BACK
         for outcome in NoticeOutcome:
             metrics.notices.labels(outcome)
+        metrics.unreadable_records.labels(self._topic)
         follow_pool(metrics, context.engine)
 
     async def record(self, value: bytes | None, traceparent: str | None = None) -> None:
@@ -123,6 +138,14 @@ class Notifier:
             self._wake.set()
         else:
             self._count(NoticeOutcome.DUPLICATE)
+
+    async def dead_letter(self, message: ReceivedMessage, reason: str) -> None:
+        """Publish an unreadable message to the dead-letter topic, and return once Kafka has confirmed it."""
+        logger.warning("dead letter: %s", reason, extra={"offset": message.offset})
+        publish = partial(dead_letter, self._publisher, self._dead_letter_topic, message)
+        await _retry_until_available(publish, verdict=Verdict.UNREADABLE, reason=reason, now=_now())
+        self._metrics.unreadable_records.labels(message.topic).inc()
+        self._count(NoticeOutcome.UNREADABLE)
 
     async def catch_up(self) -> None:
         """Record completions that were published but never delivered."""
@@ -210,13 +233,13 @@ class Notifier:
 
 
 async def _retry_until_available(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Do database work in a thread, and retry it until it succeeds."""
+    """Do work in a thread, and retry it until the database or Kafka has confirmed it."""
     delays = DATABASE_RETRIES.delays()
     while True:
         try:
             return await in_thread(work, *args, **kwargs)
         except DATABASE_ERRORS as error:
-            _log_database_error("can't record a notice, retrying", error)
+            _log_database_error("can't record a completion event, retrying", error)
         await asyncio.sleep(next(delays))
 
 

@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient
 from faust.app.base import BootStrategy
 
 from config.settings import Misconfigured, Settings
+from runtime import kafka_records
 
 SESSION_SECONDS = 10.0
 """A member without heartbeats for this long loses its partitions; heartbeats are sent from their own thread."""
@@ -84,8 +85,9 @@ def build_app(settings: Settings, *, group: str, datadir: Path) -> faust.App:
     """Build a Faust app that consumes raw bytes as a member of `group`; the caller starts and stops it.
 
     `datadir` is a folder that Faust may write to. An event may wait for hours: rebalances do not wait for it, and the
-    poll interval is longer.
+    poll interval is longer. Records that can't be decoded arrive as kafka_records.Unreadable.
     """
+    kafka_records.install()
     app = faust.App(
         group,
         broker=[f"kafka://{server}" for server in _servers(settings).split(",")],

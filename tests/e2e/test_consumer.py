@@ -17,8 +17,8 @@ from sqlalchemy import Engine, select, update
 
 from config.settings import load
 from config.tables import batch_exports, langfuse, outbox, runs
-from consumer.dead_letters import DeadLetter, read_all
 from runtime.database import open_database
+from runtime.dead_letters import DeadLetter, read_all
 from runtime.kafka import MESSAGE_BYTES
 from runtime.migrations import migrate
 from tests.services.stacks import Stack

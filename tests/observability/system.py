@@ -28,6 +28,7 @@ from tests.services.prometheus import Prometheus
 from tests.services.s3 import Bucket
 from tests.support import daemons
 from tests.support.daemons import Daemon, command, daemon
+from tests.support.kafka_raw import BAD_NAME, batch, produce, record
 
 HELM = Path(__file__).parents[2] / "helm"
 PATIENCE = 3 * daemons.PATIENCE
@@ -114,6 +115,11 @@ class System:
         """Publish any bytes to the topic of requests."""
         self._producer.produce(self.settings.requests_topic, value)
         self._producer.flush(10)
+
+    def publish_unreadable(self) -> None:
+        """Publish a record with a header whose name is not UTF-8 to the topic of requests."""
+        data = batch([record(b"not a request", headers=[(BAD_NAME, b"")])])
+        assert produce(str(self.settings.kafka_bootstrap_servers), self.settings.requests_topic, 0, data).error == 0
 
     def status(self, job: Job) -> str:
         """The status of an export."""

@@ -64,6 +64,13 @@ def test_an_invalid_request_fires_an_alert_that_resolves_when_no_more_come(waybi
     resolves(waybill, "WaybillDeadLetters")
 
 
+def test_an_unreadable_record_fires_an_alert_that_resolves_when_no_more_come(waybill: System) -> None:
+    waybill.publish_unreadable()
+
+    fires(waybill, "WaybillUnreadableRecords")
+    resolves(waybill, "WaybillUnreadableRecords")
+
+
 def test_a_pod_near_its_memory_limit_fires_an_alert_until_the_limit_is_raised(waybill: System) -> None:
     (consumer,) = waybill.consumers.values()
     waybill.limit(int(resident(consumer) * 1.02))

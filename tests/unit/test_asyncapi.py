@@ -15,8 +15,9 @@ from confluent_kafka import KafkaError
 from config.events import ExportFinished, ExportRequested, read_finished, read_request
 from config.labels import Verdict
 from config.settings import Settings
-from consumer.dead_letters import PREFIX, ReceivedMessage, dead_letter
 from consumer.guards import GuardPolicy, Reaction, Refusal, enabled, exists
+from runtime.dead_letters import PREFIX, ReceivedMessage, dead_letter
+from runtime.kafka_records import Unreadable
 from runtime.publisher import Outgoing
 from tests.support.exports import NOW
 from tests.support.intake import FakePublisher
@@ -83,11 +84,17 @@ def test_the_topics_equal_the_defaults_of_the_settings() -> None:
     assert addresses == {settings.requests_topic, settings.completions_topic, settings.dead_letter_topic}
 
 
-def publish_dead_letter(*answers: KafkaError) -> Outgoing:
+def publish_dead_letter(*answers: KafkaError, unreadable: Unreadable | None = None) -> Outgoing:
     """Return the last message that is published for a dead letter when Kafka gives these answers."""
     publisher = FakePublisher(answers=list(answers))
     received = ReceivedMessage(
-        topic="export-requests", partition=3, offset=7, key=b"k", value=b"x" * 100_000, headers=()
+        topic="export-requests",
+        partition=3,
+        offset=7,
+        key=b"k",
+        value=b"x" * 100_000,
+        headers=(),
+        unreadable=unreadable,
     )
     dead_letter(publisher, "dlq", received, verdict=Verdict.MALFORMED, reason="why", now=NOW)  # type: ignore[arg-type] # stands in for Kafka
     return publisher.sent[-1]
@@ -95,7 +102,9 @@ def publish_dead_letter(*answers: KafkaError) -> Outgoing:
 
 def test_a_dead_letter_has_exactly_the_described_headers() -> None:
     schema = SCHEMAS["DeadLetterHeaders"]
-    whole, cut = publish_dead_letter(), publish_dead_letter(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    damaged = Unreadable(b"", reason="why", first=5, content="batch")
+    whole = publish_dead_letter()
+    cut = publish_dead_letter(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), unreadable=damaged)
 
     for published, names in ((whole, set(schema["required"])), (cut, set(schema["properties"]))):
         headers = {name: (value or b"").decode() for name, value in published.headers}
@@ -117,4 +126,4 @@ def test_every_error_class_of_dead_letters_is_described() -> None:
 
     named = SCHEMAS["DeadLetterHeaders"]["properties"]["waybill-error-class"]["enum"]
 
-    assert set(named) == dead_lettered | {Verdict.MALFORMED, Verdict.BUG}
+    assert set(named) == dead_lettered | {Verdict.MALFORMED, Verdict.UNREADABLE, Verdict.BUG}

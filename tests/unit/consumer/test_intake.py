@@ -8,9 +8,10 @@ from sqlalchemy import Engine
 
 from config.errors import Unavailable
 from config.events import ExportRequested
-from consumer.dead_letters import ReceivedMessage
 from consumer.guards import GuardPolicy
 from consumer.intake import Closed
+from runtime.dead_letters import ReceivedMessage
+from runtime.kafka_records import Unreadable
 from runtime.retry import Backoff
 from tests.support.exports import NOW, claimed, job_of, outbox_rows, queue, row_of, runs_of, set_status
 from tests.support.intake import ScriptedIntake
@@ -113,6 +114,26 @@ def test_a_missing_row_is_looked_for_again_and_then_dead_lettered(
     scripted = answer(engine, request("nowhere"))
 
     assert (len(scripted.publisher.sent), scripted.count("missing")) == (1, 1)
+
+
+def test_an_unreadable_message_is_dead_lettered_with_its_offsets(engine: Engine) -> None:
+    value = Unreadable(b"\xff\x00", reason="the checksum of the batch is wrong", first=5, content="batch")
+    unreadable = ReceivedMessage(
+        topic="requests", partition=3, offset=7, key=None, value=value, headers=(), unreadable=value
+    )
+
+    scripted = answer(engine, unreadable)
+
+    (sent,) = scripted.publisher.sent
+    why = dict(sent.headers)
+    assert (sent.key, sent.value, why["waybill-content"]) == (None, b"\xff\x00", b"batch")
+    assert (why["waybill-offset"], why["waybill-last-offset"]) == (b"5", b"7")
+    assert (why["waybill-error-class"], why["waybill-reason"]) == (
+        b"unreadable",
+        b"the checksum of the batch is wrong",
+    )
+    assert scripted.count("unreadable") == scripted.counted("waybill_dead_letters_total", verdict="unreadable") == 1
+    assert scripted.counted("waybill_unreadable_records_total", topic="requests") == 1
 
 
 def test_a_disabled_consumer_dead_letters_requests_and_changes_nothing(engine: Engine) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, Row, insert, select, update
 
@@ -17,7 +18,11 @@ from notify.app import Notifier
 from notify.deliver import MailTransport, NotifierContext
 from notify.notices import Notices
 from notify.smtp import parse_server
+from runtime.dead_letters import ReceivedMessage
 from runtime.http import Health
+from runtime.kafka_records import Unreadable
+from runtime.retry import Backoff
+from tests.support.intake import FakePublisher
 from tests.support.notices import SENDER, MailServer, add_export, add_user, completion
 
 SETTINGS = {"WAYBILL_LEASE_SECONDS": "1", "WAYBILL_SWEEP_SECONDS": "0.2", "KAFKA_BOOTSTRAP_SERVERS": "nowhere:1"}
@@ -36,7 +41,8 @@ def notices_for(engine: Engine, retry_for: timedelta, lease: timedelta = timedel
 
 
 def notifier(context: NotifierContext, stop: asyncio.Event, settings: Settings | None = None) -> Notifier:
-    return Notifier(settings or load(SETTINGS), context, Metrics(CollectorRegistry()), Health({}), stop)
+    publisher: Any = FakePublisher()
+    return Notifier(settings or load(SETTINGS), context, Metrics(CollectorRegistry()), Health({}), stop, publisher)
 
 
 def counted(one: Notifier) -> dict[str, float]:
@@ -389,3 +395,24 @@ def test_without_mail_settings_notices_are_skipped(engine: Engine, context: Noti
     asyncio.run(run())
 
     assert [each.state for each in read_notices(engine)] == ["skipped"]
+
+
+def test_an_unreadable_message_is_dead_lettered_when_kafka_accepts_it(
+    context: NotifierContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("notify.app.DATABASE_RETRIES", Backoff(first=0.01))
+    value = Unreadable(b"bytes", reason="the name of a header is not UTF-8", first=4, content="value")
+    message = ReceivedMessage(
+        topic="completions", partition=0, offset=4, key=b"k", value=value, headers=(), unreadable=value
+    )
+
+    async def run() -> None:
+        publisher = FakePublisher(answers=[KafkaError(KafkaError._ALL_BROKERS_DOWN)])
+        one = notifier(context, asyncio.Event())
+        one._publisher = publisher  # type: ignore[assignment] # stands in for Kafka
+        await one.dead_letter(message, value.reason)
+        assert [(each.topic, each.value) for each in publisher.sent] == [("export-requests-dlq", b"bytes")] * 2
+        assert dict(publisher.sent[1].headers)["waybill-reason"] == b"the name of a header is not UTF-8"
+        assert counted(one) == {"unreadable": 1}
+
+    asyncio.run(run())

@@ -3,7 +3,7 @@ from typing import Any
 from confluent_kafka import KafkaError
 
 from config.settings import load
-from consumer.dead_letters import read_all
+from runtime.dead_letters import read_all
 from runtime.kafka import build_producer
 from runtime.publisher import Outgoing, Publisher
 from tests.services.stacks import Stack

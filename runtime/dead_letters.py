@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
-from config.errors import Unavailable
+from config.errors import Rejected, Unavailable
 from config.settings import Settings
 from runtime.kafka import client_config, read_headers
+from runtime.kafka_records import Unreadable
 from runtime.publisher import Outgoing, Publisher
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class ReceivedMessage:
-    """A message that was received from a topic."""
+    """A message that was received from a topic; if it is `unreadable`, it may stand for several."""
 
     topic: str
     partition: int
@@ -34,6 +35,7 @@ class ReceivedMessage:
     key: bytes | None
     value: bytes | None
     headers: Headers
+    unreadable: Unreadable | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +53,15 @@ class DeadLetter:
 def read_message(event: Any) -> ReceivedMessage:
     """Convert Faust's event."""
     message = event.message
+    value = event.value
     return ReceivedMessage(
         topic=message.topic,
         partition=message.partition,
         offset=message.offset,
         key=message.key,
-        value=event.value,
+        value=value,
         headers=read_headers(message),
+        unreadable=value if isinstance(value, Unreadable) else None,
     )
 
 
@@ -66,7 +70,8 @@ def dead_letter(
 ) -> None:
     """Publish the message to the dead-letter topic; raises Unavailable when Kafka does not confirm it.
 
-    A message that is too large for that topic is truncated, and headers give its size and checksum.
+    A message that is too large for that topic is truncated, and headers give its size and checksum. Of an unreadable
+    message, headers say which offsets it had and what the bytes are.
     """
     why = {
         "reason": reason,
@@ -76,6 +81,8 @@ def dead_letter(
         "offset": str(message.offset),
         "time": now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
     }
+    if (unreadable := message.unreadable) is not None:
+        why |= {"offset": str(unreadable.first), "last-offset": str(message.offset), "content": unreadable.content}
     error = _send(publisher, topic, message, message.value, why)
     if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE and message.value is not None:
         logger.warning("a message is too large for %s and is truncated", topic, extra={"bytes": len(message.value)})
@@ -100,9 +107,11 @@ def read_all(settings: Settings) -> Iterator[DeadLetter]:
 
 
 def replay(publisher: Publisher, letter: DeadLetter, topic: str) -> None:
-    """Publish the original message again; raises Unavailable, also for a message that was truncated."""
+    """Publish the original message again; raises Unavailable, and Rejected if it was not kept whole."""
     if "cut-from-bytes" in letter.why:
-        raise Unavailable("this message was too large to be kept completely; publish the original again")
+        raise Rejected("this message was too large to be kept completely; publish the original again")
+    if letter.why.get("content", "value") != "value":
+        raise Rejected(f"this is not a message, but the bytes of a {letter.why['content']} that can't be decoded")
     (error,) = publisher.publish([Outgoing(topic, letter.key, letter.value, letter.headers)])
     if error is not None:
         raise Unavailable(f"{topic} did not accept the message: {error.str()}")
@@ -133,7 +142,8 @@ def _read(consumer: Consumer, start: TopicPartition) -> Iterator[DeadLetter]:
 def _to_dead_letter(message: Message) -> DeadLetter:
     pairs = cast("list[tuple[str, object]]", message.headers() or [])
     headers = [(name, _bytes(value)) for name, value in pairs]
-    why = {name.removeprefix(PREFIX): (value or b"").decode() for name, value in headers if name.startswith(PREFIX)}
+    texts = [(name, (value or b"").decode(errors="backslashreplace")) for name, value in headers]
+    why = {name.removeprefix(PREFIX): text for name, text in texts if name.startswith(PREFIX)}
     return DeadLetter(
         partition=message.partition() or 0,
         offset=message.offset() or 0,
