@@ -21,6 +21,7 @@ from config.errors import Unavailable
 from config.metrics import Metrics
 from config.settings import Settings
 from consumer import outbox
+from consumer.acknowledgements import Acknowledgements
 from consumer.attempt import Export, ExportPolicy, WorkerContext, run_attempt
 from consumer.claim import Claimer
 from consumer.cleanup import Cleanup
@@ -215,12 +216,12 @@ def _listen(settings: Settings, intake: Intake, datadir: Path) -> faust.App:
     @app.agent(raw_topic(app, settings.requests_topic), name="requests")
     async def requests(stream: Any) -> None:
         # By default Faust also acknowledges the event in progress when its agent is cancelled or raises.
-        async for event in stream.noack().events():
-            try:
-                await intake.handle(read_message(event))
-            except Closed:
-                return
-            event.ack()
+        with Acknowledgements() as acknowledgements:
+            async for event in stream.noack().events():
+                try:
+                    await acknowledgements.add(event.ack, await intake.begin(read_message(event)))
+                except Closed:
+                    return
 
     return app
 

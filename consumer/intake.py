@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from config.errors import Unavailable
-from config.events import Malformed, read_request
+from config.events import ExportRequested, Malformed, read_request
 from config.labels import Verdict
 from config.metrics import Metrics
 from consumer.claim import Claimer
@@ -25,6 +25,7 @@ from runtime.tracing import read_traceparent
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
+Later = Callable[[], Coroutine[None, None, None]]
 
 LOOK_AGAIN_SECONDS = (0.25, 0.5, 1.0)
 """Delays between looks for a row that may not be committed yet."""
@@ -56,32 +57,52 @@ class Intake:
         Waits for a slot, and while the database or Kafka is unavailable. Raises Closed; do not acknowledge the event
         then.
         """
+        if (look_again := await self.begin(message)) is not None:
+            await look_again()
+
+    async def begin(self, message: ReceivedMessage) -> Later | None:
+        """Handle one request event like `handle`, but don't wait for a row that may not be committed yet.
+
+        Returns the rest of the work in that case. It may run beside other events; acknowledge the event when it ends.
+        """
         if message.unreadable is not None:
             await self._dead_letter(message, Verdict.UNREADABLE, message.unreadable.reason)
             self.metrics.unreadable_records.labels(message.topic).inc()
-            return
+            return None
         try:
             request = read_request(message.value)
         except Malformed as error:
             await self._dead_letter(message, Verdict.MALFORMED, str(error))
-            return
+            return None
+        if await self._try(message, request, last=False):
+            return None
+        return partial(self._look_again, message, request)
+
+    async def _look_again(self, message: ReceivedMessage, request: ExportRequested) -> None:
+        for seconds in LOOK_AGAIN_SECONDS[:-1]:
+            await asyncio.sleep(seconds)
+            if await self._try(message, request, last=False):
+                return
+        await asyncio.sleep(LOOK_AGAIN_SECONDS[-1])
+        await self._try(message, request, last=True)
+
+    async def _try(self, message: ReceivedMessage, request: ExportRequested, *, last: bool) -> bool:
+        """Start the export or refuse it; return False if its row is missing, unless this is the `last` look."""
         start = partial(self._start, request.project_id, request.batch_export_id, read_traceparent(message.headers))
         try:
             decision = await self._retry_until_available(start)
-            for seconds in LOOK_AGAIN_SECONDS:
-                if isinstance(decision, Claim) or decision.reaction is not Reaction.LOOK_AGAIN:
-                    break
-                await asyncio.sleep(seconds)
-                decision = await self._retry_until_available(start)
         except Closed:
             raise
         except Exception as error:  # noqa: BLE001 (it was logged; one event must not block all others)
             await self._dead_letter(message, Verdict.BUG, f"an unexpected error occurred: {type(error).__name__}")
-            return
+            return True
+        if isinstance(decision, Refusal) and decision.reaction is Reaction.LOOK_AGAIN and not last:
+            return False
         if isinstance(decision, Refusal) and decision.reaction in {Reaction.DEAD_LETTER, Reaction.LOOK_AGAIN}:
             await self._dead_letter(message, decision.verdict, decision.reason)
         else:
             self._record(request.project_id, request.batch_export_id, decision)
+        return True
 
     async def start_without_event(self, job: Job) -> None:
         """Start an export that the sweeper found, or refuse it; raises Closed and Unavailable."""

@@ -195,3 +195,21 @@ def test_a_dead_letter_that_was_readable_but_for_a_header_is_replayed(
         assert "the bytes of a record that can't be decoded" in replayed.stderr + replayed.stdout
         assert replayed.returncode == 1
         wait_for_exports(engine, [export_id])
+
+
+def test_requests_for_missing_rows_do_not_delay_the_requests_behind_them(
+    stack: Stack, engine: Engine, tmp_path: Path
+) -> None:
+    settings = load(stack.environment())
+    bootstrap, topic = str(settings.kafka_bootstrap_servers), settings.requests_topic
+    export_id = queue_export(engine)
+    with daemon("consumer", tmp_path, {**stack.environment(), **QUICK}, launcher=LAUNCHER) as running:
+        missing = [record(event(f"missing-{number}"), number) for number in range(40)]
+        written = produce(bootstrap, topic, 0, batch([*missing, record(event(export_id), 40)]))
+        began = datetime.now(UTC)
+        wait_for_exports(engine, [export_id])
+        assert (datetime.now(UTC) - began).total_seconds() < 10
+        dead_letters(settings, 40)
+        assert running.metric("waybill_requests_total", verdict="missing") == 40
+        end = written.offset + 41
+        eventually(lambda: committed(settings, settings.consumer_group, topic) == end, what="all offsets are committed")

@@ -116,6 +116,26 @@ def test_a_missing_row_is_looked_for_again_and_then_dead_lettered(
     assert (len(scripted.publisher.sent), scripted.count("missing")) == (1, 1)
 
 
+def test_a_missing_row_does_not_delay_other_requests(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumer.intake.LOOK_AGAIN_SECONDS", (0.01, 3600))
+    queue(engine)
+
+    async def run() -> ScriptedIntake:
+        scripted = ScriptedIntake(engine)
+        rest = await asyncio.wait_for(scripted.intake.begin(request("nowhere")), 30)
+        assert rest is not None
+        looking = asyncio.create_task(rest())
+        assert await asyncio.wait_for(scripted.intake.begin(request()), 30) is None
+        assert not looking.done()
+        looking.cancel()
+        await scripted.slots.drain(30, 0)
+        return scripted
+
+    scripted = asyncio.run(run())
+    assert [claim.job.id for claim in scripted.ran] == ["export-1"]
+    assert (scripted.count("missing"), scripted.publisher.sent) == (0, [])
+
+
 def test_an_unreadable_message_is_dead_lettered_with_its_offsets(engine: Engine) -> None:
     value = Unreadable(b"\xff\x00", reason="the checksum of the batch is wrong", first=5, content="batch")
     unreadable = ReceivedMessage(
