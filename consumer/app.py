@@ -25,7 +25,6 @@ from consumer.acknowledgements import Acknowledgements
 from consumer.attempt import Export, ExportPolicy, WorkerContext, run_attempt
 from consumer.claim import Claimer
 from consumer.cleanup import Cleanup
-from consumer.clock import DatabaseClock
 from consumer.drain import GRACE_SECONDS, Drain
 from consumer.guards import GuardPolicy
 from consumer.heartbeat import Timing
@@ -37,6 +36,7 @@ from consumer.sweeper import Sweeper
 from pipeline.read.connections import Sources
 from pipeline.storage import Storage
 from pipeline.types import OutputOptions
+from runtime.clock import DatabaseClock
 from runtime.dead_letters import read_message
 from runtime.http import Check, Health, serve
 from runtime.kafka import build_app, raw_topic

@@ -8,12 +8,12 @@ from config.errors import Rejected, Unavailable
 from config.labels import Failure, Outcome
 from consumer.attempt import WorkerContext
 from consumer.cleanup import delete_orphans
-from consumer.clock import DatabaseClock
 from consumer.guards import GuardPolicy
 from consumer.intake import Closed, Intake
 from consumer.metrics import OTHER, export_labels
 from consumer.models import Job, Run
 from consumer.queries import list_due, list_orphans, list_ownerless
+from runtime.clock import DatabaseClock
 from runtime.threads import in_thread
 
 logger = logging.getLogger(__name__)

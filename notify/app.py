@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,7 @@ from config.tables import notices
 from notify.catch_up import LOOK_BACK, find_published
 from notify.deliver import NotifierContext, attempt, settle
 from notify.notices import Notice
+from runtime.clock import DatabaseClock
 from runtime.dead_letters import ReceivedMessage, dead_letter, read_message
 from runtime.http import Health, serve
 from runtime.kafka import build_app, check_topics, raw_topic
@@ -64,6 +65,8 @@ async def run(settings: Settings, context: NotifierContext, metrics: Metrics, pu
     port = DEFAULT_PORT if settings.http_port is None else settings.http_port
     with TemporaryDirectory(prefix="waybill-notify-") as folder:
         async with serve(settings.http_host, port, registry=metrics.registry, health=health):
+            if not await notifier.clock.start(stop):
+                return
             loops = asyncio.gather(
                 notifier.send(),
                 run_every(settings.sweep_seconds, notifier.catch_up, name="missed", health=health, stop=stop),
@@ -109,6 +112,8 @@ class Notifier:
         stop: asyncio.Event,
         publisher: Publisher,
     ) -> None:
+        self.clock = DatabaseClock(context.engine)
+        self._now = self.clock.now
         self._context = context
         self._metrics = metrics
         self._health = health
@@ -120,7 +125,7 @@ class Notifier:
         self._dead_letter_topic = settings.dead_letter_topic
         self._heartbeat = settings.heartbeat_seconds
         self._sweep = settings.sweep_seconds
-        self._seen_until = _now() - LOOK_BACK
+        self._seen_until: datetime | None = None
         for outcome in NoticeOutcome:
             metrics.notices.labels(outcome)
         metrics.unreadable_records.labels(self._topic)
@@ -134,7 +139,7 @@ class Notifier:
             logger.warning("skipped a malformed completion: %s", error, extra={"outcome": NoticeOutcome.MALFORMED})
             self._count(NoticeOutcome.MALFORMED)
             return
-        if await _retry_until_available(self._context.notices.record, event, _now(), traceparent):
+        if await _retry_until_available(self._context.notices.record, event, self._now(), traceparent):
             self._wake.set()
         else:
             self._count(NoticeOutcome.DUPLICATE)
@@ -143,24 +148,26 @@ class Notifier:
         """Publish an unreadable message to the dead-letter topic, and return once Kafka has confirmed it."""
         logger.warning("dead letter: %s", reason, extra={"offset": message.offset})
         publish = partial(dead_letter, self._publisher, self._dead_letter_topic, message)
-        await _retry_until_available(publish, verdict=Verdict.UNREADABLE, reason=reason, now=_now())
+        await _retry_until_available(publish, verdict=Verdict.UNREADABLE, reason=reason, now=self._now())
         self._metrics.unreadable_records.labels(message.topic).inc()
         self._count(NoticeOutcome.UNREADABLE)
 
     async def catch_up(self) -> None:
         """Record completions that were published but never delivered."""
-        engine, now = self._context.engine, _now()
-        for each in await in_thread(lambda: list(find_published(engine, self._topic, since=self._seen_until, now=now))):
+        engine, now = self._context.engine, self._now()
+        since = self._seen_until or now - LOOK_BACK
+        for each in await in_thread(lambda: list(find_published(engine, self._topic, since=since, now=now))):
             if await in_thread(self._context.notices.record, each.event, now, each.traceparent):
                 logger.warning("Kafka did not deliver a completion", extra={"event_id": each.event.event_id})
                 self._wake.set()
             self._seen_until = each.published_at
 
     async def measure(self) -> None:
-        """Set the gauges of the open notices."""
+        """Set the gauges of the open notices, and compare the clock with the database's."""
+        await in_thread(self.clock.compare)
         count, oldest = await in_thread(self._context.notices.count_open)
         self._metrics.notices_waiting.set(count)
-        self._metrics.oldest_notice.set(0 if oldest is None else max((_now() - oldest).total_seconds(), 0))
+        self._metrics.oldest_notice.set(0 if oldest is None else max((self._now() - oldest).total_seconds(), 0))
 
     async def send(self) -> None:
         """Send due notices until stopped; new completions, due retries and a timer start the next round."""
@@ -178,40 +185,51 @@ class Notifier:
         """Send all notices that are due now, a few at a time."""
         while not self._stop.is_set():
             self._health.beat("send", within=self._sweep + LONGEST_SEND_SECONDS)
-            due = await in_thread(self._context.notices.find_due, _now(), limit=CONCURRENT_SENDS)
+            due = await in_thread(self._context.notices.find_due, self._now(), limit=CONCURRENT_SENDS)
             if not due:
                 return
             await asyncio.gather(*(self._send(notice) for notice in due))
 
     async def _send(self, notice: Notice) -> None:
         store = self._context.notices
-        claimed = await in_thread(store.claim, notice, _now())
+        claimed = await in_thread(store.claim, notice, self._now())
         if claimed is None:
-            if await in_thread(store.abandon, notice, _now()):
-                self._count(NoticeOutcome.FAILED)
+            await self._end_lost_attempt(notice)
             return
         self._sending[claimed.event_id] = claimed
-        running = start_in_thread(attempt, self._context, claimed, _now())
+        running = start_in_thread(attempt, self._context, claimed, self._now())
         while not (await asyncio.wait({running}, timeout=self._heartbeat))[0]:
             await self._extend_lease(claimed)
         del self._sending[claimed.event_id]
         # An email that was sent and not recorded would be sent again: only the end of the process may stop this.
-        outcome = await _retry_until_available(settle, store, claimed, running.result(), _now())
+        outcome = await _retry_until_available(settle, store, claimed, running.result(), self._now())
         if outcome is not None:
             self._count(outcome)
+
+    async def _end_lost_attempt(self, notice: Notice) -> None:
+        """Handle a notice whose notifier stopped during its last attempt, or while the email was being sent."""
+        store, extra = self._context.notices, {"event_id": notice.event_id, "export_id": notice.export_id}
+        if await in_thread(store.suspect, notice, self._now()):
+            what, outcome = "an email may have been sent, and will be sent again", NoticeOutcome.UNANSWERED
+        elif await in_thread(store.abandon, notice, self._now()):
+            what, outcome = "the notifier crashed in the last attempt to send an email", NoticeOutcome.FAILED
+        else:
+            return
+        logger.warning(what, extra=extra | {"outcome": outcome})
+        self._count(outcome)
 
     async def release(self) -> None:
         """Release the notices being sent: another notifier sends the emails that the server has not received yet."""
         for notice in list(self._sending.values()):
-            logger.warning("released a notice to another notifier", extra={"event_id": notice.event_id})
             try:
-                await in_thread(self._context.notices.postpone, notice, "the notifier shut down", _now())
+                if await in_thread(self._context.notices.release, notice, "the notifier shut down", self._now()):
+                    logger.warning("released a notice to another notifier", extra={"event_id": notice.event_id})
             except DATABASE_ERRORS as error:
                 _log_database_error("can't release a notice, its lease must end first", error)
 
     async def _extend_lease(self, notice: Notice) -> None:
         try:
-            await in_thread(self._context.notices.extend_lease, notice, _now())
+            await in_thread(self._context.notices.extend_lease, notice, self._now())
         except DATABASE_ERRORS as error:
             _log_database_error("can't extend the lease of a notice", error)
 
@@ -219,7 +237,7 @@ class Notifier:
         due = await in_thread(self._context.notices.next_due)
         if due is None:
             return self._sweep
-        return min(self._sweep, max(0.05, (due - _now()).total_seconds()))
+        return min(self._sweep, max(0.05, (due - self._now()).total_seconds()))
 
     async def _wait(self, seconds: float) -> None:
         waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(wait_for_stop(self._stop, seconds))]
@@ -254,7 +272,3 @@ def _log_database_error(what: str, error: Exception) -> None:
 def _check_database(engine: Engine) -> None:
     if not inspect(engine).has_table(notices.name):
         raise ConnectionError(f"table {notices.name} is missing: run `waybill migrate`")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -139,13 +139,14 @@ def _send(context: NotifierContext, notice: Notice, now: datetime) -> Attempt:
         expires_at=recipient.expires_at,
     )
     message = compose_email(event, content, sender=context.transport.sender, now=now)
+    name = str(message["Message-ID"])
     smtp.send(
         context.transport.server,
         Envelope(context.transport.sender.address, content.recipient),
         message,
-        fence=lambda: _check_lease(context.notices, notice, now + timedelta(seconds=time.monotonic() - began)),
+        fence=lambda: _begin(context.notices, notice, name, now + timedelta(seconds=time.monotonic() - began)),
     )
-    return Attempt(NoticeOutcome.SENT, str(message["Message-ID"]))
+    return Attempt(NoticeOutcome.SENT, name)
 
 
 def _parse_recipient(address: str | None) -> EmailAddress:
@@ -155,9 +156,9 @@ def _parse_recipient(address: str | None) -> EmailAddress:
         raise Undeliverable(f"the user's address is not an email address: {error}") from error
 
 
-def _check_lease(notices: Notices, notice: Notice, now: datetime) -> None:
-    """Raise Unavailable if the lease was lost: a process that was suspended finds its email sent by another."""
-    if not notices.extend_lease(notice, now):
+def _begin(notices: Notices, notice: Notice, message_id: str, now: datetime) -> None:
+    """Record that the email is sent now; raise Unavailable if the lease was lost, because another may have sent it."""
+    if not notices.begin(notice, message_id, now):
         raise Unavailable("another notifier has taken the notice over")
 
 

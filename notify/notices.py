@@ -32,6 +32,7 @@ class State(StrEnum):
 
 
 OPEN = (State.PENDING, State.SENDING)
+_IS_BEING_SENT = and_(notices.c.state == State.SENDING, notices.c.message_id.is_not(None))
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class Notices:
 
     The number of the attempt is the fencing token: a notifier that lost its lease changes nothing, except that
     it may record that the email was sent, which stays true.
+
+    An open notice has a `message_id` while its email is being sent, until the server responds. If the lease ends then,
+    the email may have been sent: see `suspect`.
 
     A notice is retried for `retry_for`, however many attempts that takes, and one last time after it. The delay
     between attempts starts at `first_delay` and doubles. Every method raises Unavailable when the database fails.
@@ -115,7 +119,8 @@ class Notices:
     def claim(self, notice: Notice, now: datetime) -> Notice | None:
         """Claim a due notice for one attempt, under a lease.
 
-        Returns None if another notifier claimed it first, or if its last attempt crashed: see `abandon`.
+        Returns None if another notifier claimed it first, if its email may have been sent (see `suspect`), or if its
+        last attempt crashed (see `abandon`).
         """
         claimed = {
             "state": State.SENDING,
@@ -123,9 +128,25 @@ class Notices:
             "next_attempt_at": now + self._lease,
         }
         has_time_left = or_(notices.c.state == State.PENDING, notices.c.created_at > now - self._retry_for)
-        if not self._change(notice, claimed, notices.c.next_attempt_at <= now, has_time_left):
+        if not self._change(notice, claimed, notices.c.next_attempt_at <= now, has_time_left, ~_IS_BEING_SENT):
             return None
         return replace(notice, attempts=notice.attempts + 1)
+
+    def begin(self, notice: Notice, message_id: str, now: datetime) -> bool:
+        """Record that the email of a claimed notice is sent now; return False if the lease was lost."""
+        begun = {"next_attempt_at": now + self._lease, "message_id": message_id}
+        return self._change(notice, begun, notices.c.state == State.SENDING)
+
+    def suspect(self, notice: Notice, now: datetime) -> bool:
+        """Postpone a notice whose lease ended between `begin` and the server's response, for a lease or longer.
+
+        Its notifier may be only suspended, and may still record that the email was sent. Returns False if the notice
+        is in another state, or if its time is over: see `abandon`.
+        """
+        due = max(now + self._lease, self._next_attempt(notice, now, self._unanswered_retries))
+        later = _pending("the notifier stopped before the mail server responded", due)
+        has_time_left = notices.c.created_at > now - self._retry_for
+        return self._change(notice, later, notices.c.next_attempt_at <= now, has_time_left, _IS_BEING_SENT)
 
     def abandon(self, notice: Notice, now: datetime) -> bool:
         """Fail a notice whose notifier crashed in the last attempt; return False if it is in another state."""
@@ -171,24 +192,27 @@ class Notices:
         """Postpone a notice whose email may have been sent, with delays that double without a limit."""
         return self._postpone(notice, reason, now, self._unanswered_retries)
 
+    def release(self, notice: Notice, reason: str, now: datetime) -> bool:
+        """Postpone a claimed notice whose email was not sent yet; return False if it was, or if the lease was lost."""
+        later = _pending(reason, self._next_attempt(notice, now, self._retries))
+        return self._change(notice, later, notices.c.state == State.SENDING, notices.c.message_id.is_(None))
+
     def is_last(self, notice: Notice, now: datetime) -> bool:
         """Return whether an attempt that ends now is the last one of its notice."""
         return now >= self._end_of(notice)
 
     def _postpone(self, notice: Notice, reason: str, now: datetime, retries: Backoff) -> bool:
-        delay = timedelta(seconds=retries.delay(notice.attempts))
-        later = {
-            "state": State.PENDING,
-            "next_attempt_at": min(now + delay, self._end_of(notice)),
-            "error": reason[:REASON_LIMIT],
-        }
+        later = _pending(reason, self._next_attempt(notice, now, retries))
         return self._change(notice, later, notices.c.state == State.SENDING)
+
+    def _next_attempt(self, notice: Notice, now: datetime, retries: Backoff) -> datetime:
+        return min(now + timedelta(seconds=retries.delay(notice.attempts)), self._end_of(notice))
 
     def _end_of(self, notice: Notice) -> datetime:
         return notice.created_at + self._retry_for
 
     def _end(self, notice: Notice, state: State, reason: str) -> bool:
-        ended = {"state": state, "next_attempt_at": None, "error": reason[:REASON_LIMIT]}
+        ended = {"state": state, "next_attempt_at": None, "message_id": None, "error": reason[:REASON_LIMIT]}
         return self._change(notice, ended, notices.c.state == State.SENDING)
 
     def _change(self, notice: Notice, values: Mapping[str, Any], *conditions: Any) -> bool:
@@ -205,3 +229,7 @@ class Notices:
         )
         with writing(self._engine) as connection:
             return connection.execute(changed).rowcount == 1
+
+
+def _pending(reason: str, due: datetime) -> dict[str, Any]:
+    return {"state": State.PENDING, "next_attempt_at": due, "message_id": None, "error": reason[:REASON_LIMIT]}

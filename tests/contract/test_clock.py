@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from config.labels import Verdict
-from consumer import clock as clock_module
-from consumer.clock import DatabaseClock
 from consumer.guards import GuardPolicy, judge
 from consumer.job_store import Jobs
+from runtime import clock as clock_module
+from runtime.clock import DatabaseClock
 from tests.support.exports import CLAIM_POLICY, claimed, job_of, queue
 
 POLICY = GuardPolicy(enabled=True, stale_after=timedelta(minutes=30), max_attempts=3)

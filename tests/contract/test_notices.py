@@ -108,6 +108,85 @@ def test_a_notifier_that_lost_its_lease_changes_nothing(engine: Engine, store: N
     assert (row(engine).state, row(engine).error, row(engine).next_attempt_at) == ("skipped", "nobody", None)
 
 
+def test_an_email_that_may_have_been_sent_is_not_claimed_but_postponed_for_a_lease(
+    engine: Engine, store: Notices
+) -> None:
+    store.record(completion(), NOW)
+    stopped = claim(store, NOW)
+    assert store.begin(stopped, "<1@example.com>", NOW)
+    assert not store.suspect(stopped, NOW + LEASE - timedelta(seconds=1))
+
+    over = NOW + LEASE
+    due = store.find_due(over, limit=1)[0]
+    assert store.claim(due, over) is None
+    assert store.suspect(due, over)
+
+    assert not store.suspect(due, over)
+    assert (row(engine).state, row(engine).next_attempt_at, row(engine).message_id) == ("pending", over + LEASE, None)
+    assert "before the mail server responded" in row(engine).error
+    assert claim(store, over + LEASE).attempts == 2
+
+
+def test_a_suspended_notifier_may_still_record_that_the_email_was_sent(engine: Engine, store: Notices) -> None:
+    store.record(completion(), NOW)
+    suspended = claim(store, NOW)
+    store.begin(suspended, "<1@example.com>", NOW)
+    assert store.suspect(suspended, NOW + LEASE)
+
+    assert store.mark_sent(suspended, "<1@example.com>", NOW + LEASE)
+
+    assert (row(engine).state, row(engine).message_id) == ("sent", "<1@example.com>")
+    assert store.find_due(NOW + 9 * LEASE, limit=1) == []
+
+
+def test_an_email_whose_lease_was_lost_is_not_begun(engine: Engine, store: Notices) -> None:
+    store.record(completion(), NOW)
+    stale = claim(store, NOW)
+    claim(store, NOW + LEASE)
+
+    assert not store.begin(stale, "<1@example.com>", NOW + LEASE)
+    assert row(engine).message_id is None
+
+
+@pytest.mark.parametrize("end", ["postpone", "postpone_unanswered", "skip", "fail"])
+def test_a_response_ends_the_doubt_about_an_email(engine: Engine, store: Notices, end: str) -> None:
+    store.record(completion(), NOW)
+    claimed = claim(store, NOW)
+    store.begin(claimed, "<1@example.com>", NOW)
+
+    assert getattr(store, end)(claimed, "why", *([NOW] if end.startswith("postpone") else []))
+
+    assert row(engine).message_id is None
+    assert not store.suspect(claimed, NOW + 9 * LEASE)
+
+
+def test_only_an_email_that_was_not_begun_is_released(engine: Engine, store: Notices) -> None:
+    store.record(completion(), NOW)
+    claimed = claim(store, NOW)
+    store.begin(claimed, "<1@example.com>", NOW)
+
+    assert not store.release(claimed, "the notifier shut down", NOW)
+
+    assert row(engine).state == "sending"
+    store.postpone(claimed, "later", NOW)
+    other = claim(store, NOW + LEASE)
+    assert store.release(other, "the notifier shut down", NOW + LEASE)
+    assert not store.begin(other, "<1@example.com>", NOW + LEASE)
+    assert (row(engine).state, row(engine).error) == ("pending", "the notifier shut down")
+
+
+def test_an_email_that_may_have_been_sent_fails_after_its_deadline(engine: Engine, store: Notices) -> None:
+    store.record(completion(), NOW)
+    store.begin(claim(store, NOW), "<1@example.com>", NOW)
+    late = NOW + PATIENCE
+    due = store.find_due(late, limit=1)[0]
+
+    assert store.claim(due, late) is None
+    assert not store.suspect(due, late)
+    assert store.abandon(due, late)
+    assert row(engine).state == "failed"
+
+
 def test_a_delivered_email_is_marked_as_sent_once_by_any_notifier(engine: Engine, store: Notices) -> None:
     store.record(completion(), NOW)
     stale = claim(store, NOW)

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from config.settings import Settings, load
 from runtime.dead_letters import DeadLetter, read_all
-from tests.e2e.test_notify import add_ended_export
+from tests.e2e.completions import add_ended_export
 from tests.services.stacks import Stack
 from tests.support.daemons import Daemon, daemon, eventually, waybill
 from tests.support.exports import queue, row_of

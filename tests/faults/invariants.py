@@ -54,12 +54,16 @@ def wait_until_settled(system: System, export_ids: list[str], seconds: float = 1
 
 @dataclass(frozen=True)
 class Observed:
-    """What is there: the keys of objects and open uploads, and event ids and emails (by Message-ID) of each export."""
+    """What is there: the keys of objects and open uploads, and event ids and emails (by Message-ID) of each export.
+
+    `unanswered` is how often notifiers logged (and counted) that an email of the export may have been sent.
+    """
 
     keys: list[str]
     uploads: list[str]
     published: Mapping[str, set[str]]
     emails: Mapping[str, Counter[str]]
+    unanswered: Counter[str]
 
 
 def observe(system: System) -> Observed:
@@ -70,7 +74,7 @@ def observe(system: System) -> Observed:
     emails: dict[str, Counter[str]] = defaultdict(Counter)
     for email in (email for mailbox in system.mailboxes for email in mailbox.mails()):
         emails[email.recipient.partition("@")[2].partition(".")[0]][str(email.message["Message-ID"])] += 1
-    return Observed(sorted(system.bucket.objects()), system.bucket.uploads(), published, emails)
+    return Observed(sorted(system.bucket.objects()), system.bucket.uploads(), published, emails, _unanswered(system))
 
 
 def violations(system: System, observed: Observed, export_id: str, expectation: Expectation) -> list[str]:
@@ -84,7 +88,8 @@ def violations(system: System, observed: Observed, export_id: str, expectation: 
         *_check_files(system, observed, export_id, row),
         *_check_events(system, observed.published[export_id], export_id, announced),
     ]
-    return [*found, *_check_emails(system.notice(export_id), observed.emails[export_id], announced, expectation)]
+    copies, counted = observed.emails[export_id], observed.unanswered[export_id]
+    return [*found, *_check_emails(system.notice(export_id), copies, counted, announced, expectation)]
 
 
 def uncounted_emails(system: System) -> int:
@@ -111,6 +116,13 @@ def metric_differences(system: System, uncounted_before: int = 0) -> list[str]:
     if len(_notifiers(system)) == 1 and (more := uncounted_emails(system) - uncounted_before):
         problems.append(f"the notifier and the table count different numbers of emails: {more:+} in the table")
     return problems
+
+
+def _unanswered(system: System) -> Counter[str]:
+    """Read the logs, also those of notifiers that were killed: their counters are lost."""
+    lines = (line for log in system.folder.glob("notify-*.log") for line in log.read_text().splitlines())
+    records = (json.loads(line) for line in lines if line.startswith("{") and '"unanswered"' in line)
+    return Counter(each["export_id"] for each in records if each.get("outcome") == "unanswered")
 
 
 def _notifiers(system: System) -> list[Daemon]:
@@ -182,7 +194,11 @@ def _check_events(system: System, published: set[str], export_id: str, announced
 
 
 def _check_emails(
-    notice: Mapping[str, Any] | None, copies: Counter[str], announced: tuple[str, ...], expectation: Expectation
+    notice: Mapping[str, Any] | None,
+    copies: Counter[str],
+    unanswered: int,
+    announced: tuple[str, ...],
+    expectation: Expectation,
 ) -> Iterator[str]:
     if not announced:
         if copies or notice:
@@ -194,6 +210,8 @@ def _check_emails(
         yield f"{len(announced)} emails were expected, but there are {copies}"
     if copies and max(copies.values()) > expectation.repeats:
         yield f"an email was repeated: {copies}"
+    if (repeated := copies.total() - len(copies)) > unanswered:
+        yield f"{repeated} emails were repeated, and {unanswered} were counted as unanswered"
 
 
 def eventually_none(find: Callable[[], list[str]], seconds: float = 15) -> list[str]:

@@ -122,6 +122,17 @@ def _notifier_dies_after(system: System) -> None:
     system.notifier()
 
 
+def _notifier_ends_before_the_response(system: System) -> None:
+    notifier, export_id = _stop_while_sending(system)
+    system.servers.smtp_proxy.apply(Conditions(delay=3))
+    eventually(lambda: system.emails(export_id), what="the email is accepted")
+    system.servers.smtp_proxy.apply(Conditions(silent=True))
+    notifier.process.send_signal(signal.SIGTERM)
+    assert notifier.process.wait(timeout=90) == 0
+    system.servers.heal()
+    system.notifier()
+
+
 def _notifier_ends(system: System) -> None:
     notifier, _ = _stop_while_sending(system)
     notifier.process.send_signal(signal.SIGTERM)
@@ -163,6 +174,7 @@ CASES = (
     Case("the notifier killed before the email was accepted", _notifier_dies_before),
     Case("the notifier killed after the email was accepted", _notifier_dies_after, Expectation(repeats=2)),
     Case("SIGTERM to the notifier while it sends an email", _notifier_ends),
+    Case("SIGTERM to the notifier before a late response", _notifier_ends_before_the_response, Expectation(repeats=2)),
     Case("the notifier suspended for longer than its lease", _notifier_sleeps),
 )
 

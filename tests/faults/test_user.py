@@ -102,7 +102,7 @@ def _skewed(seconds: float) -> Callable[[System], None]:
     """A pod with a wrong clock takes no exports from others; when it dies, its exports are claimed in time."""
 
     def run(system: System) -> None:
-        launcher = [sys.executable, "-m", "tests.faults.skewed_consumer", str(seconds)]
+        launcher = [sys.executable, "-m", "tests.faults.skewed_daemon", "consumer", str(seconds)]
         held, barrier = stop_while_reading(system)
         other = system.isolated_consumer(launcher=launcher)
         system.pause(LEASE, LEASE * 2)

@@ -78,13 +78,14 @@ CUT = "cut"
 
 @dataclass
 class MailServer:
-    """An SMTP server in a thread; every reply can be set, and a function to call before the reply to DATA."""
+    """An SMTP server in a thread; every reply can be set, and functions to call before a reply."""
 
     port: int = 0
     mail: str = "250 OK"
     rcpt: str = "250 OK"
     data: str = "250 OK"
     quit: str = "221 Bye"
+    before_recipient: Callable[[], None] | None = None
     before_answer: Callable[[Any], None] | None = None
     answer_data: Callable[[], Awaitable[None]] | None = None
     taken: list[bytes] = field(default_factory=list)
@@ -104,6 +105,8 @@ class MailServer:
         return self.mail
 
     async def handle_RCPT(self, _: Any, __: Any, envelope: Any, address: str, options: list[str]) -> str:  # noqa: N802 (aiosmtpd names it)
+        if self.before_recipient is not None:
+            self.before_recipient()
         envelope.rcpt_tos.append(address)
         envelope.rcpt_options.extend(options)
         return self.rcpt

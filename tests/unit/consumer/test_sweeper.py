@@ -8,11 +8,11 @@ from sqlalchemy import Engine, delete
 
 from config.errors import Unavailable
 from config.tables import batch_exports
-from consumer.clock import DatabaseClock
 from consumer.job_store import Jobs
 from consumer.models import Job
 from consumer.sweeper import Sweeper
 from pipeline.progress import Progress
+from runtime.clock import DatabaseClock
 from tests.support.attempts import ScriptedWorker
 from tests.support.exports import LEASE, NOW, after, claimed, job_of, queue, row_of, runs_of
 from tests.support.intake import POLICY, ScriptedIntake
