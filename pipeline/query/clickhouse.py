@@ -7,7 +7,7 @@ from clickhouse_connect.cc_sqlalchemy import select
 from sqlalchemy import Alias, Boolean, ColumnElement, FromClause, Select, cast, func
 
 from pipeline import request as stored
-from pipeline.query.filters import filter_condition
+from pipeline.query.filters import filter_condition, member_condition
 from pipeline.query.resolve_columns import ResolvedOrder, ResolvedQuery, resolve_order
 from pipeline.query.search import search_condition
 from pipeline.spec import ExportSpec
@@ -37,7 +37,7 @@ def select_rows(
         values.append(listed)
     columns = [value.label(f"c{place}") for place, value in enumerate(values)]
     statement: Select[Any] = (
-        _select_latest(table, spec, select(*columns).select_from(joined))
+        _select_latest(table, query, spec, select(*columns).select_from(joined))
         .where(
             is_before(table.moment, spec.created_at),
             table.only,
@@ -117,11 +117,12 @@ def _join(rows: Any, joins: Iterable[Join], spec: ExportSpec) -> Any:
     return rows
 
 
-def _select_latest(table: ClickHouseTable, spec: ExportSpec, statement: Any) -> Any:
+def _select_latest(table: ClickHouseTable, query: Resolved, spec: ExportSpec, statement: Any) -> Any:
     """Restrict a statement on the table's rows to their latest versions."""
     source = table.source
     if isinstance(source, View):
-        return statement.add_cte(source.select(spec.project_id, spec.created_at).cte(_name(table.rows)))
+        view = source.select(spec.project_id, member_condition(query, spec))
+        return statement.add_cte(view.cte(_name(table.rows)))
     return statement.final(table.rows).prewhere(is_latest(source, table.rows, spec.project_id))
 
 

@@ -51,17 +51,42 @@ def filter_condition(query: ResolvedQuery[AnyFilterable], spec: ExportSpec) -> C
     it. Where a row has several values (tags, scores, comments), one is enough for a positive condition. An empty list
     is null.
     """
-    return and_(true(), *(_condition(each, place, spec) for place, each in enumerate(query.filters)))
+    conditions = (
+        _condition(each, place, query, spec) for place, each in enumerate(query.filters) if _is_of_rows(each.column)
+    )
+    return and_(true(), *conditions)
 
 
-def _condition(resolved: ResolvedFilter[AnyFilterable], place: int, spec: ExportSpec) -> Condition:
-    positive = _positive(resolved, place, spec)
+def member_condition(query: ResolvedQuery[AnyFilterable], spec: ExportSpec) -> Condition:
+    """Return the condition that a member meets when rows may be aggregated from it."""
+    members = (_find_member(each) for each in query.filters)
+    return and_(true(), *(_condition(each, 0, query, spec) for each in members if each is not None))
+
+
+def _is_of_rows(column: AnyFilterable) -> bool:
+    return not isinstance(column, Filterable) or column.member is None or column.type == "datetime"
+
+
+def _find_member(resolved: ResolvedFilter[AnyFilterable]) -> ResolvedFilter[AnyFilterable] | None:
+    """Return the filter as it selects members; None for one that doesn't."""
+    column = resolved.column
+    if not isinstance(column, Filterable) or column.member is None or resolved.filter.operator in {"<", "<="}:
+        return None
+    return ResolvedFilter(column.member, resolved.filter)
+
+
+def _condition(
+    resolved: ResolvedFilter[AnyFilterable], place: int, query: ResolvedQuery[AnyFilterable], spec: ExportSpec
+) -> Condition:
+    positive = _positive(resolved, place, query, spec)
     if resolved.filter.operator in NEGATIVE:
         return not_(func.coalesce(positive, bind_bool(value=False)))
     return positive
 
 
-def _positive(resolved: ResolvedFilter[AnyFilterable], place: int, spec: ExportSpec) -> Condition:
+def _positive(
+    resolved: ResolvedFilter[AnyFilterable], place: int, query: ResolvedQuery[AnyFilterable], spec: ExportSpec
+) -> Condition:
     """Compile the filter's operator or, of a negative one, its opposite."""
     match resolved.column, resolved.filter:
         case Filterable() as column, each:
@@ -78,7 +103,8 @@ def _positive(resolved: ResolvedFilter[AnyFilterable], place: int, spec: ExportS
         case PositionFilterable() as column, stored.PositionFilter() as each:
             return _is_at_position(column, each, spec)
         case MembersFilterable() as column, stored.StringObjectFilter() as each:
-            return column.key.in_(column.select_with_member(spec.project_id, partial(_compare_key, each)))
+            members = member_condition(query, spec)
+            return column.key.in_(column.select_with_member(spec.project_id, members, partial(_compare_key, each)))
         case _, each:
             raise Rejected(f"A filter of type {each.type!r} can't be honoured.")
 

@@ -1,58 +1,61 @@
 """Compiles sessions: the traces of a project with the same session id, and the totals of their observations."""
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from clickhouse_connect.cc_sqlalchemy import select
-from sqlalchemy import ColumnElement, Select, Subquery, and_, func
+from sqlalchemy import ColumnElement, Select, Subquery, func
 
 from pipeline.sql.clickhouse import bind_text, to_utc
 from pipeline.sql.sources import is_latest, observations, traces
 from pipeline.sql.usage import get_total, sum_containing, to_cost
 
+member = traces.table.alias("m")
+"""A trace of a session; conditions on the traces that sessions are made of refer to it."""
 
-def select_sessions(project_id: str, _cutoff: datetime) -> Select[Any]:
-    """Select a project's sessions as they are now, by the latest versions of their traces and observations."""
-    members, spans = _members(project_id), _spans(project_id)
-    return select(*members.c, *(each for each in spans.c if each is not spans.c.owner)).select_from(
-        members.outerjoin(spans, spans.c.owner == members.c.id)
+
+def select_sessions(project_id: str, members: ColumnElement[bool]) -> Select[Any]:
+    """Select a project's sessions as they are now, by the latest versions of their traces and observations.
+
+    Sessions are made of the traces that meet the condition on `member`; others, and their observations, don't count.
+    """
+    summaries, spans = _summaries(project_id, members), _spans(project_id, members)
+    return select(*summaries.c, *(each for each in spans.c if each is not spans.c.owner)).select_from(
+        summaries.outerjoin(spans, spans.c.owner == summaries.c.id)
     )
 
 
-def select_with_member(project_id: str, met: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> Select[Any]:
+def select_with_member(
+    project_id: str, members: ColumnElement[bool], met: Callable[[ColumnElement[Any]], ColumnElement[bool]]
+) -> Select[Any]:
     """Select the ids of sessions that have a trace whose metadata meets a condition."""
-    rows = traces.table.alias("m")
-    return (
-        select(rows.c.session_id)
-        .final(rows)
-        .prewhere(is_latest(traces, rows, project_id))
-        .where(_in_session(rows.c.session_id), met(rows.c.metadata))
-    )
+    return _select_members(project_id, members, member.c.session_id).where(met(member.c.metadata))
 
 
-def _members(project_id: str) -> Subquery:
-    rows = traces.table.alias("m")
-    newest = func.tuple(rows.c.timestamp, rows.c.id)
+def _summaries(project_id: str, members: ColumnElement[bool]) -> Subquery:
+    m = member.c
+    newest = func.tuple(m.timestamp, m.id)
     return (
-        select(
-            func.assumeNotNull(rows.c.session_id).label("id"),
-            _distinct(func.groupUniqArray(rows.c.user_id)).label("user_ids"),
-            _distinct(func.groupUniqArrayArray(rows.c.tags)).label("tags"),
+        _select_members(
+            project_id,
+            members,
+            func.assumeNotNull(m.session_id).label("id"),
+            _distinct(func.groupUniqArray(m.user_id)).label("user_ids"),
+            _distinct(func.groupUniqArrayArray(m.tags)).label("tags"),
             func.count().label("traces"),
-            to_utc(func.min(rows.c.timestamp)).label("created_at"),
-            func.nullIf(func.toString(func.argMax(rows.c.environment, newest)), bind_text("")).label("environment"),
+            to_utc(func.min(m.timestamp)).label("created_at"),
+            func.nullIf(func.toString(func.argMax(m.environment, newest)), bind_text("")).label("environment"),
         )
-        .final(rows)
-        .prewhere(is_latest(traces, rows, project_id))
-        .where(_in_session(rows.c.session_id))
-        .group_by(rows.c.session_id)
+        .group_by(m.session_id)
         .subquery("members")
     )
 
 
-def _spans(project_id: str) -> Subquery:
-    rows, owners = observations.table.alias("o"), _owners(project_id).subquery("owners")
+def _spans(project_id: str, members: ColumnElement[bool]) -> Subquery:
+    m = member.c
+    session_id = func.assumeNotNull(m.session_id).label("session_id")
+    owners = _select_members(project_id, members, m.id, session_id).subquery("owners")
+    rows = observations.table.alias("o")
     o = rows.c
     first, last = func.min(o.start_time), func.max(func.coalesce(o.end_time, o.start_time))
     passed = func.toUnixTimestamp64Milli(last) - func.toUnixTimestamp64Milli(first)
@@ -75,19 +78,16 @@ def _spans(project_id: str) -> Subquery:
     )
 
 
-def _owners(project_id: str) -> Select[Any]:
-    """Select the ids of traces with the ids of their sessions."""
-    rows = traces.table.alias("t")
-    return (
-        select(rows.c.id, func.assumeNotNull(rows.c.session_id).label("session_id"))
-        .final(rows)
-        .prewhere(is_latest(traces, rows, project_id))
-        .where(_in_session(rows.c.session_id))
+def _select_members(project_id: str, members: ColumnElement[bool], *values: ColumnElement[Any]) -> Select[Any]:
+    """Select values of the traces that sessions are made of."""
+    session_id = member.c.session_id
+    statement: Select[Any] = (
+        select(*values)
+        .final(member)
+        .prewhere(is_latest(traces, member, project_id))
+        .where(session_id.is_not(None), session_id != bind_text(""), members)
     )
-
-
-def _in_session(session_id: ColumnElement[str]) -> ColumnElement[bool]:
-    return and_(session_id.is_not(None), session_id != bind_text(""))
+    return statement
 
 
 def _distinct(values: ColumnElement[Any]) -> ColumnElement[Any]:

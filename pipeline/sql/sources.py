@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from clickhouse_connect.cc_sqlalchemy import select
@@ -50,12 +49,13 @@ class Source:
 
 @dataclass(frozen=True)
 class View:
-    """Rows that a statement computes for a project and a cutoff: latest versions only, each row once.
+    """Rows that a statement computes for a project: latest versions only, each row once.
 
-    `survey` compiles the survey of the table that wide rows are computed from; None where rows are narrow.
+    `select` takes the project and a condition on the members that rows are aggregated from. `survey` compiles the
+    survey of the table that wide rows are computed from; None where rows are narrow.
     """
 
-    select: Callable[[str, datetime], Select[Any]]
+    select: Callable[[str, ColumnElement[bool]], Select[Any]]
     survey: Callable[[str], Select[Any]] | None = None
 
 

@@ -28,7 +28,7 @@ GIVEN = (
 RENAMED = {"parent_observation_id": "parent_span_id", "internal_model_id": "model_id"}
 
 
-def select_observations(project_id: str, _cutoff: datetime) -> Select[Any]:
+def select_observations(project_id: str, _members: ColumnElement[bool]) -> Select[Any]:
     """Select a project's events as observations; missing text is null where an observation's may be null.
 
     Besides the columns of an observation there are `trace_…`, which events repeat from their trace, `is_app_root`, and
@@ -57,7 +57,7 @@ def select_observations(project_id: str, _cutoff: datetime) -> Select[Any]:
     )
 
 
-def select_traces(project_id: str, _cutoff: datetime) -> Select[Any]:
+def select_traces(project_id: str, _members: ColumnElement[bool]) -> Select[Any]:
     """Select the traces that a project's events make up.
 
     Input, output, metadata and bookmarked are those of the root, the earliest event without a parent. Values that every
@@ -134,7 +134,7 @@ def _summaries(project_id: str, trace_ids: Select[Any] | None = None) -> Select[
     )
 
 
-def select_sessions(project_id: str, _cutoff: datetime) -> Select[Any]:
+def select_sessions(project_id: str, _members: ColumnElement[bool]) -> Select[Any]:
     """Select a project's sessions as they are now: its events that share a session id."""
     rows = events.table.alias("e")
     e = rows.c
@@ -158,7 +158,9 @@ def select_sessions(project_id: str, _cutoff: datetime) -> Select[Any]:
     )
 
 
-def select_with_member(project_id: str, met: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> Select[Any]:
+def select_with_member(
+    project_id: str, _members: ColumnElement[bool], met: Callable[[ColumnElement[Any]], ColumnElement[bool]]
+) -> Select[Any]:
     """Select the ids of sessions that have an event whose metadata meets a condition."""
     rows = events.table.alias("m")
     return (

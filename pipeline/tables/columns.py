@@ -104,6 +104,9 @@ class Filterable:
     `day` is the day of the value, if the table is sorted by it: the server can then skip days and read in order.
     `join` is the table that the value comes from, if not the exported one. `places` are the decimal places of an exact
     number, 0 for an integer, None for floating point. `full_text` says that the operator `matches` is accepted.
+
+    `member` is the column of the members that a row is aggregated from. Where there is one, filters select members by
+    it before they are aggregated. Filters on an instant apply to the row as well, and an upper bound to the row alone.
     """
 
     id: str
@@ -114,6 +117,7 @@ class Filterable:
     join: Join | None = None
     places: int | None = None
     full_text: bool = False
+    member: "Filterable | None" = None
 
     @property
     def sortable(self) -> bool:
@@ -171,13 +175,16 @@ class PositionFilterable:
 class MembersFilterable:
     """The metadata of the members that a row aggregates; only filters may name it. One matching member is enough.
 
-    `select_with_member` selects, in a project, the `key` of each row with a member whose metadata meets a condition.
+    `select_with_member` selects, in a project and among the members that meet a condition, the `key` of each row with a
+    member whose metadata meets another.
     """
 
     id: str
     names: tuple[str, ...]
     key: ColumnElement[str]
-    select_with_member: Callable[[str, Callable[[ColumnElement[Any]], ColumnElement[bool]]], Select[Any]]
+    select_with_member: Callable[
+        [str, ColumnElement[bool], Callable[[ColumnElement[Any]], ColumnElement[bool]]], Select[Any]
+    ]
     type: Literal["stringObject"] = "stringObject"
     sortable: Literal[False] = False
 

@@ -59,9 +59,10 @@ def _of_score(filterable: AnyFilterable) -> AnyFilterable:
 
 
 def _of_session(filterable: AnyFilterable) -> AnyFilterable:
+    """Return the column for a session of events, which filters select as a whole."""
     if isinstance(filterable, MembersFilterable):
         return replace(filterable, select_with_member=views.select_with_member)
-    return filterable
+    return replace(filterable, member=None) if isinstance(filterable, Filterable) else filterable
 
 
 OBSERVATIONS_FROM_EVENTS = replace(

@@ -11,8 +11,9 @@ from sqlalchemy import select as select_in_database
 
 from config.tables import trace_sessions
 from pipeline.sql.clickhouse import bind_text
+from pipeline.sql.events import to_plain_text
 from pipeline.sql.scores import ScoreLevel
-from pipeline.sql.sessions import select_sessions, select_with_member
+from pipeline.sql.sessions import member, select_sessions, select_with_member
 from pipeline.sql.sources import View
 from pipeline.sql.usage import COST_DIGITS
 from pipeline.tables.clickhouse_table import ClickHouseTable
@@ -58,6 +59,9 @@ bookmarked, public = column("is_bookmarked", Boolean()), column("is_public", Boo
 SCORE_LEVELS = (ScoreLevel(("session_id",), (s.id,)),)
 SEPARATOR = "\x00"
 
+_timestamp = Filterable("createdAt", (), "datetime", member.c.timestamp, day=func.toDate(member.c.timestamp))
+_environment = Filterable("environment", (), "stringOptions", to_plain_text(member.c.environment))
+
 SESSIONS = ClickHouseTable(
     name="sessions",
     source=View(select_sessions),
@@ -79,9 +83,9 @@ SESSIONS = ClickHouseTable(
     ),
     filterables=(
         Filterable("bookmarked", ("⭐️",), "boolean", bookmarked, join=marked),
-        Filterable("createdAt", ("Created At",), "datetime", s.created_at),
+        Filterable("createdAt", ("Created At",), "datetime", s.created_at, member=_timestamp),
         Filterable("userIds", ("User IDs",), "arrayOptions", s.user_ids),
-        Filterable("environment", ("Environment",), "stringOptions", s.environment),
+        Filterable("environment", ("Environment",), "stringOptions", s.environment, member=_environment),
         Filterable("sessionDuration", ("Session Duration", "Session Duration (s)"), "number", s.duration, places=0),
         Filterable("countTraces", ("Count Traces",), "number", s.traces, places=0),
         Filterable("inputCost", ("Input Cost ($)", "Session Input Cost"), "number", s.input_cost, places=COST_DIGITS),

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import pytest
 from sqlalchemy import insert
 
 from config.tables import comments, trace_sessions
@@ -187,3 +188,62 @@ def test_a_session_has_no_rows_of_another_project(databases: Databases) -> None:
     scored = {"type": "numberObject", "column": "scores_avg", "operator": ">=", "value": 0}
     assert ids(databases, {**scored, "key": "of p"}) == ["s"]
     assert ids(databases, {**scored, "key": "of q"}) == []
+
+
+SINCE = {"type": "datetime", "column": "createdAt", "operator": ">=", "value": "2026-05-09T12:00:00Z"}
+UNTIL = {**SINCE, "operator": "<"}
+INSIDE = {"type": "stringOptions", "column": "environment", "operator": "any of"}
+
+
+@pytest.fixture
+def two_environments(databases: Databases) -> Databases:
+    """A session that began before the window and went on in another environment, and one that ended before."""
+    old, new = {"timestamp": "2026-05-08 00:00:00"}, {"timestamp": "2026-05-10 00:00:00"}
+    databases.traces(
+        {"id": "t1", "session_id": "long", "environment": "default", "user_id": "ann", "tags": ["a"], **old},
+        {"id": "t2", "session_id": "long", "environment": "production", "user_id": "ben", "tags": ["b"], **new},
+        {"id": "t3", "session_id": "ended", "environment": "default", **old},
+    )
+    spans(
+        databases,
+        {"trace_id": "t1", "usage_details": {"total": 5}, "cost_details": {"total": "0.1"}},
+        {"trace_id": "t2", "usage_details": {"total": 7}, "cost_details": {"total": "0.2"}},
+    )
+    return databases
+
+
+def totals(databases: Databases, *filters: Row) -> list[tuple[object, ...]]:
+    names = ("id", "countTraces", "userIds", "traceTags", "totalTokens", "totalCost")
+    return [tuple(row[name] for name in names) for row in read(databases, filter=list(filters)).rows]
+
+
+def test_a_lower_bound_on_the_beginning_selects_the_traces_of_sessions(two_environments: Databases) -> None:
+    later = ("long", 1, ["ben"], ["b"], 7, Decimal("0.2"))
+    assert totals(two_environments, SINCE) == [later]
+    (row,) = read(two_environments, filter=[SINCE]).rows
+    assert row["createdAt"] == datetime(2026, 5, 10, tzinfo=UTC)
+    assert ids(two_environments, UNTIL) == ["ended", "long"]
+    assert ids(two_environments, SINCE, UNTIL) == []
+
+
+def test_a_filter_on_the_environment_selects_the_traces_of_sessions(two_environments: Databases) -> None:
+    earlier = ("long", 1, ["ann"], ["a"], 5, Decimal("0.1"))
+    later = ("long", 1, ["ben"], ["b"], 7, Decimal("0.2"))
+    ended: tuple[object, ...] = ("ended", 1, [], [], 0, 0)
+    assert totals(two_environments, {**INSIDE, "value": ["default"]}) == [ended, earlier]
+    assert totals(two_environments, {**INSIDE, "value": ["production"]}) == [later]
+    assert totals(two_environments, {**INSIDE, "operator": "none of", "value": ["default"]}) == [later]
+    assert ids(two_environments, {**INSIDE, "value": ["default", "production"]}) == ["ended", "long"]
+    assert totals(two_environments, {**INSIDE, "value": ["default"]}, SINCE) == []
+
+
+def test_filters_on_metadata_and_totals_see_the_selected_traces_alone(databases: Databases) -> None:
+    databases.traces(
+        {"id": "t1", "session_id": "s", "environment": "default", "metadata": {"k": "red"}},
+        {"id": "t2", "session_id": "s", "environment": "production", "metadata": {"k": "blue"}},
+    )
+    red = {"type": "stringObject", "column": "metadata", "key": "k", "operator": "=", "value": "red"}
+    both = {"type": "number", "column": "countTraces", "operator": "=", "value": 2}
+    production = {**INSIDE, "value": ["production"]}
+    assert (ids(databases, red), ids(databases, red, production)) == (["s"], [])
+    assert (ids(databases, both), ids(databases, both, production)) == (["s"], [])

@@ -54,7 +54,8 @@ def expected(table: Table, query: Mapping[str, Any]) -> Expected:
         check(table.name, each)
     if wanted:
         search.check(table.name, types)
-    items = [item for item in table.items if passes(table.name, item, filters)]
+    found, left = table.regroup(filters) if table.regroup else (table.items, filters)
+    items = [item for item in found if passes(table.name, item, left)]
     if wanted:
         items = [item for item in items if search.found(item, wanted, types)]
     if sort:

@@ -20,15 +20,13 @@
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from tests.oracle.columns import ACCEPTED, SCORE_COLUMNS, Column, column_named
-from tests.oracle.values import Item, Place, Refused, Score
-
-Filter = Mapping[str, Any]
+from tests.oracle.values import Filter, Item, Place, Refused, Score
 
 OPPOSITE = {"none of": "any of", "does not contain": "contains", "<>": "=", "is null": "is not null"}
 ORDER: dict[str, Callable[[Any, Any], bool]] = {

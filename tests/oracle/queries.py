@@ -69,13 +69,15 @@ def _usable(values: Sequence[Any]) -> list[str]:
 def filters(table: Table) -> Strategy:
     """A filter of any type and operator on any column of the table, by id or name."""
     pairs = [(column, kind) for column in columns_of(table.name).values() for kind in sorted(ACCEPTED[column.type])]
+    # What rows are made of depends on filters on these columns, so they are asked for more often.
+    pairs += [pair for pair in pairs if pair[0].id in table.asked for _ in range(5)]
     # Made when first drawn, and once: making them costs more than drawing from them.
     made = cache(lambda column, kind: _filter(table, column, kind))
     return st.sampled_from(pairs).flatmap(lambda pair: made(*pair))
 
 
 def _filter(table: Table, column: Column, kind: str) -> Strategy:
-    facts = [item.facts.get(column.id) for item in table.items]
+    facts = [item.facts.get(column.id) for item in table.items] + list(table.asked.get(column.id, ()))
     if table.name == "dataset_items" and kind == "stringObject":
         facts = [[_scalars(metadata) for metadata in fact or ()] for fact in facts]
     fields = _FIELDS[kind](facts)

@@ -1,15 +1,23 @@
-"""Expects the rows of `sessions`: the traces, or with `useEventsTable` the events, that share a session id."""
+"""Expects the rows of `sessions`: the traces, or with `useEventsTable` the events, that share a session id.
 
-from collections.abc import Iterable, Sequence
+Filters of legacy sessions decide first which traces there are: a lower bound on createdAt is asked of each trace's
+timestamp, a filter on the environment of each trace's environment, whatever the operator. A session is what the traces
+that are left make up: its createdAt, counts, costs, tokens, tags, users, metadata and observations are theirs. Then all
+filters but those on the environment are asked of the session. Its scores and comments are never cut.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 from tests.oracle import parts
+from tests.oracle.columns import column_named
+from tests.oracle.filters import passes
 from tests.oracle.latest import latest
 from tests.oracle.raw import World
 from tests.oracle.spans import from_event, live_traces, metadata_of, span_rows
-from tests.oracle.values import Item, Row, Table, listed
+from tests.oracle.values import Filter, Item, Row, Table, listed
 
 COLUMNS = listed(
     "id userIds countTraces sessionDuration inputCost outputCost totalCost totalTokens traceTags "
@@ -37,28 +45,53 @@ class Session:
 
 def sessions(world: World, project_id: str, cutoff: datetime, *, events: bool) -> Table:
     """The sessions whose earliest member is before the cutoff; all members count."""
-    found = _of_events(world, project_id) if events else _of_traces(world, project_id)
+    if events:
+        return Table("sessions", COLUMNS, _items(world, project_id, cutoff, _of_events(world, project_id)))
+    traces = [row for row in live_traces(world, project_id, events=False).values() if row["session_id"]]
+    spans = parts.grouped(span_rows(world, project_id, events=False), lambda row: row["trace_id"])
+
+    def regroup(filters: list[Filter]) -> tuple[tuple[Item, ...], list[Filter]]:
+        cuts = [each for each in filters if _is_of_traces(each)]
+        left = [row for row in traces if passes("sessions", _trace_item(row), cuts)]
+        rest = [each for each in filters if column_named("sessions", each["column"]).id != "environment"]
+        return _items(world, project_id, cutoff, _of_traces(left, spans)), rest
+
+    asked = {
+        "createdAt": tuple(row["timestamp"] for row in traces),
+        "environment": tuple(row["environment"] for row in traces),
+    }
+    return Table("sessions", COLUMNS, regroup([])[0], regroup=regroup, asked=asked)
+
+
+def _is_of_traces(each: Filter) -> bool:
+    column = column_named("sessions", each["column"])
+    lower = column.id == "createdAt" and each["operator"] in {">", ">="}
+    return lower or column.id == "environment"
+
+
+def _trace_item(trace: Row) -> Item:
+    return Item(trace["id"], {}, {"createdAt": trace["timestamp"], "environment": trace["environment"]}, {})
+
+
+def _items(world: World, project_id: str, cutoff: datetime, found: Sequence[Session]) -> tuple[Item, ...]:
     stored = {row["id"]: row for row in world.of("trace_sessions", project_id)}
     scores = parts.grouped(parts.shown_scores(world, project_id, cutoff), lambda row: row["session_id"])
     comments = parts.comments(world, project_id, "SESSION")
-    items = [
+    return tuple(
         _item(world, session, stored.get(session.id), scores.get(session.id, []), comments.get(session.id, []))
         for session in found
         if min(session.instants)[0] < cutoff
-    ]
-    return Table("sessions", COLUMNS, tuple(items))
+    )
 
 
-def _of_traces(world: World, project_id: str) -> list[Session]:
-    traces = [row for row in live_traces(world, project_id, events=False).values() if row["session_id"]]
-    observations = parts.grouped(span_rows(world, project_id, events=False), lambda row: row["trace_id"])
+def _of_traces(traces: Sequence[Row], spans: Mapping[str, Sequence[Row]]) -> list[Session]:
     return [
         Session(
             session_id,
             rows,
             [(row["timestamp"], row["id"]) for row in rows],
             frozenset(row["id"] for row in rows),
-            [span for row in rows for span in observations.get(row["id"], [])],
+            [span for row in rows for span in spans.get(row["id"], [])],
             [row["metadata"] for row in rows],
         )
         for session_id, rows in parts.grouped(traces, lambda row: row["session_id"]).items()

@@ -4,13 +4,16 @@ A plain cell is str, bool, int, float, Decimal, an aware datetime, a list of str
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 Row = Mapping[str, Any]
 """One raw row of a database table, values exact."""
+
+Filter = Mapping[str, Any]
+"""One filter of a stored query."""
 
 
 def listed(text: str) -> tuple[str, ...]:
@@ -92,7 +95,9 @@ class Table:
     """A table of one project as of a cutoff.
 
     `score_names` are the names that become columns; `natural` sorts the items as they are without `orderBy`, or is
-    None where the product may choose.
+    None where the product may choose. `regroup` makes the items again for filters that decide what an item is made of,
+    and returns them with the filters that are still to be asked of them. `asked` are more values to filter by, by
+    column.
     """
 
     name: str
@@ -100,6 +105,8 @@ class Table:
     items: tuple[Item, ...]
     score_names: tuple[str, ...] = ()
     natural: Callable[[Item], Any] | None = None
+    regroup: Callable[[list[Filter]], tuple[tuple[Item, ...], list[Filter]]] | None = None
+    asked: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

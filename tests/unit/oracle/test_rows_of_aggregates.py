@@ -2,10 +2,12 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+from tests.oracle.expected import expected
 from tests.unit.oracle.rows import CUTOFF, EARLY, P, comment, observation, rows, score, table, trace, world
 
 MILLISECOND = timedelta(milliseconds=1)
 SECOND = timedelta(seconds=1)
+HOUR = timedelta(hours=1)
 
 
 def test_a_session_adds_up_its_traces() -> None:
@@ -89,3 +91,29 @@ def test_a_dataset_item_is_its_valid_version() -> None:
     assert [item.cells[name] for name in ("id", "status", "datasetName")] == ["now", "ACTIVE", "Set"]
     assert item.cells["htmlSourcePath"] == "/project/p/traces/t?observation=o"
     assert item.facts["metadata"] == [{"k": "v", "n": "1.50"}]
+
+
+def test_filters_decide_which_traces_a_legacy_session_is_made_of() -> None:
+    of = world(
+        traces=[
+            trace("old", session_id="s", environment="default", timestamp=EARLY - 46 * HOUR),
+            trace("new", session_id="s", environment="production", timestamp=EARLY),
+            trace("other", session_id="o", environment="default", timestamp=EARLY - 46 * HOUR),
+        ],
+        observations=[observation("1", "old", usage_details={"total": 3}), observation("2", "new")],
+    )
+    since = {"type": "datetime", "column": "Created At", "operator": ">=", "value": (EARLY - HOUR).isoformat()}
+    until = {**since, "operator": "<"}
+    inside = {"type": "stringOptions", "column": "environment", "operator": "any of", "value": ["default"]}
+
+    def asked(*filters: Any) -> list[tuple[Any, ...]]:
+        found = expected(table(of, "sessions"), {"filter": list(filters)}).rows
+        names = ("id", "countTraces", "totalTokens", "createdAt")
+        return sorted(tuple(row[name] for name in names) for row in found)
+
+    assert asked(since) == [("s", 1, 0, EARLY)]
+    assert asked(until) == [("o", 1, 0, EARLY - 46 * HOUR), ("s", 2, 3, EARLY - 46 * HOUR)]
+    assert asked(since, until) == []
+    assert asked(inside) == [("o", 1, 0, EARLY - 46 * HOUR), ("s", 1, 3, EARLY - 46 * HOUR)]
+    assert asked({**inside, "operator": "none of"}) == [("s", 1, 0, EARLY)]
+    assert asked(inside, since) == []
