@@ -184,7 +184,7 @@ class System:
         return None if found is None else dict(found)
 
     def completions(self) -> list[dict[str, Any]]:
-        """All events on the topic of completions."""
+        """All events on the topic of completions, without the values that are not JSON."""
         topic = self.settings["WAYBILL_COMPLETIONS_TOPIC"]
         reader = Consumer(
             {
@@ -203,8 +203,9 @@ class System:
             while left and time.monotonic() < deadline:
                 message = reader.poll(0.5)
                 if message is not None and message.error() is None:
-                    found.append(json.loads(message.value() or b"{}"))
                     left -= 1
+                    with contextlib.suppress(ValueError):
+                        found.append(json.loads(message.value() or b""))
             assert not left, "the completions could not be read"
             return found
         finally:

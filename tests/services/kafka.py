@@ -47,6 +47,8 @@ class Kafka:
 
     bootstrap: str
     pid: int
+    data: Path
+    """The folder with a folder for each partition."""
 
     def environment(self) -> dict[str, str]:
         """The settings that point Waybill here."""
@@ -92,7 +94,7 @@ def start(folder: Path, port: int | None = None, advertised: int | None = None) 
         run(Program("kafka format", format_, log))
     bootstrap = f"127.0.0.1:{port}"
     with serving(Program("kafka", _java("kafka.Kafka", config), log), lambda: _answers(bootstrap)) as process:
-        yield Kafka(bootstrap, process.pid)
+        yield Kafka(bootstrap, process.pid, folder / "data")
 
 
 def _jars() -> Path:
