@@ -7,6 +7,9 @@ from config.errors import Rejected
 from pipeline.request import Direction, ExportQuery, Filter, OrderBy
 from pipeline.tables.columns import ACCEPTED_FILTERS, AnyFilterable, Filterable, Filterable_co, Filterables
 
+# Langfuse keeps one saved order for all tables, so each of these names a table's own time.
+TIMES = frozenset({"timestamp", "startTime", "createdAt"})
+
 
 @dataclass(frozen=True)
 class ResolvedFilter(Generic[Filterable_co]):
@@ -73,8 +76,12 @@ def resolve_filter(table: Filterables[Filterable_co], each: Filter) -> Filterabl
 
 
 def resolve_order(table: Filterables[AnyFilterable], order_by: OrderBy) -> ResolvedOrder:
-    """Return the column to sort by; raises Rejected, with the sortable columns, if it is none of them."""
-    column = find_column(table, order_by.column, sortable=True)
+    """Return the column to sort by; raises Rejected, with the sortable columns, if it is none of them.
+
+    An id of a time that the table has not stands for the one that it has.
+    """
+    names = (order_by.column, *sorted(TIMES)) if order_by.column in TIMES else (order_by.column,)
+    column = next((found for name in names if (found := find_column(table, name, sortable=True)) is not None), None)
     if not isinstance(column, Filterable):
         known = ", ".join(column.id for column in table.filterables if column.sortable)
         raise Rejected(f"{table.name} can't be sorted by {order_by.column[:80]!r}. Columns that it can: {known}.")

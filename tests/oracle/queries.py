@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.oracle import search
 from tests.oracle.columns import ACCEPTED, Column, columns_of
 from tests.oracle.filters import MATCHED, words
+from tests.oracle.order import TIMES
 from tests.oracle.pools import CUTOFF, JSON_TEXTS, KEYS, SCORE_NAMES, TEXTS, WORDS
 from tests.oracle.values import Refused, Score, Table
 
@@ -38,7 +39,8 @@ def queries(table: Table, *, use_events_table: bool = False) -> Strategy:
 def orders(table: str) -> Strategy:
     """Any sortable column by id or name, in both directions."""
     sortable = [name for column in columns_of(table).values() if column.sortable for name in (column.id, *column.names)]
-    return st.fixed_dictionaries({"column": st.sampled_from(sortable), "order": st.sampled_from(("ASC", "DESC"))})
+    named = st.sampled_from((*sortable, *TIMES))
+    return st.fixed_dictionaries({"column": named, "order": st.sampled_from(("ASC", "DESC"))})
 
 
 def searches(table: Table) -> Strategy:

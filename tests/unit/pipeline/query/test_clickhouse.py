@@ -4,10 +4,12 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline.query.clickhouse import select_rows, select_survey
-from pipeline.query.resolve_columns import resolve_query
+from pipeline.query.resolve_columns import resolve_order, resolve_query
+from pipeline.request import OrderBy
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.sql import scores
 from pipeline.sql.clickhouse import MAX_BOUND_BYTES, CompiledStatement, compile_statement
+from pipeline.tables import TABLES
 from pipeline.tables.columns import ACCEPTED_FILTERS
 from pipeline.types import OutputOptions
 from tests.support.tables import CLICKHOUSE_TABLES
@@ -90,3 +92,10 @@ def test_a_long_list_is_bound_in_pieces_that_a_server_takes() -> None:
     lists = [value for value in rows(asked, values).parameters.values() if isinstance(value, list)]
     assert sum(len(each) for each in lists if each[0] == values[0]) == 1000
     assert all(sum(len(text.encode()) for text in each) <= MAX_BOUND_BYTES for each in lists)
+
+
+@pytest.mark.parametrize("table", sorted(TABLES))
+@pytest.mark.parametrize("time", ["timestamp", "startTime", "createdAt"])
+def test_a_saved_order_by_time_names_the_time_of_every_table(table: str, time: str) -> None:
+    found = resolve_order(TABLES[table], OrderBy(column=time, order="DESC"))
+    assert found.column.value is TABLES[table].moment
