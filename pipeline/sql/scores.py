@@ -25,13 +25,14 @@ class ScoreLevel:
     """Which scores belong to a row: those whose columns `owner` equal the row's `key`, pairwise.
 
     Scores with the same name, type, text and execution count once, if they also agree in the columns `distinct_by`.
-    `only` is a condition that excludes other scores.
+    `only` is a condition that excludes other scores. `categories` are the data types that filters of categories find.
     """
 
     owner: tuple[str, ...]
     key: tuple[ColumnElement[Any], ...]
     distinct_by: tuple[str, ...] = ()
     only: Callable[[Columns], ColumnElement[bool]] | None = None
+    categories: tuple[str, ...] = ("CATEGORICAL", "TEXT")
 
 
 def select_names(project_id: str, cutoff: datetime) -> Select[Any]:
@@ -87,10 +88,10 @@ def _has_score(level: ScoreLevel, each: ScoreFilter, project_id: str, cutoff: da
     values = _values(rows, rows.c.name, project_id, cutoff, level, each)
     owner = [values.c[f"owner{index}"] for index in range(len(level.owner))]
     key = level.key[0] if len(level.key) == 1 else tuple_(*level.key)
-    return key.in_(select(*owner).where(_matches(values, each)))
+    return key.in_(select(*owner).where(_matches(values, each, level.categories)))
 
 
-def _matches(values: Subquery, each: ScoreFilter) -> ColumnElement[bool]:
+def _matches(values: Subquery, each: ScoreFilter, categories: tuple[str, ...]) -> ColumnElement[bool]:
     v = values.c
     match each:
         case stored.NumberObjectFilter():
@@ -100,10 +101,10 @@ def _matches(values: Subquery, each: ScoreFilter) -> ColumnElement[bool]:
         case stored.BooleanObjectFilter():
             return and_(v.type == bind_text("BOOLEAN"), v.number != 0 if each.value else v.number == 0)
         case stored.CategoryOptionsFilter():
-            return and_(v.type == bind_text("CATEGORICAL"), is_one_of(v.text, each.value))
+            return and_(is_one_of(v.type, categories), is_one_of(v.text, each.value))
         case stored.StringOptionsFilter():
             name_and_text = func.concat(v.named, bind_text(":"), v.text)
-            return and_(v.type == bind_text("CATEGORICAL"), is_one_of(name_and_text, each.value))
+            return and_(is_one_of(v.type, categories), is_one_of(name_and_text, each.value))
 
 
 def _values(

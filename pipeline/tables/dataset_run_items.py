@@ -36,7 +36,7 @@ named = Join(
     external=ExternalTable("datasets", "id String, name Nullable(String)", _select_datasets),
 )
 dataset_name = func.coalesce(column("dataset_name", String()), bind_text("Unknown"), type_=String())
-SCORE_LEVELS = (ScoreLevel(("trace_id",), (i.trace_id,)),)
+SCORE_LEVELS = (ScoreLevel(("trace_id",), (i.trace_id,), categories=("CATEGORICAL",)),)
 
 DATASET_RUN_ITEMS = ClickHouseTable(
     name="dataset_run_items",

@@ -33,7 +33,7 @@ details = get_metadata(e)
 used = sum_containing(e.usage_details, "output")
 
 TRACE_SCORE_LEVEL = (
-    ScoreLevel(("trace_id",), (e.trace_id,), ("comment",), only=lambda score: score.observation_id.is_(None)),
+    ScoreLevel(("trace_id",), (e.trace_id,), ("id",), only=lambda score: score.observation_id.is_(None)),
 )
 SCORE_LEVELS = (ScoreLevel(("trace_id", "observation_id"), (e.trace_id, e.span_id), ("comment",)), *TRACE_SCORE_LEVEL)
 

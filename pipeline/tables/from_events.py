@@ -26,7 +26,7 @@ from pipeline.tables.trace_totals import total_filterables
 from pipeline.tables.traces import TRACES, t
 
 _trace_level = ScoreLevel(
-    ("trace_id",), (o.trace_id,), distinct_by=("comment",), only=lambda score: score.observation_id.is_(None)
+    ("trace_id",), (o.trace_id,), distinct_by=("id",), only=lambda score: score.observation_id.is_(None)
 )
 _both_levels = (*SCORE_LEVELS, _trace_level)
 _trace_columns = tuple(column(f"trace_{name}", String()) for name in ("name", "user", "session"))

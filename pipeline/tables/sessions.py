@@ -56,7 +56,7 @@ def _select_marked(project_id: str, _database: Engine) -> Select[Any]:
 _marks_table = ExternalTable("marks", "id String, bookmarked Bool, public Bool", _select_marked)
 marked = Join("marked", on=s.id, rows=_select_marks, external=_marks_table)
 bookmarked, public = column("is_bookmarked", Boolean()), column("is_public", Boolean())
-SCORE_LEVELS = (ScoreLevel(("session_id",), (s.id,)),)
+SCORE_LEVELS = (ScoreLevel(("session_id",), (s.id,), categories=("CATEGORICAL",)),)
 SEPARATOR = "\x00"
 
 _timestamp = Filterable("createdAt", (), "datetime", member.c.timestamp, day=func.toDate(member.c.timestamp))

@@ -230,3 +230,16 @@ def test_no_event_of_another_project_is_read(databases: Databases, table: str) -
     read = databases.read(tableName=table, useEventsTable=True)
     assert len(read.rows) == 1
     assert "of q" not in f"{read.columns} {read.rows}"
+
+
+@pytest.mark.parametrize(("table", "events"), [("events", False), ("observations", True)])
+def test_every_score_of_the_trace_is_listed_and_found(databases: Databases, table: str, events: bool) -> None:
+    put(databases, {"span_id": "a"})
+    one = {"name": "accuracy", "observation_id": None}
+    databases.scores({**one, "value": 0.5}, {**one, "value": 0.7})
+    query: Row = {"tableName": table, "useEventsTable": events}
+    asked = {"type": "numberObject", "column": "scores_avg", "key": "accuracy", "operator": ">=", "value": 0.7}
+    assert databases.ids(asked, **query) == ["a"]
+    assert databases.ids({**asked, "operator": "=", "value": 0.6}, **query) == []
+    found = databases.read(form="PARQUET", **query)  # type: ignore[arg-type] # query is JSON
+    assert found.rows[0]["accuracy"] == [0.5, 0.7]

@@ -3,10 +3,22 @@
 import json
 from datetime import UTC, datetime
 
+import pytest
 from sqlalchemy import insert
 
 from config.tables import users
-from tests.support.databases import Databases, Read
+from tests.support.databases import MAY, Databases, Read, Row
+
+SPAN: Row = {
+    "id": "o",
+    "trace_id": "t",
+    "project_id": "p",
+    "type": "SPAN",
+    "name": "n",
+    "start_time": MAY,
+    "event_ts": MAY,
+    "is_deleted": 0,
+}
 
 
 def read(databases: Databases, **query: object) -> Read:
@@ -99,3 +111,27 @@ def test_scores_are_filtered_and_sorted_by_columns_of_the_trace(databases: Datab
     assert read(databases, orderBy={"column": "Trace Name", "order": "ASC"}).ids() == ["2", "1", "3"]
     tagged = {"type": "arrayOptions", "column": "trace_tags", "operator": "any of", "value": ["x"]}
     assert read(databases, filter=[tagged]).ids() == ["1"]
+
+
+@pytest.mark.parametrize(("table", "events"), [("traces", False), ("observations", False), ("observations", True)])
+def test_filters_of_categories_find_texts_as_well(databases: Databases, table: str, events: bool) -> None:
+    databases.traces({})
+    databases.put("observations", SPAN)
+    databases.put("events_full", {("span_id" if name == "id" else name): value for name, value in SPAN.items()})
+    databases.scores(
+        {"observation_id": "o", "data_type": "TEXT", "name": "note", "string_value": "fine"},
+        {"observation_id": "o", "data_type": "CORRECTION", "name": "note", "string_value": "never"},
+    )
+    asked = {"type": "categoryOptions", "column": "score_categories", "operator": "any of", "key": "note"}
+    query = {"tableName": table, "useEventsTable": events}
+    assert len(databases.ids({**asked, "value": ["fine"]}, **query)) == 1
+    assert databases.ids({**asked, "value": ["never"]}, **query) == []
+
+
+def test_filters_of_categories_find_no_texts_of_sessions(databases: Databases) -> None:
+    databases.traces({"session_id": "s"})
+    one = {"trace_id": None, "session_id": "s", "name": "note", "string_value": "fine"}
+    databases.scores({**one, "data_type": "TEXT"}, {**one, "data_type": "CATEGORICAL", "string_value": "good"})
+    asked = {"type": "categoryOptions", "column": "score_categories", "operator": "any of", "key": "note"}
+    assert databases.ids({**asked, "value": ["good"]}, tableName="sessions") == ["s"]
+    assert databases.ids({**asked, "value": ["fine"]}, tableName="sessions") == []

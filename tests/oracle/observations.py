@@ -74,9 +74,9 @@ class ScoresOfSpans:
         self._by_target = parts.grouped(rows, lambda row: (row["trace_id"], row["observation_id"]))
 
     def of(self, trace_id: str, span_id: str) -> tuple[tuple[Score, ...], tuple[Score, ...]]:
-        """The values of the observation's scores, and those of the scores of its trace that name no observation."""
-        own = parts.values_of(self._by_target.get((trace_id, span_id), []), by_comment=True)
-        return own, parts.values_of(self._by_target.get((trace_id, None), []), by_comment=True)
+        """The values of the observation's scores, and each of the scores of its trace that name no observation."""
+        own = parts.values_of(self._by_target.get((trace_id, span_id), []), apart="comment")
+        return own, parts.values_of(self._by_target.get((trace_id, None), []), apart="id")
 
 
 def _fields_of_traces(world: World, project_id: str, rows: list[Row]) -> dict[str, TraceFields]:

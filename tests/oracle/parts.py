@@ -96,16 +96,16 @@ def score_names(scores: Sequence[Row]) -> tuple[str, ...]:
     return tuple(sorted({row["name"] for row in scores}))
 
 
-def values_of(scores: Sequence[Row], *, by_comment: bool) -> tuple[Score, ...]:
-    """The values of one object's scores: one for each name, type, text, execution, and comment if `by_comment`.
+def values_of(scores: Sequence[Row], *, apart: str | None = None) -> tuple[Score, ...]:
+    """The values of one object's scores: one for each name, type, text, execution, and value of the column `apart`.
 
     A number is the average of its group. A text is `string_value`, or without one the group's greatest
     `long_string_value` that is not empty; else there is no value.
     """
 
     def group(row: Row) -> tuple[Any, ...]:
-        apart = (row["comment"],) if by_comment else ()
-        return (row["name"], row["data_type"], row["string_value"], row["execution_trace_id"], *apart)
+        same = (row["name"], row["data_type"], row["string_value"], row["execution_trace_id"])
+        return (*same, row[apart] if apart else None)
 
     result = []
     for (name, data_type, text, *_), rows in grouped(scores, group).items():
@@ -118,11 +118,13 @@ def values_of(scores: Sequence[Row], *, by_comment: bool) -> tuple[Score, ...]:
     return tuple(result)
 
 
-def score_facts(scores: tuple[Score, ...], prefix: str = "") -> dict[str, Any]:
-    """What score filters see; `scores` itself takes any of them."""
+def score_facts(
+    scores: tuple[Score, ...], prefix: str = "", *, categories: Sequence[str] = ("CATEGORICAL", "TEXT")
+) -> dict[str, Any]:
+    """What score filters see; `scores` itself takes any of them. `categories` are the types with a category."""
     return {
         f"{prefix}scores_avg": tuple(score for score in scores if score.data_type in NUMERIC),
-        f"{prefix}score_categories": tuple(score for score in scores if score.data_type == "CATEGORICAL"),
+        f"{prefix}score_categories": tuple(score for score in scores if score.data_type in categories),
         f"{prefix}score_booleans": tuple(score for score in scores if score.data_type == "BOOLEAN"),
     }
 

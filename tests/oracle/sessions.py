@@ -135,7 +135,7 @@ def _item(world: World, session: Session, stored: Row | None, scores: Sequence[R
     }
     facts = {
         **{name: cell for name, cell in cells.items() if name not in {"public", "totalCount", "comments"}},
-        **parts.score_facts(parts.values_of(scores, by_comment=False)),
+        **parts.score_facts(parts.values_of(scores), categories=("CATEGORICAL",)),
         **parts.comment_facts(comments),
         "environment": session.environment,
         "inputTokens": parts.containing(usage, "input") or 0,

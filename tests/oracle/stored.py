@@ -128,7 +128,7 @@ def dataset_run_items(world: World, project_id: str, cutoff: datetime) -> Table:
             "eventTs": row["event_ts"],
             "datasetItemId": row["dataset_item_id"],
             "datasetId": row["dataset_id"],
-            **parts.score_facts(parts.values_of(scores.get(row["trace_id"], []), by_comment=False), "agg_"),
+            **parts.score_facts(parts.values_of(scores.get(row["trace_id"], [])), "agg_", categories=("CATEGORICAL",)),
         }
         texts = {"id": (row["id"], row["dataset_item_id"], row["trace_id"], row["observation_id"], dataset)}
         items.append(Item(row["id"], cells, facts, texts))

@@ -35,7 +35,7 @@ def traces(world: World, project_id: str, cutoff: datetime) -> Table:
 def _item(
     world: World, trace: Row, observations: Sequence[Row], scores: Sequence[Row], comments: Sequence[Row]
 ) -> Item:
-    values = parts.values_of(scores, by_comment=False)
+    values = parts.values_of(scores)
     cells = {
         "id": trace["id"],
         "timestamp": trace["timestamp"],
