@@ -66,6 +66,8 @@ class NoticeOutcome(StrEnum):
     SKIPPED = auto()
     FAILED = auto()
     RETRIED = auto()
+    BUG = auto()
+    """An unexpected error: the message is a dead letter now, or the notice will be tried again."""
     UNANSWERED = auto()
     """The server may have accepted the email and never said so; it is sent again and may arrive twice."""
     DUPLICATE = auto()

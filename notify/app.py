@@ -2,54 +2,45 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import faust
-from sqlalchemy import Engine, inspect
-from sqlalchemy.exc import SQLAlchemyError
 
 from config.errors import Unavailable
-from config.events import Malformed, read_finished
-from config.labels import NoticeOutcome, Verdict
+from config.labels import NoticeOutcome
 from config.metrics import Metrics
 from config.settings import Settings
-from config.tables import notices
 from notify.catch_up import LOOK_BACK, find_published
-from notify.deliver import NotifierContext, attempt, settle
+from notify.deliver import Attempt, NotifierContext, attempt, settle
+from notify.intake import Intake, check_tables, retry
 from notify.notices import Notice
 from runtime.clock import DatabaseClock
-from runtime.dead_letters import ReceivedMessage, dead_letter, read_message
+from runtime.dead_letters import read_message
 from runtime.http import Health, serve
 from runtime.kafka import build_app, check_topics, raw_topic
 from runtime.publisher import Publisher
-from runtime.retry import Backoff
 from runtime.self_metrics import follow_loop, follow_pool
 from runtime.supervise import run_every, stop_on_signals, supervise, wait_for_stop
 from runtime.threads import in_thread, start_in_thread
-from runtime.tracing import read_traceparent
 
 logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 DEFAULT_PORT = 6067
 CONCURRENT_SENDS = 4
-DATABASE_RETRIES = Backoff(1, longest=10)
 GRACE_SECONDS = 5.0
 """How long the mail server may take at shutdown to respond to an email that it has already received."""
 
 LONGEST_SEND_SECONDS = 1800.0
 """Longer than the slowest mail server can take for one email before a timeout ends the connection."""
 
-DATABASE_ERRORS = (Unavailable, SQLAlchemyError)
-"""An outage, and an error in a statement: a bug, which must not stop the notifier either."""
+ASIDE_SECONDS = 60.0
+"""How long a notice is left alone after a bug, so that it does not block the others."""
 
 
 async def run(settings: Settings, context: NotifierContext, metrics: Metrics, publisher: Publisher) -> None:
@@ -57,7 +48,7 @@ async def run(settings: Settings, context: NotifierContext, metrics: Metrics, pu
     stop = stop_on_signals()
     health = Health(
         {
-            "database": lambda: _check_database(context.engine),
+            "database": lambda: check_tables(context.engine),
             "kafka": lambda: check_topics(settings, settings.completions_topic),
         }
     )
@@ -90,11 +81,7 @@ def _build_app(settings: Settings, notifier: "Notifier", datadir: Path) -> faust
     async def completions(stream: Any) -> None:
         # Faust would acknowledge the event of a cancelled agent, but the event must stay until its row exists.
         async for event in stream.noack().events():
-            message = read_message(event)
-            if message.unreadable is None:
-                await notifier.record(message.value, read_traceparent(message.headers))
-            else:
-                await notifier.dead_letter(message, message.unreadable.reason)
+            await notifier.intake.handle(read_message(event))
             event.ack()
 
     return app
@@ -120,9 +107,17 @@ class Notifier:
         self._stop = stop
         self._wake = asyncio.Event()
         self._sending: dict[str, Notice] = {}
-        self._publisher = publisher
+        self._aside: dict[str, float] = {}
         self._topic = settings.completions_topic
-        self._dead_letter_topic = settings.dead_letter_topic
+        self.intake = Intake(
+            engine=context.engine,
+            notices=context.notices,
+            publisher=publisher,
+            dead_letter_topic=settings.dead_letter_topic,
+            metrics=metrics,
+            now=self._now,
+            on_new=self._wake.set,
+        )
         self._heartbeat = settings.heartbeat_seconds
         self._sweep = settings.sweep_seconds
         self._seen_until: datetime | None = None
@@ -131,35 +126,17 @@ class Notifier:
         metrics.unreadable_records.labels(self._topic)
         follow_pool(metrics, context.engine)
 
-    async def record(self, value: bytes | None, traceparent: str | None = None) -> None:
-        """Record one message as a notice and return once that is durable; skip duplicates and malformed messages."""
-        try:
-            event = read_finished(value)
-        except Malformed as error:
-            logger.warning("skipped a malformed completion: %s", error, extra={"outcome": NoticeOutcome.MALFORMED})
-            self._count(NoticeOutcome.MALFORMED)
-            return
-        if await _retry_until_available(self._context.notices.record, event, self._now(), traceparent):
-            self._wake.set()
-        else:
-            self._count(NoticeOutcome.DUPLICATE)
-
-    async def dead_letter(self, message: ReceivedMessage, reason: str) -> None:
-        """Publish an unreadable message to the dead-letter topic, and return once Kafka has confirmed it."""
-        logger.warning("dead letter: %s", reason, extra={"offset": message.offset})
-        publish = partial(dead_letter, self._publisher, self._dead_letter_topic, message)
-        await _retry_until_available(publish, verdict=Verdict.UNREADABLE, reason=reason, now=self._now())
-        self._metrics.unreadable_records.labels(message.topic).inc()
-        self._count(NoticeOutcome.UNREADABLE)
-
     async def catch_up(self) -> None:
-        """Record completions that were published but never delivered."""
+        """Record completions that were published but never delivered; one that can't be recorded is skipped."""
         engine, now = self._context.engine, self._now()
         since = self._seen_until or now - LOOK_BACK
         for each in await in_thread(lambda: list(find_published(engine, self._topic, since=since, now=now))):
-            if await in_thread(self._context.notices.record, each.event, now, each.traceparent):
-                logger.warning("Kafka did not deliver a completion", extra={"event_id": each.event.event_id})
-                self._wake.set()
+            try:
+                if await self.intake.record(each.payload, each.traceparent):
+                    logger.warning("Kafka did not deliver a completion", extra={"outbox_id": each.outbox_id})
+            except Exception:
+                logger.exception("a completion can't be recorded", extra={"outbox_id": each.outbox_id})
+                self._count(NoticeOutcome.BUG)
             self._seen_until = each.published_at
 
     async def measure(self) -> None:
@@ -177,18 +154,37 @@ class Notifier:
             try:
                 await self.send_due()
                 pause = await self._until_next()
-            except DATABASE_ERRORS as error:
-                _log_database_error("can't read the notices", error)
+            except Unavailable as error:
+                logger.warning("can't read the notices: %s", error)
+            except Exception:
+                logger.exception("can't read the notices because of a bug")
             await self._wait(pause)
 
     async def send_due(self) -> None:
         """Send all notices that are due now, a few at a time."""
         while not self._stop.is_set():
             self._health.beat("send", within=self._sweep + LONGEST_SEND_SECONDS)
-            due = await in_thread(self._context.notices.find_due, self._now(), limit=CONCURRENT_SENDS)
+            due = await self._find_due()
             if not due:
                 return
-            await asyncio.gather(*(self._send(notice) for notice in due))
+            await asyncio.gather(*(self._handle(notice) for notice in due))
+
+    async def _find_due(self) -> list[Notice]:
+        """Find notices to send now, without those that are left alone after a bug."""
+        self._aside = {event_id: until for event_id, until in self._aside.items() if until > time.monotonic()}
+        limit = CONCURRENT_SENDS + len(self._aside)
+        due = await in_thread(self._context.notices.find_due, self._now(), limit=limit)
+        return [notice for notice in due if notice.event_id not in self._aside][:CONCURRENT_SENDS]
+
+    async def _handle(self, notice: Notice) -> None:
+        try:
+            await self._send(notice)
+        except Unavailable:
+            raise
+        except Exception:
+            logger.exception("a notice could not be handled because of a bug", extra={"event_id": notice.event_id})
+            self._count(NoticeOutcome.BUG)
+            self._aside[notice.event_id] = time.monotonic() + ASIDE_SECONDS
 
     async def _send(self, notice: Notice) -> None:
         store = self._context.notices
@@ -201,10 +197,19 @@ class Notifier:
         while not (await asyncio.wait({running}, timeout=self._heartbeat))[0]:
             await self._extend_lease(claimed)
         del self._sending[claimed.event_id]
-        # An email that was sent and not recorded would be sent again: only the end of the process may stop this.
-        outcome = await _retry_until_available(settle, store, claimed, running.result(), self._now())
+        outcome = await self._settle(claimed, running.result())
         if outcome is not None:
             self._count(outcome)
+
+    async def _settle(self, notice: Notice, ended: Attempt) -> NoticeOutcome | None:
+        """Record the result of an attempt; an email that was sent and not recorded would be sent again."""
+        store = self._context.notices
+        try:
+            return await retry(partial(settle, store, notice, ended, self._now()), self._context.engine)
+        except Exception:
+            logger.exception("the result of an attempt can't be recorded", extra={"event_id": notice.event_id})
+            reason = f"the last attempt was {ended.outcome}, which could not be recorded because of a bug"
+            return NoticeOutcome.FAILED if await in_thread(store.fail, notice, reason) else None
 
     async def _end_lost_attempt(self, notice: Notice) -> None:
         """Handle a notice whose notifier stopped during its last attempt, or while the email was being sent."""
@@ -224,18 +229,20 @@ class Notifier:
             try:
                 if await in_thread(self._context.notices.release, notice, "the notifier shut down", self._now()):
                     logger.warning("released a notice to another notifier", extra={"event_id": notice.event_id})
-            except DATABASE_ERRORS as error:
-                _log_database_error("can't release a notice, its lease must end first", error)
+            except Exception:
+                logger.exception("can't release a notice, its lease must end first")
 
     async def _extend_lease(self, notice: Notice) -> None:
         try:
             await in_thread(self._context.notices.extend_lease, notice, self._now())
-        except DATABASE_ERRORS as error:
-            _log_database_error("can't extend the lease of a notice", error)
+        except Unavailable as error:
+            logger.warning("can't extend the lease of a notice: %s", error)
+        except Exception:
+            logger.exception("can't extend the lease of a notice because of a bug")
 
     async def _until_next(self) -> float:
         due = await in_thread(self._context.notices.next_due)
-        if due is None:
+        if due is None or (self._aside and due <= self._now()):
             return self._sweep
         return min(self._sweep, max(0.05, (due - self._now()).total_seconds()))
 
@@ -248,27 +255,3 @@ class Notifier:
 
     def _count(self, outcome: NoticeOutcome) -> None:
         self._metrics.notices.labels(outcome).inc()
-
-
-async def _retry_until_available(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Do work in a thread, and retry it until the database or Kafka has confirmed it."""
-    delays = DATABASE_RETRIES.delays()
-    while True:
-        try:
-            return await in_thread(work, *args, **kwargs)
-        except DATABASE_ERRORS as error:
-            _log_database_error("can't record a completion event, retrying", error)
-        await asyncio.sleep(next(delays))
-
-
-def _log_database_error(what: str, error: Exception) -> None:
-    """Log a failure that is retried, with its traceback if it is a bug and not an outage."""
-    if isinstance(error, Unavailable):
-        logger.warning("%s: %s", what, error)
-    else:
-        logger.error("%s because of a bug", what, exc_info=error)
-
-
-def _check_database(engine: Engine) -> None:
-    if not inspect(engine).has_table(notices.name):
-        raise ConnectionError(f"table {notices.name} is missing: run `waybill migrate`")

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Engine, select
 
-from config.events import ExportFinished, read_finished
 from config.tables import outbox
 from runtime.database import reading
 
@@ -21,7 +20,8 @@ LIMIT = 500
 class PublishedCompletion:
     """A completion event of the outbox."""
 
-    event: ExportFinished
+    outbox_id: int
+    payload: bytes
     published_at: datetime
     traceparent: str | None
 
@@ -32,12 +32,12 @@ def find_published(engine: Engine, topic: str, *, since: datetime, now: datetime
     Raises Unavailable when the database fails.
     """
     wanted = (
-        select(outbox.c.payload, outbox.c.published_at, outbox.c.traceparent)
+        select(outbox.c.id, outbox.c.payload, outbox.c.published_at, outbox.c.traceparent)
         .where(outbox.c.topic == topic, outbox.c.published_at > since, outbox.c.published_at <= now - DELIVERY_GRACE)
         .order_by(outbox.c.published_at)
         .limit(LIMIT)
     )
     with reading(engine) as connection:
         rows = connection.execute(wanted).all()
-    for payload, published_at, traceparent in rows:
-        yield PublishedCompletion(read_finished(payload.encode()), published_at, traceparent)
+    for outbox_id, payload, published_at, traceparent in rows:
+        yield PublishedCompletion(outbox_id, payload.encode(), published_at, traceparent)

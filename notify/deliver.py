@@ -88,13 +88,13 @@ def _attempt(context: NotifierContext, notice: Notice, now: datetime) -> Attempt
         return Attempt(NoticeOutcome.UNANSWERED, str(error))
     except Exception as error:
         logger.exception("a notice could not be sent because of a bug", extra=_extra(notice))
-        return Attempt(NoticeOutcome.RETRIED, f"internal error ({type(error).__name__})")
+        return Attempt(NoticeOutcome.BUG, f"internal error ({type(error).__name__})")
 
 
 def settle(notices: Notices, notice: Notice, ended: Attempt, now: datetime) -> NoticeOutcome | None:
     """Record the result of an attempt; return the outcome to count, or None if another notifier has the notice now."""
     outcome = ended.outcome
-    if outcome in {NoticeOutcome.RETRIED, NoticeOutcome.UNANSWERED} and notices.is_last(notice, now):
+    if outcome in {NoticeOutcome.RETRIED, NoticeOutcome.BUG, NoticeOutcome.UNANSWERED} and notices.is_last(notice, now):
         outcome = NoticeOutcome.FAILED
     if not _record(notices, notice, outcome, ended.detail, now):
         logger.warning("another notifier has taken the notice over", extra=_extra(notice))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Row, insert, select, update
 
-from config.events import ExportFinished, Status
+from config.events import ExportFinished, Status, read_finished
 from config.tables import notices, outbox
 from notify.catch_up import LOOK_BACK, find_published
 from notify.notices import Notice, Notices
@@ -324,5 +324,5 @@ def test_completions_published_some_time_ago_are_found_again(engine: Engine) -> 
 
     found = list(find_published(engine, "export-completions", since=NOW - LOOK_BACK, now=NOW))
 
-    assert [each.event.event_id for each in found] == ["e2", "e1"]
+    assert [read_finished(each.payload).event_id for each in found] == ["e2", "e1"]
     assert [each.published_at for each in found] == [NOW - timedelta(minutes=7), NOW - timedelta(minutes=6)]

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, Row, insert, select, update
 
@@ -20,8 +19,6 @@ from notify.notices import Notices
 from notify.smtp import parse_server
 from runtime.dead_letters import ReceivedMessage
 from runtime.http import Health
-from runtime.kafka_records import Unreadable
-from runtime.retry import Backoff
 from tests.support.intake import FakePublisher
 from tests.support.notices import SENDER, MailServer, add_export, add_user, completion
 
@@ -43,6 +40,10 @@ def notices_for(engine: Engine, retry_for: timedelta, lease: timedelta = timedel
 def notifier(context: NotifierContext, stop: asyncio.Event, settings: Settings | None = None) -> Notifier:
     publisher: Any = FakePublisher()
     return Notifier(settings or load(SETTINGS), context, Metrics(CollectorRegistry()), Health({}), stop, publisher)
+
+
+def received(value: bytes | None) -> ReceivedMessage:
+    return ReceivedMessage(topic="completions", partition=0, offset=4, key=b"k", value=value, headers=())
 
 
 def counted(one: Notifier) -> dict[str, float]:
@@ -78,9 +79,9 @@ def test_a_repeated_completion_sends_one_email(engine: Engine, context: Notifier
 
         async def steps() -> None:
             for _ in range(5):
-                await one.record(completion().encode())
+                await one.intake.handle(received(completion().encode()))
             await eventually(lambda: read_notices(engine)[0].state == "sent")
-            await one.record(completion().encode())
+            await one.intake.handle(received(completion().encode()))
 
         await sending(one, stop, steps())
         assert counted(one) == {"sent": 1, "duplicate": 5}
@@ -112,7 +113,7 @@ def test_two_notifiers_send_one_email_per_notice(engine: Engine, context: Notifi
         long_leases = replace(context, notices=notices_for(engine, timedelta(hours=1), timedelta(minutes=1)))
         both = [notifier(long_leases, stop), notifier(long_leases, stop)]
         for number in range(20):
-            await both[0].record(completion(event_id=f"e{number}", attempt=number).encode())
+            await both[0].intake.handle(received(completion(event_id=f"e{number}", attempt=number).encode()))
 
         async def steps() -> None:
             await eventually(lambda: all(each.state == "sent" for each in read_notices(engine)))
@@ -132,7 +133,7 @@ def test_an_email_that_the_server_has_not_received_is_released(
         with socket.create_server(("127.0.0.1", 0)) as silent:
             transport = MailTransport(parse_server(f"smtp://127.0.0.1:{silent.getsockname()[1]}"), SENDER)
             ending = notifier(replace(context, transport=transport), asyncio.Event())
-            await ending.record(completion().encode())
+            await ending.intake.handle(received(completion().encode()))
             sending_it = asyncio.create_task(ending.send_due())
             await eventually(lambda: read_notices(engine)[0].state == "sending")
             conversation, _ = await asyncio.to_thread(silent.accept)
@@ -170,7 +171,7 @@ def test_a_malformed_completion_is_counted_and_skipped(
 ) -> None:
     async def run() -> None:
         one = notifier(context, asyncio.Event())
-        await one.record(value)
+        await one.intake.handle(received(value))
         assert counted(one) == {"malformed": 1}
 
     asyncio.run(run())
@@ -193,7 +194,7 @@ def test_a_completion_that_no_row_can_hold_is_malformed(context: NotifierContext
     async def run() -> None:
         one = notifier(context, asyncio.Event())
         event = completion().model_dump(by_alias=True) | changes
-        await one.record(completion().model_construct(**event).encode())
+        await one.intake.handle(received(completion().model_construct(**event).encode()))
         assert counted(one) == {"malformed": 1}
 
     asyncio.run(run())
@@ -208,7 +209,7 @@ def test_a_temporary_failure_is_retried_until_the_email_is_sent(
         server.rcpt = "450 4.2.0 greylisted"
 
         async def steps() -> None:
-            await one.record(completion().encode())
+            await one.intake.handle(received(completion().encode()))
             await eventually(
                 lambda: read_notices(engine)[0].attempts >= 1 and read_notices(engine)[0].state == "pending"
             )
@@ -232,7 +233,7 @@ def test_a_lasting_failure_fails_the_notice_when_its_time_is_over(
         server.data = "451 busy"
 
         async def steps() -> None:
-            await one.record(completion().encode())
+            await one.intake.handle(received(completion().encode()))
             await eventually(lambda: read_notices(engine)[0].state == "failed")
 
         await sending(one, stop, steps())
@@ -258,7 +259,7 @@ def test_a_slow_email_keeps_its_lease(engine: Engine, context: NotifierContext, 
         server.answer_data = slow
 
         async def steps() -> None:
-            await one.record(completion().encode())
+            await one.intake.handle(received(completion().encode()))
             await eventually(lambda: len(server.taken) == 1)
             until = datetime.now(UTC) + timedelta(seconds=3)
             while datetime.now(UTC) < until:
@@ -325,7 +326,7 @@ def test_a_sent_email_is_recorded_once_the_database_is_available_again(
         one = notifier(context, stop)
 
         async def steps() -> None:
-            await one.record(completion().encode())
+            await one.intake.handle(received(completion().encode()))
             await eventually(lambda: len(server.taken) == 1)
             await asyncio.sleep(0.5)
             with engine.begin() as connection:
@@ -346,7 +347,7 @@ def test_a_completion_is_not_acknowledged_before_its_row_exists(engine: Engine, 
 
     async def run() -> None:
         one = notifier(context, asyncio.Event())
-        recording = asyncio.create_task(one.record(completion().encode()))
+        recording = asyncio.create_task(one.intake.handle(received(completion().encode())))
         done, _ = await asyncio.wait({recording}, timeout=0.5)
         assert done == set()
         with engine.begin() as connection:
@@ -377,7 +378,7 @@ def test_a_completion_that_kafka_did_not_deliver_is_found_in_the_outbox(
         for _ in range(2):
             await one.catch_up()
         await one.send_due()
-        await one.record(completion().encode())
+        await one.intake.handle(received(completion().encode()))
         assert counted(one) == {"sent": 1, "duplicate": 1}
 
     asyncio.run(run())
@@ -388,31 +389,10 @@ def test_a_completion_that_kafka_did_not_deliver_is_found_in_the_outbox(
 def test_without_mail_settings_notices_are_skipped(engine: Engine, context: NotifierContext) -> None:
     async def run() -> None:
         one = notifier(replace(context, transport=None), asyncio.Event())
-        await one.record(completion().encode())
+        await one.intake.handle(received(completion().encode()))
         await one.send_due()
         assert counted(one) == {"skipped": 1}
 
     asyncio.run(run())
 
     assert [each.state for each in read_notices(engine)] == ["skipped"]
-
-
-def test_an_unreadable_message_is_dead_lettered_when_kafka_accepts_it(
-    context: NotifierContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("notify.app.DATABASE_RETRIES", Backoff(first=0.01))
-    value = Unreadable(b"bytes", reason="the name of a header is not UTF-8", first=4, content="value")
-    message = ReceivedMessage(
-        topic="completions", partition=0, offset=4, key=b"k", value=value, headers=(), unreadable=value
-    )
-
-    async def run() -> None:
-        publisher = FakePublisher(answers=[KafkaError(KafkaError._ALL_BROKERS_DOWN)])
-        one = notifier(context, asyncio.Event())
-        one._publisher = publisher  # type: ignore[assignment] # stands in for Kafka
-        await one.dead_letter(message, value.reason)
-        assert [(each.topic, each.value) for each in publisher.sent] == [("export-requests-dlq", b"bytes")] * 2
-        assert dict(publisher.sent[1].headers)["waybill-reason"] == b"the name of a header is not UTF-8"
-        assert counted(one) == {"unreadable": 1}
-
-    asyncio.run(run())

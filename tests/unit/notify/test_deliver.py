@@ -252,7 +252,7 @@ def test_an_error_in_a_statement_is_a_bug_and_retried(
 
     ended = attempt(context, claimed, NOW)
 
-    assert ended == Attempt(NoticeOutcome.RETRIED, "internal error (OperationalError)")
+    assert ended == Attempt(NoticeOutcome.BUG, "internal error (OperationalError)")
     assert [each.exc_info is not None for each in caplog.records] == [True]
 
 
@@ -263,7 +263,7 @@ def test_a_bug_is_logged_with_its_traceback_and_retried(
 
     ended = attempt(context, broken, NOW)
 
-    assert ended == Attempt(NoticeOutcome.RETRIED, "internal error (Malformed)")
+    assert ended == Attempt(NoticeOutcome.BUG, "internal error (Malformed)")
     assert [each.exc_info is not None for each in caplog.records] == [True]
 
 
