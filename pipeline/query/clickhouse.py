@@ -13,6 +13,7 @@ from pipeline.query.search import search_condition
 from pipeline.spec import ExportSpec
 from pipeline.sql import scores, sources
 from pipeline.sql.clickhouse import bind_bool, contains, contains_ignoring_case, is_before, is_json
+from pipeline.sql.events import null_if_empty
 from pipeline.sql.sources import View, is_latest
 from pipeline.tables import comments
 from pipeline.tables.clickhouse_table import ClickHouseTable
@@ -91,7 +92,8 @@ def _order_by(table: ClickHouseTable, order: ResolvedOrder | None, *, by_day: bo
             return table.order
         order = resolve_order(table, table.default_order)
     column = order.column
-    keys = (column.value,) if column.day is None or not by_day else (column.day, column.value)
+    value = null_if_empty(column.value) if column.empty_is_null else column.value
+    keys = (value,) if column.day is None or not by_day else (column.day, value)
     if order.direction == "ASC":
         return (*(key.asc().nulls_last() for key in keys), table.identity)
     return (*(key.desc().nulls_last() for key in keys), table.identity)

@@ -102,9 +102,9 @@ def _positive(
             return comments.has_comment(column, place)
         case PositionFilterable() as column, stored.PositionFilter() as each:
             return _is_at_position(column, each, spec)
-        case MembersFilterable() as column, stored.StringObjectFilter() as each:
-            members = member_condition(query, spec)
-            return column.key.in_(column.select_with_member(spec.project_id, members, partial(_compare_key, each)))
+        case MembersFilterable() as column, (stored.StringObjectFilter() | stored.NullFilter() as each):
+            met = func.notEmpty if isinstance(each, stored.NullFilter) else partial(_compare_key, each)
+            return column.key.in_(column.select_with_member(spec.project_id, member_condition(query, spec), met))
         case _, each:
             raise Rejected(f"A filter of type {each.type!r} can't be honoured.")
 
@@ -130,7 +130,7 @@ def _compare(column: Filterable, each: stored.Filter) -> Condition:  # noqa: PLR
             return _compare_key(each, value)
         case stored.BooleanFilter():
             return value == bind_bool(each.value)
-        case stored.NullFilter() if column.type == "arrayOptions":
+        case stored.NullFilter() if column.empty_is_null or column.type in {"arrayOptions", "stringObject"}:
             return func.notEmpty(value)
         case stored.NullFilter():
             return value.is_not(None)

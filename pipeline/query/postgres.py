@@ -89,6 +89,7 @@ def _filter_condition(resolved: ResolvedFilter[Filterable], database: Engine) ->
         case stored.StringObjectFilter() as each:
             return _compare_text(get_member(value, each.key), each.operator, each.value)
         case stored.NullFilter() as each:
+            value = _read(Kind.JSON, value) if resolved.column.type == "stringObject" else value
             return value.is_(None) if each.operator == "is null" else value.is_not(None)
         case each:
             raise Rejected(f"A filter of type {each.type!r} can't be honoured.")

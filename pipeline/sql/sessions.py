@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Select, Subquery, func
 
 from pipeline.sql.clickhouse import bind_text, to_utc
 from pipeline.sql.sources import is_latest, observations, traces
-from pipeline.sql.usage import get_total, sum_containing, to_cost
+from pipeline.sql.usage import get_total, sum_containing_ignoring_case, to_cost
 
 member = traces.table.alias("m")
 """A trace of a session; conditions on the traces that sessions are made of refer to it."""
@@ -63,11 +63,11 @@ def _spans(project_id: str, members: ColumnElement[bool]) -> Subquery:
         select(
             owners.c.session_id.label("owner"),
             func.toNullable(func.intDiv(passed, 1000)).label("duration"),
-            to_cost(func.sum(sum_containing(o.cost_details, "input"))).label("input_cost"),
-            to_cost(func.sum(sum_containing(o.cost_details, "output"))).label("output_cost"),
+            to_cost(func.sum(sum_containing_ignoring_case(o.cost_details, "input"))).label("input_cost"),
+            to_cost(func.sum(sum_containing_ignoring_case(o.cost_details, "output"))).label("output_cost"),
             to_cost(func.sum(get_total(o.cost_details))).label("total_cost"),
-            func.sum(sum_containing(o.usage_details, "input")).label("input_tokens"),
-            func.sum(sum_containing(o.usage_details, "output")).label("output_tokens"),
+            func.sum(sum_containing_ignoring_case(o.usage_details, "input")).label("input_tokens"),
+            func.sum(sum_containing_ignoring_case(o.usage_details, "output")).label("output_tokens"),
             func.sum(get_total(o.usage_details)).label("total_tokens"),
         )
         .select_from(rows.join(owners, owners.c.id == o.trace_id))

@@ -1,5 +1,6 @@
 """Computes durations, and sums of usage and cost, of observations and events."""
 
+from collections.abc import Callable
 from typing import Any
 
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import UInt8
@@ -25,19 +26,24 @@ def seconds_between(start: ColumnElement[Any], end: ColumnElement[Any]) -> Colum
 
 
 def per_second(amount: ColumnElement[Any], start: ColumnElement[Any], end: ColumnElement[Any]) -> ColumnElement[float]:
-    """Return an amount per second; null without an end, or if no time passed."""
-    passed = func.nullIf(milliseconds_between(start, end), 0, type_=Integer())
-    return func.divide(amount, func.divide(passed, 1000))
+    """Return an amount per second; null without an end. If no time passed, it is infinite, or NaN for no amount."""
+    return func.divide(amount, func.divide(milliseconds_between(start, end), 1000))
 
 
 def sum_containing(amounts: ColumnElement[Any], word: str) -> ColumnElement[Any]:
-    """Sum the values of a map whose keys contain a word, ignoring case; 0 if none does."""
-    return func.arraySum(func.mapValues(_keyed(amounts, word)))
+    """Sum the values of a map whose keys contain a word, case-sensitive; 0 if none does."""
+    return func.arraySum(func.mapValues(_keyed(amounts, word, func.position)))
 
 
 def sum_containing_or_null(amounts: ColumnElement[Any], word: str) -> ColumnElement[Any]:
-    """Sum the values of a map whose keys contain a word, ignoring case; null if none does."""
-    return case((func.length(_keyed(amounts, word)) > 0, sum_containing(amounts, word)), else_=null())
+    """Sum the values of a map whose keys contain a word, case-sensitive; null if none does."""
+    keyed = _keyed(amounts, word, func.position)
+    return case((func.length(keyed) > 0, sum_containing(amounts, word)), else_=null())
+
+
+def sum_containing_ignoring_case(amounts: ColumnElement[Any], word: str) -> ColumnElement[Any]:
+    """Sum the values of a map whose keys contain a word, ignoring case; 0 if none does."""
+    return func.arraySum(func.mapValues(_keyed(amounts, word, func.positionCaseInsensitive)))
 
 
 def get_total(amounts: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -55,7 +61,7 @@ def to_cost(amount: ColumnElement[Any]) -> ColumnElement[Any]:
     return func.toDecimal128(amount, literal(COST_DIGITS, UInt8()))
 
 
-def _keyed(amounts: ColumnElement[Any], word: str) -> ColumnElement[Any]:
+def _keyed(amounts: ColumnElement[Any], word: str, position: Callable[..., ColumnElement[Any]]) -> ColumnElement[Any]:
     key = column("k", String())
-    fits = func.positionCaseInsensitive(key, bind_text(word)) > 0
+    fits = position(key, bind_text(word)) > 0
     return func.mapFilter(Lambda(("k", "v"), fits), amounts)  # type: ignore[no-untyped-call] # the library has no types

@@ -12,7 +12,7 @@ from pipeline.sql import sources
 from pipeline.sql.clickhouse import bind_bool, bind_text, to_utc
 from pipeline.sql.events import events, get_metadata, get_trace_name, null_if_empty, to_plain_text
 from pipeline.sql.sources import Columns, is_latest, scores
-from pipeline.sql.usage import get_total, milliseconds_between, sum_containing
+from pipeline.sql.usage import get_total, milliseconds_between, sum_containing_ignoring_case
 
 SAME = (
     *("trace_id", "project_id", "start_time", "end_time", "name", "provided_usage_details", "usage_details"),
@@ -174,8 +174,8 @@ def select_with_member(
 def _summed(details: ColumnElement[Any], of: str) -> tuple[ColumnElement[Any], ...]:
     """Sum the usage or the cost of events."""
     return (
-        func.sum(sum_containing(details, "input")).label(f"input_{of}"),
-        func.sum(sum_containing(details, "output")).label(f"output_{of}"),
+        func.sum(sum_containing_ignoring_case(details, "input")).label(f"input_{of}"),
+        func.sum(sum_containing_ignoring_case(details, "output")).label(f"output_{of}"),
         func.sum(get_total(details)).label(f"total_{of}"),
     )
 

@@ -24,7 +24,7 @@ ACCEPTED_FILTERS: dict[str, frozenset[str]] = {
     "datetime": frozenset({"datetime", "null"}),
     "boolean": frozenset({"boolean", "null"}),
     "arrayOptions": frozenset({"arrayOptions", "stringOptions", "null"}),
-    "stringObject": frozenset({"stringObject"}),
+    "stringObject": frozenset({"stringObject", "null"}),
     "numberObject": frozenset({"numberObject"}),
     "categoryOptions": frozenset({"categoryOptions", "stringOptions"}),
     "booleanObject": frozenset({"booleanObject"}),
@@ -104,6 +104,7 @@ class Filterable:
     `day` is the day of the value, if the table is sorted by it: the server can then skip days and read in order.
     `join` is the table that the value comes from, if not the exported one. `places` are the decimal places of an exact
     number, 0 for an integer, None for floating point. `full_text` says that the operator `matches` is accepted.
+    `empty_is_null` is for a text that is never null: an empty one is null to `is null` and in a sort.
 
     `member` is the column of the members that a row is aggregated from. Where there is one, filters select members by
     it before they are aggregated. Filters on an instant apply to the row as well, and an upper bound to the row alone.
@@ -117,6 +118,7 @@ class Filterable:
     join: Join | None = None
     places: int | None = None
     full_text: bool = False
+    empty_is_null: bool = False
     member: "Filterable | None" = None
 
     @property

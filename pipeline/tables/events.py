@@ -7,7 +7,7 @@ from sqlalchemy import func
 from pipeline.request import OrderBy
 from pipeline.sql.clickhouse import bind_text, get_map_value, to_json_object, to_string_object, to_utc
 from pipeline.sql.events import events as source
-from pipeline.sql.events import get_metadata, get_trace_name, is_experiment_root, is_root, null_if_empty, to_plain_text
+from pipeline.sql.events import get_metadata, get_trace_name, is_experiment_root, is_root, to_plain_text
 from pipeline.sql.position import select_at_position
 from pipeline.sql.scores import ScoreLevel
 from pipeline.sql.usage import (
@@ -75,15 +75,27 @@ EVENTS = ClickHouseTable(
         Output("parentObservationId", Kind.TEXT, e.parent_span_id),
     ),
     filterables=(
-        Filterable("environment", ("Environment",), "stringOptions", null_if_empty(e.environment)),
-        Filterable("ingestionApiKey", ("API Key",), "stringOptions", null_if_empty(e.ingestion_api_key)),
-        Filterable("ingestionSdkName", ("SDK Name",), "stringOptions", null_if_empty(e.ingestion_sdk_name)),
-        Filterable("ingestionSdkVersion", ("SDK Version",), "stringOptions", null_if_empty(e.ingestion_sdk_version)),
-        Filterable("ingestionSource", ("Ingestion Source",), "stringOptions", null_if_empty(e.source)),
-        Filterable("type", ("Type",), "stringOptions", null_if_empty(e.type)),
-        Filterable("id", ("ID",), "stringOptions", null_if_empty(e.span_id)),
-        Filterable("name", ("Name",), "stringOptions", null_if_empty(e.name)),
-        Filterable("traceId", ("Trace ID",), "string", null_if_empty(e.trace_id)),
+        Filterable("environment", ("Environment",), "stringOptions", to_plain_text(e.environment), empty_is_null=True),
+        Filterable(
+            "ingestionApiKey", ("API Key",), "stringOptions", to_plain_text(e.ingestion_api_key), empty_is_null=True
+        ),
+        Filterable(
+            "ingestionSdkName", ("SDK Name",), "stringOptions", to_plain_text(e.ingestion_sdk_name), empty_is_null=True
+        ),
+        Filterable(
+            "ingestionSdkVersion",
+            ("SDK Version",),
+            "stringOptions",
+            to_plain_text(e.ingestion_sdk_version),
+            empty_is_null=True,
+        ),
+        Filterable(
+            "ingestionSource", ("Ingestion Source",), "stringOptions", to_plain_text(e.source), empty_is_null=True
+        ),
+        Filterable("type", ("Type",), "stringOptions", to_plain_text(e.type), empty_is_null=True),
+        Filterable("id", ("ID",), "stringOptions", to_plain_text(e.span_id), empty_is_null=True),
+        Filterable("name", ("Name",), "stringOptions", to_plain_text(e.name), empty_is_null=True),
+        Filterable("traceId", ("Trace ID",), "string", to_plain_text(e.trace_id), empty_is_null=True),
         Filterable("startTime", ("Start Time",), "datetime", e.start_time, day=minute),
         Filterable("endTime", ("End Time",), "datetime", e.end_time),
         Filterable(
@@ -104,13 +116,17 @@ EVENTS = ClickHouseTable(
             "outputCost", ("Output Cost ($)",), "number", sum_containing(e.cost_details, "output"), places=COST_DIGITS
         ),
         Filterable("totalCost", ("Total Cost ($)",), "number", get_total_or_null(e.cost_details), places=COST_DIGITS),
-        Filterable("level", ("Level",), "stringOptions", null_if_empty(e.level)),
-        Filterable("statusMessage", ("Status Message",), "string", null_if_empty(e.status_message)),
-        Filterable("model", ("Model",), "stringOptions", null_if_empty(e.provided_model_name)),
+        Filterable("level", ("Level",), "stringOptions", to_plain_text(e.level), empty_is_null=True),
+        Filterable("statusMessage", ("Status Message",), "string", to_plain_text(e.status_message), empty_is_null=True),
+        Filterable("model", ("Model",), "stringOptions", to_plain_text(e.provided_model_name), empty_is_null=True),
         Filterable(
-            "providedModelName", ("Provided Model Name",), "stringOptions", null_if_empty(e.provided_model_name)
+            "providedModelName",
+            ("Provided Model Name",),
+            "stringOptions",
+            to_plain_text(e.provided_model_name),
+            empty_is_null=True,
         ),
-        Filterable("modelId", ("Model ID",), "stringOptions", null_if_empty(e.model_id)),
+        Filterable("modelId", ("Model ID",), "stringOptions", to_plain_text(e.model_id), empty_is_null=True),
         Filterable("inputTokens", ("Input Tokens",), "number", sum_containing(e.usage_details, "input"), places=0),
         Filterable("outputTokens", ("Output Tokens",), "number", used, places=0),
         Filterable("totalTokens", ("Total Tokens",), "number", get_total_or_null(e.usage_details), places=0),
@@ -123,28 +139,52 @@ EVENTS = ClickHouseTable(
             "stringOptions",
             func.coalesce(get_map_value(details, "evaluation_rule_id"), get_map_value(details, "job_configuration_id")),
         ),
-        Filterable("version", ("Version",), "string", null_if_empty(e.version)),
-        Filterable("release", ("Release",), "string", null_if_empty(e.release)),
-        Filterable("promptName", ("Prompt Name",), "stringOptions", null_if_empty(e.prompt_name)),
+        Filterable("version", ("Version",), "string", to_plain_text(e.version), empty_is_null=True),
+        Filterable("release", ("Release",), "string", to_plain_text(e.release), empty_is_null=True),
+        Filterable("promptName", ("Prompt Name",), "stringOptions", to_plain_text(e.prompt_name), empty_is_null=True),
         Filterable("promptVersion", ("Prompt Version",), "number", e.prompt_version, places=0),
-        Filterable("input", ("Input",), "string", null_if_empty(e.input), full_text=True),
-        Filterable("output", ("Output",), "string", null_if_empty(e.output), full_text=True),
-        Filterable("sessionId", ("Session ID",), "string", null_if_empty(e.session_id)),
+        Filterable("input", ("Input",), "string", to_plain_text(e.input), full_text=True, empty_is_null=True),
+        Filterable("output", ("Output",), "string", to_plain_text(e.output), full_text=True, empty_is_null=True),
+        Filterable("sessionId", ("Session ID",), "string", to_plain_text(e.session_id), empty_is_null=True),
         Filterable("traceName", ("Trace Name",), "stringOptions", get_trace_name(e)),
-        Filterable("userId", ("User ID",), "string", null_if_empty(e.user_id)),
+        Filterable("userId", ("User ID",), "string", to_plain_text(e.user_id), empty_is_null=True),
         Filterable("traceTags", ("Trace Tags",), "arrayOptions", e.tags),
         Filterable("tags", ("Tags",), "arrayOptions", e.tags),
-        Filterable("traceEnvironment", ("Trace Environment",), "stringOptions", null_if_empty(e.environment)),
+        Filterable(
+            "traceEnvironment",
+            ("Trace Environment",),
+            "stringOptions",
+            to_plain_text(e.environment),
+            empty_is_null=True,
+        ),
         Filterable("hasParentObservation", ("Has Parent Observation",), "boolean", e.parent_span_id != bind_text("")),
         Filterable("isRootObservation", ("Is Root Observation",), "boolean", is_root(e)),
         Filterable("hasInput", ("Has Input",), "boolean", e.input != bind_text("")),
         Filterable("hasOutput", ("Has Output",), "boolean", e.output != bind_text("")),
-        Filterable("parentObservationId", ("Parent Observation ID",), "string", null_if_empty(e.parent_span_id)),
         Filterable(
-            "experimentDatasetId", ("Experiment Dataset ID",), "stringOptions", null_if_empty(e.experiment_dataset_id)
+            "parentObservationId",
+            ("Parent Observation ID",),
+            "string",
+            to_plain_text(e.parent_span_id),
+            empty_is_null=True,
         ),
-        Filterable("experimentId", ("Experiment ID",), "stringOptions", null_if_empty(e.experiment_id)),
-        Filterable("experimentName", ("Experiment Name",), "stringOptions", null_if_empty(e.experiment_name)),
+        Filterable(
+            "experimentDatasetId",
+            ("Experiment Dataset ID",),
+            "stringOptions",
+            to_plain_text(e.experiment_dataset_id),
+            empty_is_null=True,
+        ),
+        Filterable(
+            "experimentId", ("Experiment ID",), "stringOptions", to_plain_text(e.experiment_id), empty_is_null=True
+        ),
+        Filterable(
+            "experimentName",
+            ("Experiment Name",),
+            "stringOptions",
+            to_plain_text(e.experiment_name),
+            empty_is_null=True,
+        ),
         Filterable("isExperimentItemRootSpan", ("Is Experiment Item Root Span",), "boolean", is_experiment_root(e)),
         Filterable("toolDefinitions", ("Available Tools",), "number", func.length(e.tool_definitions), places=0),
         Filterable("toolCalls", ("Tool Calls",), "number", func.length(e.tool_calls), places=0),

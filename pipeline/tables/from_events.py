@@ -3,11 +3,12 @@
 from dataclasses import replace
 from functools import partial
 
-from sqlalchemy import Boolean, String, column, or_
+from sqlalchemy import Boolean, String, column, func, or_
 
 from pipeline.request import OrderBy
 from pipeline.sql import views
-from pipeline.sql.events import events, null_if_empty
+from pipeline.sql.clickhouse import bind_text
+from pipeline.sql.events import events
 from pipeline.sql.position import select_at_position
 from pipeline.sql.scores import ScoreLevel
 from pipeline.sql.sources import View
@@ -35,12 +36,13 @@ _totals = {each.id: each for each in total_filterables(t.id, events)}
 
 
 def _of_observation(filterable: AnyFilterable) -> AnyFilterable:
-    """Return the column for an event: empty text is missing, and an event has the columns of its trace itself."""
+    """Return the column for an event, whose texts are never null, and which has the columns of its trace itself."""
     match filterable:
         case Filterable(id="startTime"):
             return replace(filterable, day=column("minute"))
-        case Filterable(type="string" | "stringOptions"):
-            return replace(filterable, value=null_if_empty(filterable.value), join=None)
+        case Filterable(type="string" | "stringOptions") if filterable.id != "traceName":
+            text = func.coalesce(filterable.value, bind_text(""), type_=String())
+            return replace(filterable, value=text, empty_is_null=True, join=None)
         case Filterable():
             return replace(filterable, join=None) if filterable.join is TRACE else filterable
         case ScoresFilterable():

@@ -9,7 +9,13 @@ from sqlalchemy import ColumnElement, Integer, Numeric, Select, String, column, 
 
 from pipeline.sql.clickhouse import bind_text
 from pipeline.sql.sources import Columns, Source, is_latest, observations
-from pipeline.sql.usage import COST_DIGITS, MILLISECONDS_DIGITS, get_total, seconds_between, sum_containing
+from pipeline.sql.usage import (
+    COST_DIGITS,
+    MILLISECONDS_DIGITS,
+    get_total,
+    seconds_between,
+    sum_containing_ignoring_case,
+)
 from pipeline.tables.columns import Filterable, Join
 
 # From the highest to the lowest.
@@ -70,7 +76,7 @@ def _amounts(amounts: ColumnElement[Any], unit: str) -> tuple[ColumnElement[Any]
     """Sum a map over all observations; the total is null where no observation has one."""
     there = func.mapContains(amounts, bind_text("total"))
     return (
-        func.sum(sum_containing(amounts, "input")).label(f"observed_input_{unit}"),
-        func.sum(sum_containing(amounts, "output")).label(f"observed_output_{unit}"),
+        func.sum(sum_containing_ignoring_case(amounts, "input")).label(f"observed_input_{unit}"),
+        func.sum(sum_containing_ignoring_case(amounts, "output")).label(f"observed_output_{unit}"),
         func.sumOrNullIf(get_total(amounts), there, type_=Integer()).label(f"observed_total_{unit}"),
     )

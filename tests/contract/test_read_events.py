@@ -243,3 +243,14 @@ def test_every_score_of_the_trace_is_listed_and_found(databases: Databases, tabl
     assert databases.ids({**asked, "operator": "=", "value": 0.6}, **query) == []
     found = databases.read(form="PARQUET", **query)  # type: ignore[arg-type] # query is JSON
     assert found.rows[0]["accuracy"] == [0.5, 0.7]
+
+
+@pytest.mark.parametrize(("table", "events"), [("events", False), ("observations", True)])
+def test_an_empty_text_is_found_as_a_text_and_as_null(databases: Databases, table: str, events: bool) -> None:
+    put(databases, {"span_id": "empty"}, {"span_id": "said", "status_message": "said"})
+    query: Row = {"tableName": table, "useEventsTable": events}
+    asked: Row = {"type": "string", "column": "statusMessage", "value": ""}
+    assert databases.ids({**asked, "operator": "="}, **query) == ["empty"]
+    assert databases.ids({**asked, "type": "stringOptions", "operator": "any of", "value": [""]}, **query) == ["empty"]
+    assert databases.ids({**asked, "type": "null", "operator": "is null"}, **query) == ["empty"]
+    assert databases.ids({**asked, "type": "null", "operator": "is not null"}, **query) == ["said"]

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import pytest
 from sqlalchemy import insert
 
 from config.tables import comments, models, prices, pricing_tiers
@@ -200,3 +201,40 @@ def test_a_position_in_the_trace_counts_by_start(databases: Databases) -> None:
     assert sorted(ids(databases, {**place, "key": "last"})) == ["w", "z"]
     assert ids(databases, {**place, "key": "root"}) == ["x"]
     assert ids(databases, {**place, "key": "nthFromEnd", "value": 2}) == ["y"]
+
+
+@pytest.mark.parametrize(("table", "source"), [("observations", "observations"), ("events", "events_full")])
+def test_the_keys_of_usage_are_case_sensitive(databases: Databases, table: str, source: str) -> None:
+    identity = "id" if table == "observations" else "span_id"
+    span = {"trace_id": "t", "project_id": "p", "type": "SPAN", "start_time": MAY, "event_ts": MAY, "is_deleted": 0}
+    usage = {"output": 1, "OUTPUT_x": 2, "xoutput": 4}
+    databases.put(source, {**span, identity: "o", "usage_details": usage})
+    asked = {"type": "number", "column": "outputTokens", "operator": "=", "value": 5}
+    assert databases.ids(asked, tableName=table) == ["o"]
+
+
+def test_an_observation_that_took_no_time_had_any_number_of_tokens_per_second(databases: Databases) -> None:
+    span = {"trace_id": "t", "project_id": "p", "type": "SPAN", "event_ts": MAY, "is_deleted": 0, "start_time": MAY}
+    databases.put(
+        "observations",
+        {**span, "id": "at once", "end_time": MAY, "usage_details": {"output": 1}},
+        {**span, "id": "nothing", "end_time": MAY},
+        {**span, "id": "running", "usage_details": {"output": 1}},
+    )
+    asked = {"type": "number", "column": "tokensPerSecond", "operator": ">", "value": 1e9}
+    assert databases.ids(asked, tableName="observations") == ["at once"]
+    assert databases.ids({**asked, "operator": "<"}, tableName="observations") == []
+
+
+def test_metadata_without_a_key_is_null(databases: Databases) -> None:
+    named = {"metadata": {"k": ""}}
+    databases.traces({"id": "a", "session_id": "a"}, {"id": "b", "session_id": "b", **named})
+    span = {"trace_id": "t", "project_id": "p", "type": "SPAN", "start_time": MAY, "event_ts": MAY, "is_deleted": 0}
+    databases.put("observations", {**span, "id": "a"}, {**span, "id": "b", **named})
+    event = {"metadata_names": ["k"], "metadata_values": [""]}
+    databases.put("events_full", {**span, "span_id": "a"}, {**span, "span_id": "b", **event})
+    databases.scores({"id": "a"}, {"id": "b", **named})
+    asked = {"type": "null", "column": "metadata", "operator": "is null", "value": ""}
+    for table in ("traces", "observations", "events", "scores", "sessions"):
+        assert databases.ids(asked, tableName=table) == ["a"], table
+        assert databases.ids({**asked, "operator": "is not null"}, tableName=table) == ["b"], table

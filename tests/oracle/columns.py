@@ -16,7 +16,7 @@ ACCEPTED = {
     "datetime": frozenset({"datetime", "null"}),
     "boolean": frozenset({"boolean", "null"}),
     "arrayOptions": frozenset({"arrayOptions", "stringOptions", "null"}),
-    "stringObject": frozenset({"stringObject"}),
+    "stringObject": frozenset({"stringObject", "null"}),
     "numberObject": frozenset({"numberObject"}),
     "categoryOptions": frozenset({"categoryOptions", "stringOptions"}),
     "booleanObject": frozenset({"booleanObject"}),

@@ -1,4 +1,4 @@
-"""Expects the rows of `events`; empty text is shown as it is, and is a missing value to filters and sorting."""
+"""Expects the rows of `events`; empty text is shown as it is, and is null to `is null` and in a sort."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -11,7 +11,7 @@ from tests.oracle.observations import ScoresOfSpans, is_root, tokens_per_second,
 from tests.oracle.raw import World
 from tests.oracle.spans import metadata_of, places
 from tests.oracle.traces import in_and_out, maybe, metadata_facts
-from tests.oracle.values import Item, Json, Metadata, Place, Row, Score, Table, listed
+from tests.oracle.values import Empty, Item, Json, Metadata, Place, Row, Score, Table, listed
 
 COLUMNS = listed(
     "id traceId traceName type name startTime endTime completionStartTime environment version userId "
@@ -130,4 +130,4 @@ def _facts(row: Row, cells: Mapping[str, Any]) -> dict[str, Any]:
         "hasOutput": bool(row["output"]),
         "isExperimentItemRootSpan": row["experiment_item_root_span_id"] == row["span_id"],
     }
-    return {name: None if value == "" else value for name, value in facts.items()} | metadata_facts(metadata_of(row))
+    return {name: Empty() if value == "" else value for name, value in facts.items()} | metadata_facts(metadata_of(row))

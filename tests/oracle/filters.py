@@ -5,8 +5,9 @@
 2. A positive operator holds if at least one value satisfies it. A negative one is the exact opposite of its positive
    twin: `none of` of `any of`, `does not contain` of `contains`, `<>` of `=`. So a row whose value is missing fails
    every positive comparison and passes every negative one: who excludes X wants everything that is not X.
-3. `is null` holds if there is no value, `is not null` if there is one. On the events tables, where text can't be null,
-   an empty text is a missing value (not so inside metadata); everywhere else it is a text like any other.
+3. `is null` holds if there is no value, `is not null` if there is one; metadata without a key is no value. On the
+   events tables, where text can't be null, an empty text is null as well (not so inside metadata); to every other
+   operator, and everywhere else, it is a text like any other.
 4. `all of` holds if each option is among the values; of no options it is true, as is `none of`; `any of` none is false.
 5. Text compares case-sensitively by code points, nothing is trimmed; comments' text compares case-insensitively (for
    ASCII letters at least), whatever the operator.
@@ -26,9 +27,9 @@ from decimal import Decimal
 from typing import Any
 
 from tests.oracle.columns import ACCEPTED, SCORE_COLUMNS, Column, column_named
-from tests.oracle.values import Filter, Item, Place, Refused, Score
+from tests.oracle.values import Empty, Filter, Item, Place, Refused, Score
 
-OPPOSITE = {"none of": "any of", "does not contain": "contains", "<>": "=", "is null": "is not null"}
+OPPOSITE = {"none of": "any of", "does not contain": "contains", "<>": "="}
 ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     ">": operator.gt,
@@ -66,6 +67,9 @@ def _passes(table: str, item: Item, each: Filter) -> bool:
     if column.type == "positionInTrace":
         return _in_place(item.facts["positionInTrace"], each)
     fact = item.facts[SCORE_COLUMNS[each["type"]] if column.type == "scores" else column.id]
+    if each["type"] == "null":
+        there = item.facts.get(f"{column.id} there", _is_there(fact))
+        return bool(bool(there) == (each["operator"] == "is not null"))
     values = _values(fact, column, each)
     if each["operator"] == "all of":
         return set(each["value"]) <= set(values)
@@ -73,6 +77,12 @@ def _passes(table: str, item: Item, each: Filter) -> bool:
     if positive:
         return not _some(values, column, {**each, "operator": positive})
     return _some(values, column, each)
+
+
+def _is_there(fact: Any) -> bool:
+    if isinstance(fact, list):
+        return any(value != {} for value in fact)
+    return fact is not None and not isinstance(fact, Empty)
 
 
 def _values(fact: Any, column: Column, each: Filter) -> list[Any]:
@@ -100,8 +110,6 @@ def _some(values: list[Any], column: Column, each: Filter) -> bool:
     """Whether some value satisfies a positive operator."""
     wanted = each["value"]
     match each["type"]:
-        case "null":
-            return bool(values)
         case "stringOptions" | "arrayOptions" | "categoryOptions":
             options = set(wanted)
             return any(value in options for value in values)

@@ -1,5 +1,6 @@
 """Expects the rows of `observations`, from the legacy tables or, with `useEventsTable`, from the events tables."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ from tests.oracle.latest import latest
 from tests.oracle.raw import World
 from tests.oracle.spans import live_traces, places, span_rows
 from tests.oracle.traces import in_and_out, maybe
-from tests.oracle.values import Item, Json, Metadata, Row, Score, Table, listed
+from tests.oracle.values import Empty, Item, Json, Metadata, Row, Score, Table, listed
 
 COLUMNS = listed(
     "id traceId startTime endTime projectId parentObservationId type environment name level statusMessage "
@@ -25,6 +26,11 @@ COLUMNS = listed(
 SAME_FACTS = listed(
     "id traceId startTime endTime parentObservationId type environment name level statusMessage version "
     "latency timeToFirstToken model promptName promptVersion userId traceTags"
+)
+
+TEXT_FACTS = listed(
+    "id traceId parentObservationId type environment name level statusMessage version model promptName userId "
+    "sessionId traceEnvironment modelId"
 )
 
 
@@ -215,13 +221,18 @@ def _facts(row: Row, cells: Mapping[str, Any], trace: TraceFields, *, events: bo
         "metadata": [row["metadata"]],
         "tokensPerSecond": tokens_per_second(row),
     }
-    return {name: None if events and value == "" else value for name, value in facts.items()}
+    if events:
+        facts |= {name: Empty() for name in TEXT_FACTS if not facts[name]}
+    return facts
 
 
 def tokens_per_second(row: Row) -> float | None:
-    """Output tokens by seconds, both as floats; missing without an end, and where no time passed."""
+    """Output tokens by seconds, both as floats; missing without an end. In no time: infinite, or NaN for no tokens."""
     passed = parts.milliseconds(row["start_time"], row["end_time"])
-    return (parts.containing(row["usage_details"], "output") or 0) / (passed / 1000) if passed else None
+    tokens = parts.containing(row["usage_details"], "output") or 0
+    if passed == 0:
+        return math.inf if tokens else math.nan
+    return None if passed is None else tokens / (passed / 1000)
 
 
 def tool_facts(row: Row) -> dict[str, Any]:

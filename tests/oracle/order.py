@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.oracle.columns import Column, column_named, columns_of
-from tests.oracle.values import Item, Refused
+from tests.oracle.values import Empty, Item, Refused
 
 TIMES = ("timestamp", "startTime", "createdAt")
 
@@ -30,7 +30,7 @@ def ordered(table: str, items: Sequence[Item], name: str, direction: str) -> lis
     by_id = sorted(items, key=lambda item: item.identity)
 
     def value(item: Item) -> Any:
-        return item.facts[column.id]
+        return None if isinstance(item.facts[column.id], Empty) else item.facts[column.id]
 
     missing = [item for item in by_id if value(item) is None]
     nans = [item for item in by_id if value(item) is not None and value(item) != value(item)]

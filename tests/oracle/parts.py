@@ -16,7 +16,13 @@ Amount = TypeVar("Amount", int, Decimal)
 
 
 def containing(amounts: Mapping[str, Amount], word: str) -> Amount | None:
-    """The sum of the values whose key contains the word in any case, or None when no key does."""
+    """The sum of the values whose key contains the word, or None when no key does."""
+    found = [amount for key, amount in amounts.items() if word in key]
+    return sum(found[1:], found[0]) if found else None
+
+
+def containing_in_any_case(amounts: Mapping[str, Amount], word: str) -> Amount | None:
+    """The same for a word in any case, as it is where several observations are added up."""
     found = [amount for key, amount in amounts.items() if word in key.lower()]
     return sum(found[1:], found[0]) if found else None
 
@@ -30,7 +36,9 @@ def added(maps: Iterable[Mapping[str, Amount]]) -> dict[str, Amount]:
     return result
 
 
-def usage_facts(usage: Mapping[str, int], cost: Mapping[str, Decimal]) -> dict[str, Any]:
+def usage_facts(
+    usage: Mapping[str, int], cost: Mapping[str, Decimal], *, containing: Callable[[Any, str], Any] = containing
+) -> dict[str, Any]:
     """What filters see of tokens and costs: sums are 0 where no key fits, a total is missing without one."""
     total = usage.get("total")
     return {

@@ -65,7 +65,10 @@ def _dataset_item(row: Row, dataset: str | None) -> Item:
         "htmlSourcePath": _path(row),
     }
     same = listed("id datasetId sourceTraceId sourceObservationId status createdAt validFrom")
-    facts = {name: cells[name] for name in same} | {"metadata": [_top_level(row["metadata"])]}
+    facts = {name: cells[name] for name in same} | {
+        "metadata": [_top_level(row["metadata"])],
+        "metadata there": row["metadata"] is not None,
+    }
     texts = {
         "id": (row["id"], row["source_trace_id"], row["source_observation_id"], dataset),
         "input": (_document(row["input"]),),

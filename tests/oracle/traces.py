@@ -90,6 +90,7 @@ def observation_facts(observations: Sequence[Row]) -> dict[str, Any]:
         **parts.usage_facts(
             parts.added(row["usage_details"] for row in observations),
             parts.added(row["cost_details"] for row in observations),
+            containing=parts.containing_in_any_case,
         ),
         "latency": parts.seconds(*around) if around else None,
     }

@@ -57,6 +57,12 @@ class Bag:
 Cell = str | bool | int | float | Decimal | datetime | list[str] | Json | MaybeJson | Metadata | Bag | None
 
 
+class Empty(str):
+    """An empty text of the events tables, where texts are never null: null to `is null`, and in a sort."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Score:
     """One value that a row has under a score's name: a number, or a text."""
