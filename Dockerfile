@@ -29,6 +29,6 @@ ENV PATH=/opt/waybill/bin:$PATH WAYBILL_LOG_FORMAT=json
 USER 10001:10001
 WORKDIR /var/lib/waybill
 # consumer, notify
-EXPOSE 6066 6067
+EXPOSE 6065 6066 6067
 ENTRYPOINT ["waybill"]
 CMD ["--help"]

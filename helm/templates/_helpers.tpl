@@ -42,9 +42,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ default .Chart.AppVersion .Values.image.tag }}{{ end -}}
 {{- end -}}
 
-{{/* The daemons, with the port that each listens on by default. */}}
+{{/* The daemons, with the internal port that each listens on by default. */}}
 {{- define "waybill.daemons" -}}
-consumer: 6066
+consumer: 6065
 {{- if .Values.notify.enabled }}
 notify: 6067
 {{- end }}

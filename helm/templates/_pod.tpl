@@ -44,7 +44,7 @@ doctor: [database, clickhouse, kafka, s3, smtp, links]
 {{- end -}}
 
 {{/* A pod that runs one command of waybill: dict "root" "command" "values" (its resources and, for a daemon, its probes)
-"pod" (its overrides) "serviceAccountName" and, as needed, "port" (makes it a daemon) "annotations" "restartPolicy".
+"pod" (its overrides) "serviceAccountName" and, as needed, "port" (its internal port, makes it a daemon) "annotations" "restartPolicy".
 Only a daemon reads the settings from the ConfigMap, because hooks run before it exists. A hook has no setting that
 requires a secret that the hook does not have. */}}
 {{- define "waybill.pod" -}}
@@ -149,6 +149,10 @@ spec:
       ports:
         - name: http
           containerPort: {{ .port }}
+        {{- if eq .command "consumer" }}
+        - name: links
+          containerPort: 6066
+        {{- end }}
       {{- range $key := list "startupProbe" "livenessProbe" "readinessProbe" "lifecycle" }}
       {{- with index $.values $key }}
       {{ $key }}:

@@ -53,7 +53,7 @@ def test_waybill_is_given_only_settings_that_it_reads() -> None:
 
 def test_emails_link_to_the_address_of_the_consumer_on_this_machine() -> None:
     settings = load_settings(SERVICES["notify"]["environment"])
-    (published,) = SERVICES["consumer"]["ports"]
+    published, _ = SERVICES["consumer"]["ports"]
     address, _, inside = published.rpartition(":")
 
     assert settings == load_settings(SERVICES["consumer"]["environment"])

@@ -91,7 +91,12 @@ class _Command:
     def daemon(self, name: str) -> Iterator[float]:
         """Run a daemon; returns the seconds until it was ready."""
         port = free_port()
-        extra = {"WAYBILL_HTTP_PORT": str(port), "WAYBILL_HTTP_HOST": "127.0.0.1", "WAYBILL_LOG_LEVEL": "WARNING"}
+        extra = {
+            "WAYBILL_INTERNAL_PORT": str(port),
+            "WAYBILL_HTTP_PORT": "0",
+            "WAYBILL_HTTP_HOST": "127.0.0.1",
+            "WAYBILL_LOG_LEVEL": "WARNING",
+        }
         began = time.monotonic()
         process = subprocess.Popen(self._line([name], extra), stdin=subprocess.DEVNULL)
         try:
