@@ -52,7 +52,7 @@ def consumer_parts(settings: Settings, metrics: Metrics) -> "Dependencies":
         export=export,
         checks={name: tried[name] for name in ("database", "clickhouse", "storage", "kafka")},
         tracer=open_tracer(settings.otel_endpoint, "waybill-consumer"),
-        routes=download_routes(settings, job_store, store, metrics),
+        link_routes=download_routes(settings, job_store, store, metrics),
     )
 
 

@@ -92,6 +92,7 @@ def demo(
         environment = stack.environment() | {
             "WAYBILL_HEARTBEAT_SECONDS": "0.5",
             "WAYBILL_HTTP_PORT": str(port),
+            "WAYBILL_INTERNAL_PORT": "0",
             "WAYBILL_PUBLIC_URL": f"http://127.0.0.1:{port}",
             "WAYBILL_SECRET_KEY": secrets.token_hex(32),
         }
@@ -146,7 +147,7 @@ def _first_user(settings: Settings) -> str:
 def _daemons(folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[Daemon, Daemon]]:
     """Run consumer and notifier while the block runs; they are starting when it is entered."""
     consumer = _start("consumer", folder, environment)
-    notifier = _start("notify", folder, {**environment, "WAYBILL_HTTP_PORT": "0"})
+    notifier = _start("notify", folder, environment)
     try:
         yield consumer, notifier
     finally:

@@ -99,3 +99,6 @@ PartOutcome = Literal["stored", "retried", "failed"]
 Stage = Literal["read", "enrich", "encode", "wait", "compress", "checksum", "idle", "upload"]
 SizeKind = Literal["raw", "stored"]
 PoolState = Literal["in_use", "idle"]
+PortName = Literal["internal", "links"]
+ClosedConnection = Literal["slow_request", "large_request", "slow_reader", "idle", "too_many"]
+"""Why the connection of an HTTP client was closed."""

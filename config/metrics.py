@@ -7,12 +7,14 @@ from typing import Generic, TypeVar, TypeVarTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from config.labels import (
+    ClosedConnection,
     DownloadOutcome,
     Failure,
     NoticeOutcome,
     Outcome,
     PartOutcome,
     PoolState,
+    PortName,
     SizeKind,
     Stage,
     UploadOutcome,
@@ -144,6 +146,14 @@ class Metrics:
         )
         self.downloads: Labelled[Counter, DownloadOutcome] = Labelled(
             Counter("waybill_downloads", "Requests for download links, by outcome.", ["outcome"], registry=registry)
+        )
+        self.connections_closed: Labelled[Counter, PortName, ClosedConnection] = Labelled(
+            Counter(
+                "waybill_http_connections_closed",
+                "HTTP connections closed because the client broke a limit, by port and reason.",
+                ["port", "reason"],
+                registry=registry,
+            )
         )
         self.last_success = Gauge(
             "waybill_last_success_timestamp_seconds",

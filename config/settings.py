@@ -23,6 +23,10 @@ SIGV4_MAX_HOURS = 7 * 24
 KEY_CHARACTERS = 32
 """The shortest allowed secret key: 128 random bits have this many characters in hexadecimal."""
 
+LINKS_PORT = 6066
+CONSUMER_INTERNAL_PORT = 6065
+NOTIFY_INTERNAL_PORT = 6067
+
 STORAGE = "LANGFUSE_S3_BATCH_EXPORT_BUCKET"
 STORAGE_URL = "WAYBILL_STORAGE_URL"
 CONSUMER_NEEDS = ("DATABASE_URL", "CLICKHOUSE_URL", "KAFKA_BOOTSTRAP_SERVERS", STORAGE)
@@ -156,6 +160,7 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(30, alias="WAYBILL_DRAIN_SECONDS", ge=0)
     http_host: str = Field("0.0.0.0", alias="WAYBILL_HTTP_HOST")  # noqa: S104 (probes and scrapers connect from outside)
     http_port: int | None = Field(None, alias="WAYBILL_HTTP_PORT", ge=0, le=65535)
+    internal_port: int | None = Field(None, alias="WAYBILL_INTERNAL_PORT", ge=0, le=65535)
     public_url: HttpUrl | None = Field(None, alias="WAYBILL_PUBLIC_URL")
     secret_key: Annotated[SecretStr, AfterValidator(_secret_key)] | None = Field(None, alias="WAYBILL_SECRET_KEY")
     trusted_proxies: int = Field(0, alias="WAYBILL_TRUSTED_PROXIES", ge=0)
@@ -184,6 +189,21 @@ class Settings(BaseSettings):
         if schema := url.query.get("schema"):
             query["options"] = f"-csearch_path={schema}"
         return url.set(drivername="postgresql+psycopg", query=query)
+
+    @property
+    def consumer_ports(self) -> tuple[int, int]:
+        """The consumer's port for links and its internal port; raises Misconfigured if they are the same."""
+        links = LINKS_PORT if self.http_port is None else self.http_port
+        internal = CONSUMER_INTERNAL_PORT if self.internal_port is None else self.internal_port
+        if links == internal != 0:
+            raise Misconfigured([f"WAYBILL_INTERNAL_PORT: must be another port than that of the links ({links})"])
+        return links, internal
+
+    @property
+    def notify_port(self) -> int:
+        """The notifier's internal port, its only one; WAYBILL_HTTP_PORT was its name before there were two."""
+        chosen = (port for port in (self.internal_port, self.http_port) if port is not None)
+        return next(chosen, NOTIFY_INTERNAL_PORT)
 
     @property
     def secret_keys(self) -> tuple[bytes, ...]:

@@ -5,8 +5,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -18,6 +18,7 @@ import faust
 from aiohttp import web
 
 from config.errors import Unavailable
+from config.labels import PortName
 from config.metrics import Metrics
 from config.settings import Settings
 from consumer import outbox
@@ -37,8 +38,9 @@ from pipeline.read.connections import Sources
 from pipeline.storage import Storage
 from pipeline.types import OutputOptions
 from runtime.clock import DatabaseClock
+from runtime.connections import limits_of, raise_descriptor_limit
 from runtime.dead_letters import read_message
-from runtime.http import Check, Health, serve
+from runtime.http import Check, Health, health_routes, serve
 from runtime.kafka import build_app, raw_topic
 from runtime.publisher import Publisher
 from runtime.retry import Backoff
@@ -49,7 +51,6 @@ from runtime.tracing import Tracer
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PORT = 6066
 CLEANUP_SECONDS = 300.0
 
 UNSEEN_SWEEPS = 2
@@ -67,7 +68,7 @@ class Dependencies:
     metrics: Metrics
     export: Export
     checks: Mapping[str, Check]
-    routes: tuple[web.RouteDef, ...] = ()
+    link_routes: tuple[web.RouteDef, ...] = ()
     tracer: Tracer = field(default_factory=Tracer)
 
 
@@ -80,9 +81,8 @@ async def run(settings: Settings, needs: Dependencies) -> None:
     stop = stop_on_signals()
     health = Health(needs.checks)
     worker = _Worker(settings, needs, stop)
-    port = DEFAULT_PORT if settings.http_port is None else settings.http_port
     with TemporaryDirectory(prefix="waybill-consumer-", ignore_cleanup_errors=True) as folder:
-        async with serve(settings.http_host, port, registry=needs.metrics.registry, health=health, routes=needs.routes):
+        async with _serve_ports(settings, needs, health):
             if not await wait_for_dependencies(health, stop):
                 return
             if not await worker.clock.start(stop):
@@ -95,6 +95,23 @@ async def run(settings: Settings, needs: Dependencies) -> None:
             await draining
             with suppress(TimeoutError):
                 await asyncio.wait_for(timers, GRACE_SECONDS)
+
+
+@asynccontextmanager
+async def _serve_ports(settings: Settings, needs: Dependencies, health: Health) -> AsyncIterator[None]:
+    """Serve the internal port and, if there are links, theirs, while the context is open."""
+    links_port, internal_port = settings.consumer_ports
+    internal = health_routes(needs.metrics.registry, health)
+    ports: list[tuple[PortName, int, tuple[web.RouteDef, ...]]] = [("internal", internal_port, internal)]
+    if needs.link_routes:
+        ports.append(("links", links_port, needs.link_routes))
+    descriptors = raise_descriptor_limit()
+    async with AsyncExitStack() as serving:
+        for name, port, routes in ports:
+            limits = limits_of(name, descriptors)
+            listening = serve(settings.http_host, port, routes, name=name, limits=limits, metrics=needs.metrics)
+            await serving.enter_async_context(listening)
+        yield
 
 
 class _Worker:

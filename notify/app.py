@@ -21,8 +21,9 @@ from notify.deliver import Attempt, NotifierContext, attempt, settle
 from notify.intake import Intake, check_tables, retry
 from notify.notices import Notice
 from runtime.clock import DatabaseClock
+from runtime.connections import limits_of, raise_descriptor_limit
 from runtime.dead_letters import read_message
-from runtime.http import Health, serve
+from runtime.http import Health, health_routes, serve
 from runtime.kafka import build_app, check_topics, raw_topic
 from runtime.publisher import Publisher
 from runtime.self_metrics import follow_loop, follow_pool
@@ -31,7 +32,6 @@ from runtime.threads import in_thread, start_in_thread
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PORT = 6067
 CONCURRENT_SENDS = 4
 GRACE_SECONDS = 5.0
 """How long the mail server may take at shutdown to respond to an email that it has already received."""
@@ -53,9 +53,10 @@ async def run(settings: Settings, context: NotifierContext, metrics: Metrics, pu
         }
     )
     notifier = Notifier(settings, context, metrics, health, stop, publisher)
-    port = DEFAULT_PORT if settings.http_port is None else settings.http_port
+    routes, limits = health_routes(metrics.registry, health), limits_of("internal", raise_descriptor_limit())
+    port = settings.notify_port
     with TemporaryDirectory(prefix="waybill-notify-") as folder:
-        async with serve(settings.http_host, port, registry=metrics.registry, health=health):
+        async with serve(settings.http_host, port, routes, name="internal", limits=limits, metrics=metrics):
             if not await notifier.clock.start(stop):
                 return
             loops = asyncio.gather(

@@ -1,15 +1,20 @@
-"""Serves a daemon's one HTTP port: /metrics, /livez, /readyz, and the routes that the daemon adds."""
+"""Serves the HTTP ports of the daemons: the internal one for probes and scrapers, and the public one for links."""
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from typing import cast
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from config.labels import ClosedConnection, PortName
+from config.metrics import Metrics
+from runtime.connections import BACKLOG, Connections, Limits
 from runtime.threads import start_in_thread
 
 logger = logging.getLogger(__name__)
@@ -21,6 +26,9 @@ CHECK_SECONDS = 6.0
 KEEP_SECONDS = 2.0
 CLOSE_SECONDS = 3.0
 """How long running responses may take when the daemon stops; an interrupted download can be resumed elsewhere."""
+
+LINGER_SECONDS = 2.0
+"""How long a request body, which no route reads, is received after the response."""
 
 
 class Health:
@@ -80,11 +88,8 @@ def _try(check: Check) -> str | None:
     return None
 
 
-@asynccontextmanager
-async def serve(
-    host: str, port: int, *, registry: CollectorRegistry, health: Health, routes: Iterable[web.RouteDef] = ()
-) -> AsyncIterator[int]:
-    """Serve while the context is open; the context gives the port, a free one when `port` is 0."""
+def health_routes(registry: CollectorRegistry, health: Health) -> tuple[web.RouteDef, ...]:
+    """Return the routes of a daemon's internal port: /metrics, /livez and /readyz."""
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -103,14 +108,55 @@ async def serve(
         }
         return web.json_response(body, status=200 if ready else 503)
 
-    app = web.Application()
-    app.add_routes([web.get("/metrics", metrics), web.get("/livez", livez), web.get("/readyz", readyz), *routes])
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_SECONDS)
+    return web.get("/metrics", metrics), web.get("/livez", livez), web.get("/readyz", readyz)
+
+
+@asynccontextmanager
+async def serve(
+    host: str,
+    port: int,
+    routes: Iterable[web.RouteDef],
+    *,
+    name: PortName,
+    limits: Limits,
+    metrics: Metrics,
+) -> AsyncIterator[int]:
+    """Serve while the context is open; the context gives the port, a free one when `port` is 0.
+
+    Connections whose clients break `limits` are closed and counted.
+    """
+
+    def count(reason: ClosedConnection) -> None:
+        metrics.connections_closed.labels(name, reason).inc()
+
+    connections = Connections(limits, count)
+    app = web.Application(middlewares=[connections.track])
+    app.add_routes(routes)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=CLOSE_SECONDS,
+        keepalive_timeout=2 * limits.idle,  # `connections` closes idle ones earlier
+        lingering_time=LINGER_SECONDS,
+    )
     await runner.setup()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        await web.TCPSite(runner, host, port).start()
-        address, bound = runner.addresses[0][:2]
-        logger.info("listening", extra={"host": address, "port": bound})
-        yield bound
+        with closing(socket.create_server((host, port), family=family, backlog=BACKLOG)) as listener:
+            listener.settimeout(0)
+            address, bound = listener.getsockname()[:2]
+            server = cast("web.Server", runner.server)  # set by `setup`
+            tasks = [
+                asyncio.create_task(connections.accept(listener, server)),
+                asyncio.create_task(connections.watch()),
+            ]
+            logger.info("listening", extra={"host": address, "port": bound, "serves": name})
+            try:
+                yield bound
+            finally:
+                for each in tasks:
+                    each.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         await runner.cleanup()

@@ -101,6 +101,34 @@ def test_the_link_of_a_waiting_export_shows_its_page_until_it_is_cancelled(
     assert "was cancelled" in page(link)[1]
 
 
+def test_a_link_works_while_kafka_and_clickhouse_are_down(
+    stack: Stack, environment: dict[str, str], sample_data: Engine, tmp_path: Path
+) -> None:
+    with daemon("consumer", tmp_path, environment):
+        export_id = insert_export(sample_data)
+        publish_request(stack, export_id)
+        eventually(lambda: read_status(sample_data, export_id) == "COMPLETED", what="the export completes")
+    link = json.loads(waybill("show", "demo", export_id, "--json", environment=environment).stdout)["link"]
+    nowhere = f"127.0.0.1:{free_port()}"
+    down = {"KAFKA_BOOTSTRAP_SERVERS": nowhere, "CLICKHOUSE_URL": f"http://{nowhere}"}
+    port = {"WAYBILL_HTTP_PORT": environment["CONSUMER_PORT"]}
+
+    with daemon("consumer", tmp_path, environment | down | port, wait=False) as consumer:
+        status, body = consumer.get("/readyz")
+        with urllib.request.urlopen(link, timeout=60) as answer:
+            data = answer.read()
+
+    dependencies = json.loads(body)["dependencies"]
+    assert status == 503
+    assert {name for name, why in dependencies.items() if why != "ok"} == {"kafka", "clickhouse"}
+    assert hashlib.sha256(data).hexdigest() == json.loads(stack.read(max(stack.objects())))["sha256"]
+
+
+def test_the_port_of_the_links_says_nothing_about_the_servers(consumer: dict[str, str]) -> None:
+    for path in ("/metrics", "/livez", "/readyz", "/", "/d/"):
+        assert page(f"{consumer['WAYBILL_PUBLIC_URL']}{path}")[0] == 404
+
+
 def change(engine: Engine, export_id: str, **values: object) -> None:
     with engine.begin() as connection:
         connection.execute(update(batch_exports).where(batch_exports.c.id == export_id).values(**values))

@@ -32,18 +32,25 @@ def eventually(look: Callable[[], T | None], *, seconds: float = PATIENCE, what:
 
 @dataclass(frozen=True)
 class Daemon:
-    """A running daemon: its process, its log, and the URL of its HTTP port."""
+    """A running daemon: its process, its log, and the URL of its internal HTTP port."""
 
     process: subprocess.Popen[bytes]
     log: Path
     url: str
+
+    @property
+    def links(self) -> str:
+        """The URL of the consumer's port for links."""
+        found = _address(self.process, self.log, "links")
+        assert found is not None, "the consumer serves no links"
+        return found
 
     def lines(self) -> list[dict[str, Any]]:
         """The log records so far."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
     def get(self, path: str) -> tuple[int, str]:
-        """Send a request to its HTTP port; returns status and body."""
+        """Send a request to its internal port; returns status and body."""
         try:
             with urllib.request.urlopen(self.url + path, timeout=30) as answer:
                 return answer.status, answer.read().decode()
@@ -94,17 +101,17 @@ def daemon(
     A `launcher` replaces the command, and must serve the same.
     """
     log = _new_log(folder, name)
-    settings = {"WAYBILL_HTTP_PORT": "0", "WAYBILL_HTTP_HOST": "127.0.0.1", "WAYBILL_LOG_FORMAT": "json"}
+    settings = {"WAYBILL_HTTP_PORT": "0", "WAYBILL_INTERNAL_PORT": "0", "WAYBILL_HTTP_HOST": "127.0.0.1"}
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [*_bound(), *(launcher or command(name))],
-            env={**os.environ, **settings, **environment},
+            env={**os.environ, **settings, "WAYBILL_LOG_FORMAT": "json", **environment},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
         )
     try:
-        running = Daemon(process, log, eventually(lambda: _address(process, log), what=f"{name} listens"))
+        running = Daemon(process, log, eventually(lambda: _address(process, log, "internal"), what=f"{name} listens"))
         if wait:
             eventually(running.ready, what=f"{name} is ready, see {log}")
         yield running
@@ -132,12 +139,12 @@ def _new_log(folder: Path, name: str) -> Path:
     raise AssertionError("numbers do not end")
 
 
-def _address(process: subprocess.Popen[bytes], log: Path) -> str | None:
+def _address(process: subprocess.Popen[bytes], log: Path, port: str) -> str | None:
     if process.poll() is not None:
         raise AssertionError(f"ended with status {process.returncode}:\n{log.read_text()}")
     for line in log.read_text().splitlines():
         with contextlib.suppress(json.JSONDecodeError):
             record = json.loads(line)
-            if record.get("message") == "listening":
+            if record.get("message") == "listening" and record["serves"] == port:
                 return f"http://{record['host']}:{record['port']}"
     return None

@@ -18,7 +18,8 @@ from config.metrics import Metrics
 from consumer.downloads.app import Downloads
 from consumer.job_store import Jobs
 from pipeline.storage import Storage
-from runtime.http import Health, serve
+from runtime.connections import Limits
+from runtime.http import serve
 from tests.support.exports import CLAIM_POLICY, NOW, after, claimed, queue, result_of
 
 KEY = "exports/1763726400000-lf-traces-export-project-1-export-1.csv"
@@ -46,6 +47,7 @@ class DownloadServer:
         self.downloads = Downloads(
             LINKS, self.jobs, storage, self.metrics, now=self.now, trusted_proxies=trusted_proxies
         )
+        self.limits = Limits(connections=100)
         self.base = ""
 
     def now(self) -> datetime:
@@ -83,8 +85,7 @@ class DownloadServer:
 
         async def run() -> None:
             routes = self.downloads.routes()
-            health = Health({})
-            async with serve("127.0.0.1", 0, registry=self.metrics.registry, health=health, routes=routes) as port:
+            async with serve("127.0.0.1", 0, routes, name="links", limits=self.limits, metrics=self.metrics) as port:
                 self.base = f"http://127.0.0.1:{port}"
                 ready.set()
                 await stop.wait()

@@ -102,3 +102,27 @@ def test_keys_are_separated_by_commas_and_are_not_in_the_repr() -> None:
     assert settings.secret_keys == (KEY.encode(), KEY[::-1].encode())
     assert load({}).secret_keys == ()
     assert KEY not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("values", "consumer", "notify"),
+    [
+        ({}, (6066, 6065), 6067),
+        ({"WAYBILL_HTTP_PORT": "80"}, (80, 6065), 80),
+        ({"WAYBILL_INTERNAL_PORT": "90"}, (6066, 90), 90),
+        ({"WAYBILL_HTTP_PORT": "80", "WAYBILL_INTERNAL_PORT": "90"}, (80, 90), 90),
+        ({"WAYBILL_HTTP_PORT": "0", "WAYBILL_INTERNAL_PORT": "0"}, (0, 0), 0),
+    ],
+)
+def test_the_consumer_has_two_ports_and_the_notifier_one(
+    values: dict[str, str], consumer: tuple[int, int], notify: int
+) -> None:
+    settings = load(values)
+
+    assert (settings.consumer_ports, settings.notify_port) == (consumer, notify)
+
+
+def test_the_ports_of_the_consumer_must_differ() -> None:
+    for values in ({"WAYBILL_HTTP_PORT": "6065"}, {"WAYBILL_HTTP_PORT": "80", "WAYBILL_INTERNAL_PORT": "80"}):
+        with pytest.raises(Misconfigured, match="WAYBILL_INTERNAL_PORT: must be another port"):
+            _ = load(values).consumer_ports

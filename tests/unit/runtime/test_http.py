@@ -6,10 +6,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
+from config.metrics import Metrics
 from runtime import http
-from runtime.http import Check, Health, serve
+from runtime.connections import Limits
+from runtime.http import Check, Health, health_routes, serve
 
 
 def healthy() -> None:
@@ -26,9 +28,13 @@ def ask(
     async def run() -> list[tuple[int, str]]:
         health = Health(checks)
         before(health)
-        registry = CollectorRegistry()
-        Counter("waybill_things", "Things.", registry=registry).inc(3)
-        async with serve("127.0.0.1", 0, registry=registry, health=health) as port, aiohttp.ClientSession() as client:
+        metrics = Metrics(CollectorRegistry())
+        metrics.slots.set(3)
+        routes, limits = health_routes(metrics.registry, health), Limits(connections=10)
+        async with (
+            serve("127.0.0.1", 0, routes, name="internal", limits=limits, metrics=metrics) as port,
+            aiohttp.ClientSession() as client,
+        ):
             answers = []
             for path in paths:
                 async with client.get(f"http://127.0.0.1:{port}{path}") as answer:
@@ -42,7 +48,7 @@ def test_metrics_are_served() -> None:
     ((status, text),) = ask({}, "/metrics")
 
     assert status == 200
-    assert "waybill_things_total 3.0" in text
+    assert "waybill_slots 3.0" in text
 
 
 def joined(health: Health) -> None:
