@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 HALF_SENT = b"GET /d/x HTTP/1.1\r\nHost: x\r\nX: "
-WHOLE = b"GET /d/x HTTP/1.1\r\nHost: x\r\n\r\n"
+WHOLE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW_BODY = b"POST /d/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
-PIPELINED = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\nGET /d/x HTTP/1.1\r\nHost: x\r\n\r\n" * 200
+PIPELINED = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 400
 
 
 @dataclass(frozen=True)
