@@ -15,7 +15,7 @@ from config.events import ExportRequested, Status
 from config.links import read_links
 from config.settings import Settings, load
 from consumer.job_store import Jobs
-from consumer.models import Job, Run
+from consumer.models import Job, Run, Unreadable, UnreadableJob
 from consumer.queries import list_jobs, list_runs
 from pipeline.spec import read_spec
 from pipeline.types import CODECS, FORMATS
@@ -100,7 +100,7 @@ def list_(
     if as_json:
         print_json([_fields(job) for job in listed])
     else:
-        rows = [[_fields(job)[name] if name != "size" else _size(job) for name in LIST_COLUMNS] for job in listed]
+        rows = [[_fields(job).get(name) if name != "size" else _size(job) for name in LIST_COLUMNS] for job in listed]
         print_table(LIST_COLUMNS, rows, empty="There are no exports.")
 
 
@@ -157,9 +157,7 @@ def follow_progress(jobs: Jobs, job: Job) -> Job:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=None, status=job.status, rows="0", stored="0 B", rate="-")
         while True:
-            current = jobs.find(job.project_id, job.id)
-            if current is None:
-                fail(f"Export {job.id} no longer exists.")
+            current = find_job(jobs, job.project_id, job.id)
             progress.update(task, status=current.status, **_progress_fields(current))
             if current.status not in {Status.QUEUED, Status.PROCESSING}:
                 progress.update(task, total=1, completed=1)
@@ -193,13 +191,19 @@ def publish_request(settings: Settings, project: str, export: str) -> None:
 
 def find_job(jobs: Jobs, project: str, export: str) -> Job:
     """Find an export, or end the command with an error."""
-    job = jobs.find(project, export)
+    try:
+        job = jobs.find(project, export)
+    except Unreadable as error:
+        fail(f"The export {export} can't be read: {error}. A consumer sets it to FAILED if it has not ended.")
     if job is None:
         fail(f"There is no export {export} in project {project}. To list them: waybill list --project {project}")
     return job
 
 
-def _fields(job: Job) -> dict[str, Any]:
+def _fields(job: Job | UnreadableJob) -> dict[str, Any]:
+    if isinstance(job, UnreadableJob):
+        unread = {"id": job.key.export_id, "project": job.key.project_id, "status": job.status}
+        return unread | {"table": "can't be read", "problem": job.why}
     run = job.run
     return {
         "id": job.id,
@@ -238,8 +242,8 @@ def _run_fields(run: Run) -> dict[str, Any]:
     }
 
 
-def _size(job: Job) -> str | None:
-    return format_size(job.run.bytes) if job.run else None
+def _size(job: Job | UnreadableJob) -> str | None:
+    return format_size(job.run.bytes) if isinstance(job, Job) and job.run else None
 
 
 def _print_job(settings: Settings, jobs: Jobs, job: Job, *, as_json: bool) -> None:

@@ -9,7 +9,8 @@ from pydantic.alias_generators import to_camel
 
 # Postgres stores neither NUL in a text nor more than 31 bits in an attempt: such an event could never become a row.
 Id = Annotated[str, Field(min_length=1, max_length=512, strict=True, pattern=r"^[^\x00]+$")]
-Attempt = Annotated[int, Field(ge=0, lt=2**31)]
+LAST_ATTEMPT = 2**31 - 1
+Attempt = Annotated[int, Field(ge=0, le=LAST_ATTEMPT)]
 
 
 class Status(StrEnum):
@@ -65,6 +66,15 @@ class ExportFinished(_Event):
     finished_at: datetime
     expires_at: datetime | None
     error: str | None
+
+
+def are_valid_ids(project_id: str, export_id: str) -> bool:
+    """Return whether these ids are valid in an event; without one, nobody can be notified of the export's end."""
+    try:
+        ExportRequested(project_id=project_id, batch_export_id=export_id)
+    except ValidationError:
+        return False
+    return True
 
 
 def read_request(value: bytes | None) -> ExportRequested:

@@ -22,6 +22,8 @@ class Verdict(StrEnum):
     STALE = auto()
     RUNNING = auto()
     EXHAUSTED = auto()
+    INVALID = auto()
+    """The row has a value that no export can have: it can't be read, or its id or creation time is impossible."""
     WAITING = auto()
     """Its next attempt is not due yet."""
     CAPPED = auto()

@@ -12,10 +12,11 @@ from config.errors import Cancelled, Rejected, Unavailable
 from config.labels import Failure, Outcome
 from config.metrics import Metrics
 from consumer.cleanup import delete_orphans
+from consumer.fail_row import fail_claimed
 from consumer.guards import INTERNAL_TEXT
 from consumer.job_store import Jobs
 from consumer.metrics import export_labels
-from consumer.models import Claim, Job, LeaseState
+from consumer.models import Claim, Job, LeaseState, Unreadable
 from pipeline.progress import Progress
 from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec, read_spec
@@ -112,7 +113,7 @@ def run_attempt(claim: Claim, context: WorkerContext, progress: Progress) -> Out
 
 def _run(claim: Claim, context: WorkerContext, progress: Progress) -> Outcome | None:
     try:
-        outcome = _write_outcome(_export(claim, context, progress), claim, context)
+        outcome = _store(_export(claim, context, progress), claim, context)
     except Exception:
         # The lease expires, and the sweeper starts the next attempt.
         logger.exception("the outcome could not be written", extra=claim.log_context())
@@ -123,6 +124,32 @@ def _run(claim: Claim, context: WorkerContext, progress: Progress) -> Outcome | 
         context.metrics.duration.labels(outcome).observe(max(seconds, 0))
         logger.info("ended: %s", outcome, extra=claim.log_context() | {"outcome": str(outcome), "seconds": seconds})
     return outcome
+
+
+def _store(settle: Settle, claim: Claim, context: WorkerContext) -> Outcome | None:
+    """Write the outcome; if that fails because of a bug, retry the export, and fail it after the last attempt."""
+    try:
+        return _write_outcome(settle, claim, context)
+    except Unavailable:
+        raise
+    except Exception as error:
+        logger.exception("the outcome can't be stored because of a bug", extra=claim.log_context())
+        text = f"the outcome can't be stored: {type(error).__name__}: {error}"
+    if claim.failures + 1 < context.policy.max_attempts:
+        return _write_outcome(partial(_retry, claim, context, Failure.BUG, INTERNAL_TEXT, text), claim, context)
+    return _write_outcome(partial(_fail_simply, claim, context, text), claim, context)
+
+
+def _fail_simply(claim: Claim, context: WorkerContext, error: str, now: datetime) -> Outcome | None:
+    """Set to FAILED without an event, and delete the object."""
+    engine = context.jobs.engine
+    if not fail_claimed(engine, claim, Failure.BUG, text=INTERNAL_TEXT, error=error, now=now):
+        return _conclude(claim, context, LeaseState.LOST, Outcome.FAILED, now)
+    try:
+        _clear(claim, context)
+    except Unavailable as unavailable:
+        logger.warning("orphans could not be deleted: %s", unavailable, extra=claim.log_context())
+    return _count_failure(Outcome.FAILED, Failure.BUG, context)
 
 
 def _export(claim: Claim, context: WorkerContext, progress: Progress) -> Settle:
@@ -220,7 +247,10 @@ def _conclude(
 ) -> Outcome | None:
     if state is LeaseState.KEPT:
         return wanted
-    job = context.jobs.find(claim.job.project_id, claim.job.id)
+    try:
+        job = context.jobs.find(claim.job.project_id, claim.job.id)
+    except Unreadable:
+        job = claim.job
     if state is LeaseState.CANCELLED or job is None:  # None: the row was deleted
         # The files first, then the run: while the run is open, a sweeper completes what this worker can't.
         _clear(claim, context)

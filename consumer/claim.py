@@ -7,10 +7,11 @@ from datetime import datetime
 
 from config.labels import Failure, Outcome, Verdict
 from config.metrics import Metrics
-from consumer.guards import GuardPolicy, Reaction, Refusal, enabled, exists, judge
+from consumer.fail_row import fail_unreadable
+from consumer.guards import GuardPolicy, Reaction, Refusal, enabled, exists, judge, refuse_unreadable
 from consumer.job_store import Jobs
-from consumer.metrics import export_labels
-from consumer.models import Claim, Job
+from consumer.metrics import OTHER, export_labels
+from consumer.models import Claim, ExportKey, Job, Unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +19,7 @@ _REASONS = {
     Verdict.CAPPED: "the project already runs as many exports as it may",
     Verdict.OVERTAKEN: "another worker changed the export first",
 }
+_OVERTAKEN = Refusal(Verdict.OVERTAKEN, Reaction.SKIP, _REASONS[Verdict.OVERTAKEN])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +32,17 @@ class Claimer:
     metrics: Metrics
     now: Callable[[], datetime]
 
-    def check(self, project_id: str, export_id: str) -> Refusal | None:
+    def check(self, key: ExportKey) -> Refusal | None:
         """Return why the export may not start now, None if it may; changes nothing. Raises Unavailable."""
-        job = self._find(project_id, export_id)
+        job = self._find(key)
         return job if isinstance(job, Refusal) else judge(job, self.policy, self.now())
 
-    def claim(self, project_id: str, export_id: str, traceparent: str | None = None) -> Claim | Refusal:
+    def claim(self, key: ExportKey, traceparent: str | None = None) -> Claim | Refusal:
         """Claim the export, or refuse it; fails the row if the refusal asks for that. Raises Unavailable."""
         now = self.now()
-        job = self._find(project_id, export_id)
+        job = self._find(key)
         if isinstance(job, Refusal):
-            return job
+            return job if job.failure is None else self.fail(key, job, job.failure)
         if (refusal := judge(job, self.policy, now)) is not None:
             return refusal if refusal.failure is None else self._fail(job, refusal, refusal.failure, now)
         claim = self.jobs.claim(job, self.worker, now, traceparent)
@@ -49,13 +51,32 @@ class Claimer:
         self._record(claim)
         return claim
 
-    def _find(self, project_id: str, export_id: str) -> Job | Refusal:
-        return enabled(self.policy) or exists(self.jobs.find(project_id, export_id))
+    def fail(self, key: ExportKey, refusal: Refusal, failure: Failure) -> Refusal:
+        """Fail the row without reading it, and return the refusal. Raises Unavailable."""
+        topic, now = self.jobs.completions_topic, self.now()
+        if not fail_unreadable(self.jobs.engine, topic, key, failure, text=refusal.text, now=now):
+            return _OVERTAKEN
+        logger.error("failed an export: %s", refusal.reason, extra=key.log_context())
+        return self._count_failed(refusal, failure, OTHER, OTHER)
+
+    def _find(self, key: ExportKey) -> Job | Refusal:
+        if (refusal := enabled(self.policy)) is not None:
+            return refusal
+        try:
+            job = self.jobs.find(key.project_id, key.export_id)
+        except Unreadable as error:
+            return refuse_unreadable(error)
+        if job is None and key.row_id is not None:
+            return refuse_unreadable(Unreadable("its id or its project's is not valid text"))
+        return exists(job)
 
     def _fail(self, job: Job, refusal: Refusal, failure: Failure, now: datetime) -> Refusal:
         if not self.jobs.fail(job, failure, text=refusal.text, now=now):
-            return Refusal(Verdict.OVERTAKEN, Reaction.SKIP, _REASONS[Verdict.OVERTAKEN])
-        self.metrics.exports.labels(Outcome.FAILED, *export_labels(job)).inc()
+            return _OVERTAKEN
+        return self._count_failed(refusal, failure, *export_labels(job))
+
+    def _count_failed(self, refusal: Refusal, failure: Failure, table: str, format_: str) -> Refusal:
+        self.metrics.exports.labels(Outcome.FAILED, table, format_).inc()
         self.metrics.attempts_failed.labels(failure).inc()
         return refusal
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
-from config.events import Status
+from config.events import LAST_ATTEMPT, Status, are_valid_ids
 from config.labels import Failure, Verdict
-from consumer.models import Job
+from consumer.models import EPOCH, FARTHEST, LATEST_CREATION, Job, Unreadable
 
+INVALID_ID_TEXT = "The ID of this export or of its project is empty or has more than 512 characters."
+INVALID_TIME_TEXT = "The creation time of this export is not valid. Please start it again."
 STALE_TEXT = "This export waited too long to be run. Please start it again."
 INTERNAL_TEXT = "An internal error occurred"
 
@@ -84,6 +86,13 @@ def not_finished(export: Candidate) -> Refusal | None:
     return Refusal(Verdict.FINISHED, Reaction.WARN, f"the export is already {export.job.status}")
 
 
+def dated(export: Candidate) -> Refusal | None:
+    """Refuse exports whose creation time can't be true, unless they are running."""
+    if EPOCH <= export.job.created_at <= export.now + LATEST_CREATION or export.job.running(export.now):
+        return None
+    return Refusal(Verdict.INVALID, Reaction.FAIL, INVALID_TIME_TEXT, INVALID_TIME_TEXT, Failure.REJECTED)
+
+
 def fresh(export: Candidate) -> Refusal | None:
     """Refuse exports that were created too long ago, unless they are running."""
     oldest = export.now - export.policy.stale_after
@@ -100,10 +109,17 @@ def not_running(export: Candidate) -> Refusal | None:
     return Refusal(Verdict.RUNNING, Reaction.SKIP, "the export is already running on another worker")
 
 
+def identified(export: Candidate) -> Refusal | None:
+    """Refuse exports whose ids are not valid in the event that reports their end."""
+    if are_valid_ids(export.job.project_id, export.job.id):
+        return None
+    return Refusal(Verdict.INVALID, Reaction.FAIL, INVALID_ID_TEXT, INVALID_ID_TEXT, Failure.REJECTED)
+
+
 def not_exhausted(export: Candidate) -> Refusal | None:
     """Refuse exports without attempts left; an attempt whose worker died counts as failed."""
     failed = export.job.failed_so_far
-    if failed < export.policy.max_attempts:
+    if failed < export.policy.max_attempts and export.job.attempt < LAST_ATTEMPT:
         return None
     reason = f"{failed} attempts failed; the last one ended without reporting an error"
     return Refusal(Verdict.EXHAUSTED, Reaction.FAIL, reason, INTERNAL_TEXT, Failure.LOST)
@@ -114,12 +130,27 @@ def due(export: Candidate) -> Refusal | None:
     job = export.job
     if job.status != Status.QUEUED or job.run is None or job.run.next_attempt_at is None:
         return None
-    if job.run.next_attempt_at <= export.now:
+    if not export.now < job.run.next_attempt_at <= export.now + FARTHEST:
         return None
     return Refusal(Verdict.WAITING, Reaction.SKIP, "the next attempt is not due yet")
 
 
-GUARDS: tuple[Guard, ...] = (not_cancelled, not_finished, fresh, not_running, not_exhausted, due)
+def refuse_unreadable(error: Unreadable) -> Refusal:
+    """Refuse an export whose row can't be read; asked instead of the guards, because there is no job."""
+    text = f"This export can't be read: {error}. Please start it again."
+    return Refusal(Verdict.INVALID, Reaction.FAIL, f"the row can't be read: {error}", text, Failure.REJECTED)
+
+
+GUARDS: tuple[Guard, ...] = (
+    not_cancelled,
+    not_finished,
+    dated,
+    fresh,
+    not_running,
+    identified,
+    not_exhausted,
+    due,
+)
 """Asked in this order, after `enabled` and `exists`, which come before there is a job to ask about."""
 
 

@@ -13,7 +13,7 @@ from config.labels import Verdict
 from config.metrics import Metrics
 from consumer.claim import Claimer
 from consumer.guards import Reaction, Refusal
-from consumer.models import Claim, Job
+from consumer.models import Claim, ExportKey
 from consumer.slots import Slots
 from runtime.dead_letters import ReceivedMessage, dead_letter
 from runtime.publisher import Publisher
@@ -88,7 +88,8 @@ class Intake:
 
     async def _try(self, message: ReceivedMessage, request: ExportRequested, *, last: bool) -> bool:
         """Start the export or refuse it; return False if its row is missing, unless this is the `last` look."""
-        start = partial(self._start, request.project_id, request.batch_export_id, read_traceparent(message.headers))
+        key = ExportKey(project_id=request.project_id, export_id=request.batch_export_id)
+        start = partial(self._start, key, read_traceparent(message.headers))
         try:
             decision = await self._retry_until_available(start)
         except Closed:
@@ -101,23 +102,23 @@ class Intake:
         if isinstance(decision, Refusal) and decision.reaction in {Reaction.DEAD_LETTER, Reaction.LOOK_AGAIN}:
             await self._dead_letter(message, decision.verdict, decision.reason)
         else:
-            self._record(request.project_id, request.batch_export_id, decision)
+            self._record(key, decision)
         return True
 
-    async def start_without_event(self, job: Job) -> None:
+    async def start_without_event(self, key: ExportKey) -> None:
         """Start an export that the sweeper found, or refuse it; raises Closed and Unavailable."""
-        self._record(job.project_id, job.id, await self._start(job.project_id, job.id, None))
+        self._record(key, await self._start(key, None))
 
     async def finish_claims(self, seconds: float) -> None:
         """Wait up to `seconds` until the claims that have begun run in their slots."""
         if self._claiming:
             await asyncio.wait(self._claiming, timeout=seconds)
 
-    async def _start(self, project_id: str, export_id: str, traceparent: str | None) -> Claim | Refusal:
+    async def _start(self, key: ExportKey, traceparent: str | None) -> Claim | Refusal:
         """Wait for a slot, claim the export and run it there; or refuse it, without a slot where that is possible."""
         if not self.slots.free:
             # A request that would be refused must not wait for a slot, perhaps for hours.
-            refusal = await in_thread(self.claimer.check, project_id, export_id)
+            refusal = await in_thread(self.claimer.check, key)
             if refusal is not None and refusal.reaction is not Reaction.FAIL:
                 return refusal
         if self.outbox_full.is_set():
@@ -127,14 +128,14 @@ class Intake:
             self.slots.give_back()
             raise Closed
         # Faust may cancel its agent at any time; a claim that has begun must still be run in its slot.
-        claiming = asyncio.create_task(self._claim(project_id, export_id, traceparent))
+        claiming = asyncio.create_task(self._claim(key, traceparent))
         self._claiming.add(claiming)
         claiming.add_done_callback(self._claiming.discard)
         return await asyncio.shield(claiming)
 
-    async def _claim(self, project_id: str, export_id: str, traceparent: str | None) -> Claim | Refusal:
+    async def _claim(self, key: ExportKey, traceparent: str | None) -> Claim | Refusal:
         try:
-            decision = await in_thread(self.claimer.claim, project_id, export_id, traceparent)
+            decision = await in_thread(self.claimer.claim, key, traceparent)
         except BaseException:
             self.slots.give_back()
             raise
@@ -170,11 +171,11 @@ class Intake:
             await wait_for_stop(self.closed, next(delays))
         raise Closed
 
-    def _record(self, project_id: str, export_id: str, decision: Claim | Refusal) -> None:
+    def _record(self, key: ExportKey, decision: Claim | Refusal) -> None:
         if isinstance(decision, Claim):
             self.metrics.requests.labels(Verdict.RESUMED if decision.resumed else Verdict.ACCEPTED).inc()
             return
         self.metrics.requests.labels(decision.verdict).inc()
         level = logging.INFO if decision.reaction is Reaction.SKIP else logging.WARNING
-        context = {"project_id": project_id, "export_id": export_id, "verdict": str(decision.verdict)}
+        context = key.log_context() | {"verdict": str(decision.verdict)}
         logger.log(level, "not started: %s", decision.reason, extra=context)

@@ -9,16 +9,17 @@ from sqlalchemy import Connection, Engine, and_, func, insert, select, text, upd
 from sqlalchemy.exc import IntegrityError
 
 from config.errors import Rejected
-from config.events import ExportFinished, Status
+from config.events import ExportFinished, Status, are_valid_ids
 from config.labels import Failure, Outcome, Verdict
 from config.tables import batch_exports, runs
 from consumer import outbox
 from consumer.models import Claim, Job, LeaseState, Run
-from consumer.queries import select_jobs, to_job
+from consumer.outbox import make_printable
+from consumer.queries import is_dead, is_live
+from consumer.rows import select_jobs, to_job
 from pipeline.types import ExportResult
 from runtime.database import reading, writing
 
-MAX_TEXT = 4000
 _PROJECT_LOCKS = 0x7762  # the first half of our advisory lock keys, so that they differ from Langfuse's
 
 
@@ -44,10 +45,11 @@ class Jobs:
 
     def __init__(self, engine: Engine, policy: ClaimPolicy) -> None:
         self.engine = engine
+        self.completions_topic = policy.completions_topic
         self._policy = policy
 
     def find(self, project_id: str, export_id: str) -> Job | None:
-        """Find an export of this project with its latest attempt."""
+        """Find an export of this project with its latest attempt; raises Unreadable if its row can't be read."""
         query = select_jobs().where(batch_exports.c.id == export_id, batch_exports.c.project_id == project_id)
         with reading(self.engine) as connection:
             row = connection.execute(query).mappings().first()
@@ -60,7 +62,7 @@ class Jobs:
         """
         claim = Claim(
             job=job,
-            attempt=job.attempt + 1,
+            attempt=max(job.attempt, 0) + 1,
             worker=worker,
             claimed_at=now,
             failures=job.failed_so_far,
@@ -108,15 +110,15 @@ class Jobs:
 
     def reject(self, claim: Claim, text: str, now: datetime) -> LeaseState:
         """Set to FAILED because the request can't be fulfilled; `text` is for the user."""
-        return self._fail(claim, Outcome.REJECTED, Failure.REJECTED, _printable(text), _printable(text), now)
+        return self._fail(claim, Outcome.REJECTED, Failure.REJECTED, text, text, now)
 
     def give_up(self, claim: Claim, failure: Failure, *, text: str, error: str, now: datetime) -> LeaseState:
         """Set to FAILED after the last attempt; `text` is for the user, `error` for operators."""
-        return self._fail(claim, Outcome.FAILED, failure, _printable(text), _printable(error), now)
+        return self._fail(claim, Outcome.FAILED, failure, text, error, now)
 
     def postpone(self, claim: Claim, failure: Failure, *, error: str, until: datetime, now: datetime) -> LeaseState:
         """Set to QUEUED after a failed attempt; the next one is due at `until`."""
-        run: dict[str, Any] = {"outcome": Outcome.RETRY, "error_class": failure, "error": _printable(error)}
+        run: dict[str, Any] = {"outcome": Outcome.RETRY, "error_class": failure, "error": make_printable(error)}
         run["next_attempt_at"] = until
         return self._settle(claim, {"status": Status.QUEUED}, run, None, now)
 
@@ -141,24 +143,22 @@ class Jobs:
         return True
 
     def fail(self, job: Job, failure: Failure, *, text: str, now: datetime) -> bool:
-        """Set to FAILED without an attempt; `text` is for the user. False if overtaken."""
-        event = outbox.completion_event(job, job.attempt, Status.FAILED, now).model_copy(update={"error": text})
+        """Set to FAILED without an attempt; `text` is for the user. False if overtaken.
+
+        No event is written for an export whose ids are not valid in one.
+        """
+        event = None
+        if are_valid_ids(job.project_id, job.id):
+            event = outbox.completion_event(job, job.attempt, Status.FAILED, now).model_copy(update={"error": text})
         try:
             with writing(self.engine) as connection:
                 _update_row(connection, job, job.status, now, status=Status.FAILED, finished_at=now, log=text)
                 _close_dead_run(connection, job, now, Outcome.FAILED, error_class=failure)
-                outbox.add(connection, self._policy.completions_topic, event, now, job.traceparent)
+                if event is not None:
+                    outbox.add(connection, self.completions_topic, event, now, job.traceparent)
         except _Overtaken:
             return False
         return True
-
-    def close_ownerless(self, run: Run, now: datetime) -> bool:
-        """Close the run of a dead worker whose export's row was deleted; False if overtaken."""
-        same = and_(runs.c.export_id == run.export_id, runs.c.attempt == run.attempt)
-        open_ = and_(same, runs.c.finished_at.is_(None), runs.c.lease_until <= now)
-        values = {"outcome": Outcome.CANCELLED, "finished_at": now, "error_class": Failure.LOST}
-        with writing(self.engine) as connection:
-            return connection.execute(update(runs).where(open_).values(values)).rowcount == 1
 
     def forget_object(self, run: Run) -> None:
         """Clear the object key of the attempt's run, because the file was deleted."""
@@ -199,8 +199,9 @@ class Jobs:
     def _fail(
         self, claim: Claim, outcome: Outcome, failure: Failure, text: str, error: str, now: datetime
     ) -> LeaseState:
+        text = make_printable(text)
         row = {"status": Status.FAILED, "finished_at": now, "log": text}
-        run = {"outcome": outcome, "error_class": failure, "error": error}
+        run = {"outcome": outcome, "error_class": failure, "error": make_printable(error)}
         event = outbox.completion_event(claim.job, claim.attempt, Status.FAILED, now).model_copy(
             update={"error": text, "started_at": claim.claimed_at}
         )
@@ -214,7 +215,7 @@ class Jobs:
                 _update_row(connection, claim.job, Status.PROCESSING, now, **row)
                 _expect_one(connection, update(runs).where(_is_open_run_of(claim)).values(finished_at=now, **run))
                 if event is not None:
-                    outbox.add(connection, self._policy.completions_topic, event, now, claim.traceparent)
+                    outbox.add(connection, self.completions_topic, event, now, claim.traceparent)
         except _Overtaken:
             return self._read_lease_state(claim, run["outcome"])
         return LeaseState.KEPT
@@ -233,9 +234,7 @@ class Jobs:
         if connection.dialect.name == "postgresql":
             lock = text("SELECT pg_advisory_xact_lock(:kind, hashtext(:project))")
             connection.execute(lock, {"kind": _PROJECT_LOCKS, "project": project_id})
-        held = select(func.count()).where(
-            runs.c.project_id == project_id, runs.c.finished_at.is_(None), runs.c.lease_until > now
-        )
+        held = select(func.count()).where(runs.c.project_id == project_id, is_live(runs, now))
         return connection.execute(held).scalar_one() >= self._policy.project_slots
 
     def _new_run(self, claim: Claim) -> dict[str, Any]:
@@ -250,11 +249,6 @@ class Jobs:
             "failures": claim.failures,
             "traceparent": claim.traceparent,
         }
-
-
-def _printable(text: str) -> str:
-    """Make the text fit a text column: no NUL, no lone surrogates, at most MAX_TEXT characters."""
-    return text.replace("\0", "").encode(errors="replace").decode()[:MAX_TEXT]
 
 
 def _is_row_of(job: Job) -> Any:
@@ -286,7 +280,7 @@ def _close_dead_run(connection: Connection, job: Job, now: datetime, outcome: Ou
         return
     dead = and_(runs.c.export_id == job.id, runs.c.attempt == job.run.attempt, runs.c.finished_at.is_(None))
     if job.status != Status.QUEUED:
-        dead = and_(dead, runs.c.lease_until <= now)
+        dead = and_(dead, is_dead(runs, now))
     error = f"worker {job.run.worker} stopped sending heartbeats"
     values = {"error_class": Failure.LOST, "error": error, **values}
     _expect_one(connection, update(runs).where(dead).values(finished_at=now, outcome=outcome, **values))

@@ -1,7 +1,7 @@
 """Declares the records of the job store: jobs, runs, claims, and how a run ended."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum, auto
 from typing import Any
 
@@ -11,6 +11,33 @@ from runtime.tracing import trace_id
 
 FAILURES = frozenset({Outcome.RETRY, Outcome.LOST})
 """Outcomes that count as failed attempts; a release between two of them does not reset the count."""
+
+FARTHEST = timedelta(days=2)
+"""No lease and no next attempt is set this far ahead: a stored time beyond it is damaged and counts as past."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST_CREATION = timedelta(days=1)
+"""How far in the future a creation time may be; no time zone is as far ahead of UTC."""
+
+
+class Unreadable(Exception):
+    """A row has a value that can't be loaded; the text names the column and what is wrong with the value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportKey:
+    """What identifies a row of `batch_exports`, and nothing else of it.
+
+    `row_id` is SQLite's number of the row, which also finds rows whose ids are not valid text.
+    """
+
+    project_id: str
+    export_id: str
+    row_id: int | None = None
+
+    def log_context(self) -> dict[str, Any]:
+        """Return the `extra=` fields of log lines about it."""
+        return {"project_id": self.project_id, "export_id": self.export_id}
 
 
 class LeaseState(StrEnum):
@@ -26,7 +53,10 @@ class LeaseState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One attempt at an export; `failures` is the number of failed attempts in a row directly before it."""
+    """One attempt at an export; `failures` is the number of failed attempts in a row directly before it.
+
+    `outcome` is an Outcome, or a text that another version of Waybill wrote.
+    """
 
     export_id: str
     attempt: int
@@ -36,7 +66,7 @@ class Run:
     heartbeat_at: datetime
     lease_until: datetime
     finished_at: datetime | None
-    outcome: Outcome | None
+    outcome: str | None
     failures: int
     error_class: str | None
     error: str | None
@@ -50,14 +80,14 @@ class Run:
 
     def live(self, now: datetime) -> bool:
         """Whether its lease is live, so that a worker may be running it."""
-        return self.finished_at is None and self.lease_until > now
+        return self.finished_at is None and now < self.lease_until <= now + FARTHEST
 
     @property
     def failed_so_far(self) -> int:
         """Failed attempts in a row including this one; an open run counts, because only dead ones are asked."""
         if self.finished_at is None or self.outcome in FAILURES:
-            return self.failures + 1
-        return self.failures if self.outcome is Outcome.RELEASED else 0
+            return max(self.failures, 0) + 1
+        return max(self.failures, 0) if self.outcome == Outcome.RELEASED else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +108,11 @@ class Job:
     url: str | None
     log: str | None
     run: Run | None
+
+    @property
+    def key(self) -> ExportKey:
+        """What identifies its row."""
+        return ExportKey(project_id=self.project_id, export_id=self.id)
 
     @property
     def attempt(self) -> int:
@@ -112,6 +147,15 @@ class Job:
     def log_context(self) -> dict[str, Any]:
         """Return the `extra=` fields of log lines about it."""
         return {"project_id": self.project_id, "export_id": self.id}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnreadableJob:
+    """A row of `batch_exports` that can't be read, and why."""
+
+    key: ExportKey
+    status: str
+    why: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from config.errors import Unavailable
-from config.events import ExportFinished, Status
+from config.events import LAST_ATTEMPT, ExportFinished, Status
 from config.tables import outbox
 from consumer.models import Job
 from runtime.database import reading, writing
@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 
 FULL = 10_000
 """When this many events wait for Kafka, no export is claimed until some are published."""
+
+MAX_TEXT = 4000
+MAX_NAME = 512
+"""The part of a table's or a format's name that an event carries; valid names are much shorter."""
 
 RELAY_BATCH = 100
 PRUNE_BATCH = 1_000
@@ -34,6 +38,11 @@ class OutboxMessage:
     key: str
     payload: str
     traceparent: str | None
+
+
+def make_printable(text: str, limit: int = MAX_TEXT) -> str:
+    """Make the text fit a text column: no NUL, no lone surrogates, at most `limit` characters."""
+    return text.replace("\0", "").encode(errors="replace").decode()[:limit]
 
 
 def add(connection: Connection, topic: str, event: ExportFinished, now: datetime, traceparent: str | None) -> None:
@@ -74,15 +83,22 @@ def mark_published(engine: Engine, ids: Collection[int], now: datetime) -> None:
 
 def completion_event(job: Job, attempt: int, status: Status, now: datetime) -> ExportFinished:
     """Make the event of an export's end, without figures; the same end always gets the same event id."""
-    end = f"waybill:{job.project_id}:{job.id}:{attempt}:{status}"
+    return make_completion(job.project_id, job.id, attempt, status, now, table=job.table, format_=job.format)
+
+
+def make_completion(  # noqa: PLR0913 (the parts of an event)
+    project_id: str, export_id: str, attempt: int, status: Status, now: datetime, *, table: str | None, format_: str
+) -> ExportFinished:
+    """Make the event from its parts; `table` and `format_` may be any text that a user stored."""
+    end = f"waybill:{project_id}:{export_id}:{attempt}:{status}"
     return ExportFinished(
         event_id=str(uuid.uuid5(uuid.NAMESPACE_URL, end)),
-        project_id=job.project_id,
-        batch_export_id=job.id,
-        attempt=attempt,
+        project_id=project_id,
+        batch_export_id=export_id,
+        attempt=min(max(attempt, 0), LAST_ATTEMPT),
         status=status,
-        table_name=job.table,
-        format=job.format,
+        table_name=None if table is None else make_printable(table, MAX_NAME),
+        format=make_printable(format_, MAX_NAME),
         rows=0,
         bytes=0,
         sha256=None,

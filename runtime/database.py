@@ -2,8 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import Format
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
@@ -27,14 +32,16 @@ _SQLITE_PERMANENT = ("SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQ
 def open_database(url: URL) -> Engine:
     """Return an engine for the Langfuse database; it connects when it is first used.
 
-    SQLite is set up for several processes: a write-ahead log, and waiting for the lock instead of an error.
+    SQLite is set up for several processes: a write-ahead log, and waiting for the lock instead of an error. Reading a
+    time or a text never raises: times that Python can't hold become the first or the last datetime, and bytes that are
+    not UTF-8 become U+FFFD.
     """
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    return create_engine(
+    engine = create_engine(
         url,
         pool_pre_ping=True,
         pool_size=10,
@@ -49,6 +56,8 @@ def open_database(url: URL) -> Engine:
             "prepare_threshold": None,  # a connection pooler may give each transaction another connection
         },
     )
+    event.listen(engine, "connect", _set_up_postgres)
+    return engine
 
 
 @contextmanager
@@ -112,8 +121,43 @@ def _summarize(error: DBAPIError) -> str:
     return f"{lines[0]} ({state})" if state else lines[0]
 
 
+def _clamp_times(name: str) -> type[Loader]:
+    """Return a loader for this type that reads what Python can't hold as the first or the last datetime."""
+    fastest = psycopg.adapters.get_loader(psycopg.adapters.types[name].oid, Format.TEXT)
+    zone = UTC if name == "timestamptz" else None
+
+    class Clamped(Loader):
+        def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+            super().__init__(oid, context)
+            self._load = fastest(oid, context).load  # type: ignore[misc] # psycopg has a loader for every built-in type
+
+        def load(self, data: Buffer) -> datetime:
+            try:
+                found: datetime = self._load(data)
+            except psycopg.DataError:
+                text = bytes(data)
+                early = text.startswith(b"-") or text.endswith(b"BC")
+                return datetime.min.replace(tzinfo=zone) if early else datetime.max.replace(tzinfo=zone)
+            return found
+
+    return Clamped
+
+
+_CLAMPED = {name: _clamp_times(name) for name in ("timestamp", "timestamptz")}
+
+
+def _set_up_postgres(connection: Any, _: object) -> None:
+    for name, loader in _CLAMPED.items():
+        connection.adapters.register_loader(name, loader)
+    # A role or a database may have other defaults, in which psycopg can't read times or write every text.
+    connection.autocommit = True
+    connection.execute("SET DateStyle TO 'ISO'; SET TimeZone TO 'UTC'; SET client_encoding TO 'UTF8'")
+    connection.autocommit = False
+
+
 def _set_up_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None  # the driver would begin transactions late, and only for some statements
+    connection.text_factory = lambda stored: stored.decode(errors="replace")
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL"):
         connection.execute(f"PRAGMA {pragma}").close()
 

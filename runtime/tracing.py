@@ -70,13 +70,15 @@ def read_traceparent(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
 
 
 def write_traceparent(traceparent: str | None) -> tuple[tuple[str, bytes], ...]:
-    """Return the headers of a message that hands a trace on."""
-    return () if traceparent is None else ((HEADER, traceparent.encode()),)
+    """Return the headers of a message that hands a trace on; none if the text is not a traceparent."""
+    valid = _inject(_extract(traceparent))
+    return () if valid is None else ((HEADER, valid.encode()),)
 
 
 def trace_id(traceparent: str | None) -> str | None:
-    """Return the trace's id, as log lines carry it."""
-    return None if traceparent is None else traceparent.split("-")[1]
+    """Return the trace's id, as log lines carry it; None if there is none, or the text is not a traceparent."""
+    parts = (traceparent or "").split("-")
+    return parts[1] if len(parts) > 1 else None
 
 
 def _extract(traceparent: str | None) -> Context:

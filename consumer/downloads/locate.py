@@ -8,7 +8,7 @@ from config.events import Status
 from config.labels import NoFile
 from consumer.attempt import read_job_spec
 from consumer.job_store import Jobs
-from consumer.models import Job
+from consumer.models import Job, Unreadable
 from pipeline.storage import Storage
 from pipeline.types import OutputOptions
 
@@ -37,7 +37,10 @@ class File:
 
 def locate(jobs: Jobs, storage: Storage, ids: tuple[str, str], now: datetime) -> File | NoDownload:
     """Look up an export by its project id and id, and its file in the store; raises Unavailable."""
-    job = jobs.find(*ids)
+    try:
+        job = jobs.find(*ids)
+    except Unreadable:
+        job = None
     if job is None:
         return NoDownload(why=NoFile.GONE)
     if job.status == Status.COMPLETED:

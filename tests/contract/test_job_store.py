@@ -13,8 +13,9 @@ from sqlalchemy import Engine, delete, make_url
 from config.errors import Rejected, Unavailable
 from config.labels import Failure, Verdict
 from config.tables import batch_exports
+from consumer.fail_row import close_dead_runs
 from consumer.job_store import Jobs
-from consumer.models import Claim, LeaseState
+from consumer.models import Claim, Job, LeaseState, UnreadableJob
 from consumer.outbox import list_unpublished, mark_published
 from consumer.queries import list_due, list_jobs, list_orphans, list_ownerless, list_runs
 from runtime.database import open_database
@@ -50,7 +51,11 @@ def due(engine: Engine, now_seconds: float, project_slots: int = 0) -> list[str]
         project_slots=project_slots,
         limit=10,
     )
-    return [job.id for job in found]
+    return [key.export_id for key in found]
+
+
+def ids(listed: list[Job | UnreadableJob]) -> list[str]:
+    return [job.id for job in listed if isinstance(job, Job)]
 
 
 def test_an_export_is_found_only_in_its_own_project(jobs: Jobs) -> None:
@@ -402,7 +407,9 @@ def test_the_run_of_a_dead_worker_is_closed_when_its_export_was_cancelled(engine
     jobs.cancel(job_of(jobs), after(1))
 
     assert list_orphans(engine, now=after(59), limit=9) == []
-    (orphan,) = list_orphans(engine, now=after(60), limit=9)
+    (key,) = list_orphans(engine, now=after(60), limit=9)
+    assert key == job_of(jobs).key
+    orphan = job_of(jobs)
     assert not jobs.close_orphan(orphan, after(59))
     assert jobs.close_orphan(orphan, after(60))
 
@@ -427,9 +434,9 @@ def test_the_run_of_a_dead_worker_is_closed_when_its_row_was_deleted(engine: Eng
         connection.execute(delete(batch_exports))
 
     assert list_ownerless(engine, now=after(59), limit=9) == []
-    (run,) = list_ownerless(engine, now=after(60), limit=9)
-    assert not jobs.close_ownerless(run, after(59))
-    assert jobs.close_ownerless(run, after(60))
+    (key,) = list_ownerless(engine, now=after(60), limit=9)
+    assert not close_dead_runs(engine, key, after(59))
+    assert close_dead_runs(engine, key, after(60))
 
     assert (runs_of(engine)[0]["outcome"], runs_of(engine)[0]["finished_at"]) == ("cancelled", after(60))
     assert list_ownerless(engine, now=after(60), limit=9) == []
@@ -454,8 +461,8 @@ def test_lists_are_newest_first_and_show_every_attempt(engine: Engine, jobs: Job
     jobs.release(claimed(jobs), NOW)
     claimed(jobs, after(1))
 
-    assert [job.id for job in list_jobs(engine, project_id="project-1")] == ["younger", "export-1"]
-    assert [job.id for job in list_jobs(engine, status="PROCESSING")] == ["export-1"]
+    assert ids(list_jobs(engine, project_id="project-1")) == ["younger", "export-1"]
+    assert ids(list_jobs(engine, status="PROCESSING")) == ["export-1"]
     assert len(list_jobs(engine, limit=1)) == 1
     assert [run.outcome for run in list_runs(engine, job_of(jobs))] == ["released", None]
 

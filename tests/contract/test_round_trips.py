@@ -6,7 +6,7 @@ from sqlalchemy import Connection, Engine, event
 
 from config.labels import Outcome
 from consumer.claim import Claimer
-from consumer.models import Claim
+from consumer.models import Claim, ExportKey
 from consumer.outbox import relay
 from tests.support.attempts import ScriptedWorker
 from tests.support.exports import queue
@@ -34,7 +34,7 @@ def test_one_export_needs_these_statements_and_no_more(postgres_engine: Engine, 
     claimer = Claimer(jobs=worker.jobs, policy=POLICY, worker="w", metrics=worker.metrics, now=worker.now)
     seen = listen(postgres_engine)
 
-    claim = claimer.claim("project-1", "export-1")
+    claim = claimer.claim(ExportKey(project_id="project-1", export_id="export-1"))
     assert isinstance(claim, Claim)
     assert worker.run(claim) is Outcome.COMPLETED
     assert relay(postgres_engine, FakePublisher(), worker.now) == 1  # type: ignore[arg-type] # stands in for Kafka

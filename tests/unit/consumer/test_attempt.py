@@ -12,6 +12,7 @@ from sqlalchemy import Engine, delete
 from config.errors import Cancelled, Rejected, Unavailable
 from config.labels import Outcome
 from config.tables import batch_exports
+from consumer import outbox
 from consumer.attempt import UNAVAILABLE_TEXT, run_attempt
 from consumer.models import Claim
 from pipeline.progress import Progress
@@ -223,10 +224,44 @@ def test_an_unexpected_error_while_writing_an_outcome_is_logged_and_not_raised(
 
     monkeypatch.setattr(worker.jobs, "complete", broken)
 
+    monkeypatch.setattr(worker.jobs, "postpone", broken)
+
     assert worker.run(claimed(worker.jobs)) is None
 
     assert "could not be written" in caplog.text
     assert row_of(worker.engine)["status"] == "PROCESSING"
+
+
+def test_an_outcome_that_can_not_be_stored_fails_the_export_after_its_attempts_and_leaves_no_file(
+    worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(outbox, "completion_event", broken)
+
+    outcomes = []
+    for _ in range(worker.policy.max_attempts):
+        outcomes.append(worker.run(claimed(worker.jobs, worker.time)))
+        worker.time += timedelta(minutes=10)
+
+    assert outcomes == [Outcome.RETRY, Outcome.RETRY, Outcome.FAILED]
+    row, runs = row_of(worker.engine), runs_of(worker.engine)
+    assert (row["status"], row["log"]) == ("FAILED", "An internal error occurred")
+    assert [run["outcome"] for run in runs] == ["retry", "retry", "failed"]
+    assert runs[-1]["error"] == "the outcome can't be stored: TypeError: a bug"
+    assert (worker.files(), outbox_rows(worker.engine)) == ([], [])
+    assert (worker.counted("failed"), worker.failures("bug")) == (1, 3)
+
+
+@pytest.mark.parametrize("table", ["x" * 1_000_000, "\ud800"])
+def test_a_name_that_does_not_fit_an_event_is_shortened_in_it(worker: ScriptedWorker, table: str) -> None:
+    queue(worker.engine, "odd", query={"tableName": table})
+
+    assert worker.run(claimed(worker.jobs, export_id="odd")) is Outcome.REJECTED
+
+    (event,) = outbox_rows(worker.engine)
+    assert len(event["payload"]) < 10_000
 
 
 def test_writing_an_outcome_stops_when_the_lease_has_expired(

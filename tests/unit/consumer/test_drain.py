@@ -21,7 +21,7 @@ def drain_running_export(engine: Engine, *, finish: bool) -> tuple[ScriptedIntak
     async def run() -> ScriptedIntake:
         scripted, end = ScriptedIntake(engine), threading.Event()
         scripted.before_end = lambda: end.wait(30)
-        await scripted.intake.start_without_event(job_of(scripted.jobs))
+        await scripted.intake.start_without_event(job_of(scripted.jobs).key)
         scripted.closed.set()
         if finish:
             end.set()

@@ -1,11 +1,23 @@
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from config.labels import Outcome, Verdict
-from consumer.guards import GUARDS, INTERNAL_TEXT, STALE_TEXT, GuardPolicy, Reaction, Refusal, enabled, exists, judge
+from consumer.guards import (
+    GUARDS,
+    INTERNAL_TEXT,
+    INVALID_ID_TEXT,
+    INVALID_TIME_TEXT,
+    STALE_TEXT,
+    GuardPolicy,
+    Reaction,
+    Refusal,
+    enabled,
+    exists,
+    judge,
+)
 from consumer.models import Job, Run
 from tests.support.exports import NOW, QUERY, after
 
@@ -127,6 +139,39 @@ def test_an_old_export_that_runs_is_left_to_run() -> None:
     assert refusal.verdict is Verdict.RUNNING
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"id": ""}, INVALID_ID_TEXT),
+        ({"id": "x" * 513}, INVALID_ID_TEXT),
+        ({"project_id": ""}, INVALID_ID_TEXT),
+        ({"project_id": "a\0b"}, INVALID_ID_TEXT),
+        ({"created_at": NOW + timedelta(days=1, seconds=1)}, INVALID_TIME_TEXT),
+        ({"created_at": datetime(1969, 12, 31, tzinfo=UTC)}, INVALID_TIME_TEXT),
+        ({"created_at": datetime.min.replace(tzinfo=UTC)}, INVALID_TIME_TEXT),
+    ],
+)
+def test_an_export_that_can_have_no_end_is_failed_before_any_work(changes: dict[str, Any], text: str) -> None:
+    refusal = judge(a_job(**changes), POLICY, NOW)
+
+    assert refusal is not None
+    assert (refusal.verdict, refusal.reaction, refusal.text) == (Verdict.INVALID, Reaction.FAIL, text)
+
+
+def test_an_export_with_the_last_attempt_number_is_exhausted() -> None:
+    refusal = judge(a_job(run=a_run(attempt=2**31 - 1, finished_at=NOW)), POLICY, NOW)
+
+    assert refusal is not None
+    assert refusal.verdict is Verdict.EXHAUSTED
+
+
+def test_a_lease_and_a_next_attempt_that_are_days_away_are_damaged_and_count_as_past() -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+
+    assert judge(a_job("PROCESSING", a_run(lease_until=last)), POLICY, NOW) is None
+    assert judge(a_job(run=a_run(finished_at=NOW, outcome="retry", next_attempt_at=last)), POLICY, NOW) is None
+
+
 def test_the_text_for_the_user_says_what_to_do() -> None:
     stale = judge(a_job(created_at=NOW - timedelta(days=31)), POLICY, NOW)
     exhausted = judge(a_job("PROCESSING", a_run(failures=2, lease_until=NOW)), POLICY, NOW)
@@ -144,8 +189,10 @@ def test_the_guards_are_asked_in_the_published_order() -> None:
         "exists",
         "not_cancelled",
         "not_finished",
+        "dated",
         "fresh",
         "not_running",
+        "identified",
         "not_exhausted",
         "due",
     ]

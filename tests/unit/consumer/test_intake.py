@@ -45,10 +45,10 @@ def test_nothing_is_claimed_while_the_outbox_is_full(engine: Engine) -> None:
         scripted = ScriptedIntake(engine)
         scripted.intake.outbox_full.set()
         with pytest.raises(Unavailable, match="too many events wait"):
-            await scripted.intake.start_without_event(job_of(scripted.jobs))
+            await scripted.intake.start_without_event(job_of(scripted.jobs).key)
         assert (scripted.ran, scripted.slots.free) == ([], 1)
         scripted.intake.outbox_full.clear()
-        await scripted.intake.start_without_event(job_of(scripted.jobs))
+        await scripted.intake.start_without_event(job_of(scripted.jobs).key)
         await scripted.slots.drain(30, 0)
         assert [claim.job.id for claim in scripted.ran] == ["export-1"]
 
@@ -292,7 +292,7 @@ def test_a_closed_intake_claims_nothing(engine: Engine) -> None:
         with pytest.raises(Closed):
             await scripted.intake.handle(request())
         with pytest.raises(Closed):
-            await scripted.intake.start_without_event(scripted.jobs.find("project-1", "export-1"))  # type: ignore[arg-type] # it is there
+            await scripted.intake.start_without_event(job_of(scripted.jobs).key)
         assert scripted.slots.free == 1
         return scripted
 
