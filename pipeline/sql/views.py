@@ -10,7 +10,14 @@ from sqlalchemy import ColumnElement, Select, String, case, cast, func, null, tr
 
 from pipeline.sql import sources
 from pipeline.sql.clickhouse import bind_bool, bind_text, to_utc
-from pipeline.sql.events import events, get_metadata, get_trace_name, null_if_empty, to_plain_text
+from pipeline.sql.events import (
+    events,
+    get_metadata,
+    get_trace_name,
+    is_experiment_root,
+    null_if_empty,
+    to_plain_text,
+)
 from pipeline.sql.sources import Columns, is_latest, scores
 from pipeline.sql.usage import get_total, milliseconds_between, sum_containing_ignoring_case
 
@@ -25,14 +32,18 @@ GIVEN = (
     *("status_message", "version", "input", "output", "provided_model_name", "model_parameters", "prompt_id"),
     "prompt_name",
 )
+OF_EVENTS = (
+    *("release", "source", "ingestion_api_key", "ingestion_sdk_name", "ingestion_sdk_version"),
+    *("experiment_id", "experiment_name", "experiment_dataset_id"),
+)
 RENAMED = {"parent_observation_id": "parent_span_id", "internal_model_id": "model_id"}
 
 
 def select_observations(project_id: str, _members: ColumnElement[bool]) -> Select[Any]:
     """Select a project's events as observations; missing text is null where an observation's may be null.
 
-    Besides the columns of an observation there are `trace_…`, which events repeat from their trace, `is_app_root`, and
-    `minute`, which events are sorted by.
+    Besides the columns of an observation there are `trace_…`, which events repeat from their trace, `minute`, which
+    events are sorted by, and others that only events have.
     """
     rows = events.table.alias("e")
     e = rows.c
@@ -51,6 +62,8 @@ def select_observations(project_id: str, _members: ColumnElement[bool]) -> Selec
             cast(null(), Nullable(DateTime64(3))).label("trace_timestamp"),
             get_metadata(e).label("metadata"),
             func.toStartOfMinute(e.start_time).label("minute"),
+            *(to_plain_text(e[name]).label(name) for name in OF_EVENTS),
+            is_experiment_root(e).label("is_experiment_root"),
         )
         .final(rows)
         .prewhere(is_latest(events, rows, project_id))

@@ -238,3 +238,37 @@ def test_metadata_without_a_key_is_null(databases: Databases) -> None:
     for table in ("traces", "observations", "events", "scores", "sessions"):
         assert databases.ids(asked, tableName=table) == ["a"], table
         assert databases.ids({**asked, "operator": "is not null"}, tableName=table) == ["b"], table
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"type": "boolean", "column": "isRootObservation", "operator": "=", "value": True},
+        {"type": "boolean", "column": "hasInput", "operator": "=", "value": True},
+        {"type": "arrayOptions", "column": "tags", "operator": "any of", "value": ["x"]},
+        {"type": "string", "column": "release", "operator": "=", "value": "r1"},
+        {"type": "string", "column": "input", "operator": "matches", "value": "WORDS some"},
+        {"type": "stringOptions", "column": "providedModelName", "operator": "any of", "value": ["gpt"]},
+        {"type": "stringOptions", "column": "ruleId", "operator": "any of", "value": ["r"]},
+        {"type": "numberObject", "column": "Trace Scores (numeric)", "operator": "=", "key": "n", "value": 2},
+    ],
+    ids=lambda asked: str(asked["column"]),
+)
+def test_observations_of_events_are_filtered_by_the_columns_of_events(databases: Databases, asked: Row) -> None:
+    span = {"project_id": "p", "type": "SPAN", "start_time": MAY, "event_ts": MAY, "is_deleted": 0}
+    wanted = {
+        "trace_id": "t",
+        "tags": ["x"],
+        "release": "r1",
+        "input": "some words",
+        "provided_model_name": "gpt",
+        "metadata_names": ["evaluation_rule_id"],
+        "metadata_values": ["r"],
+    }
+    databases.put(
+        "events_full",
+        {**span, "span_id": "wanted", **wanted},
+        {**span, "span_id": "other", "trace_id": "u", "parent_span_id": "wanted"},
+    )
+    databases.scores({"name": "n", "value": 2, "observation_id": None})
+    assert databases.ids(asked, tableName="observations", useEventsTable=True) == ["wanted"]

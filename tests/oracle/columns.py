@@ -32,6 +32,8 @@ SCORE_COLUMNS = {
     "booleanObject": "score_booleans",
 }
 _POSITION = ("events", "observations")
+OBSERVATIONS_OF_EVENTS = "observations of events"
+FULL_TEXT = ("events", OBSERVATIONS_OF_EVENTS)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Column:
 @cache
 def columns_of(table: str) -> Mapping[str, Column]:
     """The columns of a table by id."""
+    if table == OBSERVATIONS_OF_EVENTS:
+        return {**columns_of("events"), **columns_of("observations")}
     lines = Path(__file__).with_name("columns.tsv").read_text("utf-8").splitlines()
     cells = [line.split("\t") for line in lines]
     found = [

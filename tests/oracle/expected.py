@@ -51,15 +51,15 @@ def expected(table: Table, query: Mapping[str, Any]) -> Expected:
     types = query.get("searchType") or ["id"]
     filters = list(query.get("filter") or [])
     for each in filters:
-        check(table.name, each)
+        check(table.listing, each)
     if wanted:
         search.check(table.name, types)
     found, left = table.regroup(filters) if table.regroup else (table.items, filters)
-    items = [item for item in found if passes(table.name, item, left)]
+    items = [item for item in found if passes(table.listing, item, left)]
     if wanted:
         items = [item for item in items if search.found(item, wanted, types)]
     if sort:
-        items = order.ordered(table.name, items, sort["column"], sort["order"])
+        items = order.ordered(table.listing, items, sort["column"], sort["order"])
     elif table.natural:
         items = sorted(sorted(items, key=lambda item: item.identity), key=table.natural)
     names = score_columns(table.columns, table.score_names)

@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from tests.oracle.columns import ACCEPTED, SCORE_COLUMNS, Column, column_named
+from tests.oracle.columns import ACCEPTED, FULL_TEXT, SCORE_COLUMNS, Column, column_named
 from tests.oracle.values import Empty, Filter, Item, Place, Refused, Score
 
 OPPOSITE = {"none of": "any of", "does not contain": "contains", "<>": "="}
@@ -57,7 +57,7 @@ def check(table: str, each: Filter) -> Column:
     column = column_named(table, each["column"])
     if each["type"] not in ACCEPTED[column.type]:
         raise Refused(f"a {each['type']} filter can't be on {table}.{column.id}")
-    if each["operator"] == "matches" and (table != "events" or column.id not in MATCHED):
+    if each["operator"] == "matches" and (table not in FULL_TEXT or column.id not in MATCHED):
         raise Refused(f"{table}.{column.id} has no full text")
     return column
 

@@ -10,8 +10,8 @@ from typing import Any
 from tests.oracle import parts
 from tests.oracle.latest import latest
 from tests.oracle.raw import World
-from tests.oracle.spans import live_traces, places, span_rows
-from tests.oracle.traces import in_and_out, maybe
+from tests.oracle.spans import live_traces, metadata_of, places, span_rows
+from tests.oracle.traces import in_and_out, maybe, metadata_facts
 from tests.oracle.values import Empty, Item, Json, Metadata, Row, Score, Table, listed
 
 COLUMNS = listed(
@@ -28,6 +28,17 @@ SAME_FACTS = listed(
     "latency timeToFirstToken model promptName promptVersion userId traceTags"
 )
 
+STORED_FACTS = {
+    "ingestionApiKey": "ingestion_api_key",
+    "ingestionSdkName": "ingestion_sdk_name",
+    "ingestionSdkVersion": "ingestion_sdk_version",
+    "ingestionSource": "source",
+    "input": "input",
+    "output": "output",
+    "experimentDatasetId": "experiment_dataset_id",
+    "experimentId": "experiment_id",
+    "experimentName": "experiment_name",
+}
 TEXT_FACTS = listed(
     "id traceId parentObservationId type environment name level statusMessage version model promptName userId "
     "sessionId traceEnvironment modelId"
@@ -54,6 +65,7 @@ def observations(world: World, project_id: str, cutoff: datetime, *, events: boo
     where = places([(row["trace_id"], row["id"], row["start_time"], row["id"] in roots) for row in rows])
     scores = ScoresOfSpans(world, project_id, cutoff)
     comments = parts.comments(world, project_id, "OBSERVATION")
+    of_events = _facts_of_events(world, project_id) if events else {}
     items = []
     for row in rows:
         own, trace_level = scores.of(row["trace_id"], row["id"])
@@ -66,9 +78,11 @@ def observations(world: World, project_id: str, cutoff: datetime, *, events: boo
             **parts.comment_facts(mine),
             "positionInTrace": where[row["id"]],
         }
+        if events:
+            facts |= of_events[row["id"]] | parts.score_facts(trace_level, "trace_")
         texts = {"id": _searched(row, fields[row["id"]], events=events), **in_and_out(row)}
         items.append(Item(row["id"], cells, facts, texts, values))
-    return Table("observations", COLUMNS, tuple(items), scores.names)
+    return Table("observations", COLUMNS, tuple(items), scores.names, of_events=events)
 
 
 class ScoresOfSpans:
@@ -108,6 +122,27 @@ def _fields_of_events(world: World, project_id: str) -> dict[str, TraceFields]:
             tuple(event["tags"]),
         )
         for event in latest(world, "events_full", project_id)
+    }
+
+
+def _facts_of_events(world: World, project_id: str) -> dict[str, dict[str, Any]]:
+    """What filters see of events besides the columns of observations."""
+    return {row["span_id"]: _facts_of_event(row) for row in latest(world, "events_full", project_id)}
+
+
+def _facts_of_event(event: Row) -> dict[str, Any]:
+    stored = {name: event[column] or Empty() for name, column in STORED_FACTS.items()}
+    return {
+        **stored,
+        **metadata_facts(metadata_of(event)),
+        "release": event["release"] or Empty(),
+        "providedModelName": event["provided_model_name"] or Empty(),
+        "tags": event["tags"],
+        "hasParentObservation": bool(event["parent_span_id"]),
+        "isRootObservation": is_root(event),
+        "hasInput": bool(event["input"]),
+        "hasOutput": bool(event["output"]),
+        "isExperimentItemRootSpan": event["experiment_item_root_span_id"] == event["span_id"],
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.oracle import search
-from tests.oracle.columns import ACCEPTED, Column, columns_of
+from tests.oracle.columns import ACCEPTED, FULL_TEXT, Column, columns_of
 from tests.oracle.filters import MATCHED, words
 from tests.oracle.order import TIMES
 from tests.oracle.pools import CUTOFF, JSON_TEXTS, KEYS, SCORE_NAMES, TEXTS, WORDS
@@ -29,7 +29,7 @@ def queries(table: Table, *, use_events_table: bool = False) -> Strategy:
         {
             "tableName": st.just(table.name),
             "filter": st.none() | st.lists(filters(table), min_size=1, max_size=3),
-            "orderBy": st.none() | orders(table.name),
+            "orderBy": st.none() | orders(table.listing),
             "useEventsTable": st.just(use_events_table),
         }
     )
@@ -70,7 +70,7 @@ def _usable(values: Sequence[Any]) -> list[str]:
 
 def filters(table: Table) -> Strategy:
     """A filter of any type and operator on any column of the table, by id or name."""
-    pairs = [(column, kind) for column in columns_of(table.name).values() for kind in sorted(ACCEPTED[column.type])]
+    pairs = [(column, kind) for column in columns_of(table.listing).values() for kind in sorted(ACCEPTED[column.type])]
     # What rows are made of depends on filters on these columns, so they are asked for more often.
     pairs += [pair for pair in pairs if pair[0].id in table.asked for _ in range(5)]
     # Made when first drawn, and once: making them costs more than drawing from them.
@@ -83,7 +83,7 @@ def _filter(table: Table, column: Column, kind: str) -> Strategy:
     if table.name == "dataset_items" and kind == "stringObject":
         facts = [[_scalars(metadata) for metadata in fact or ()] for fact in facts]
     fields = _FIELDS[kind](facts)
-    if kind in {"string", "stringObject"} and table.name == "events" and column.id in MATCHED:
+    if kind in {"string", "stringObject"} and table.listing in FULL_TEXT and column.id in MATCHED:
         fields = fields | _matches(facts, keyed=kind == "stringObject")
     named = st.sampled_from((column.id, *column.names))
     return st.tuples(named, fields).map(lambda pair: {"column": pair[0], "type": kind, **pair[1]})

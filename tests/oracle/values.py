@@ -103,7 +103,7 @@ class Table:
     `score_names` are the names that become columns; `natural` sorts the items as they are without `orderBy`, or is
     None where the product may choose. `regroup` makes the items again for filters that decide what an item is made of,
     and returns them with the filters that are still to be asked of them. `asked` are more values to filter by, by
-    column.
+    column. `of_events` says that the columns of events can be filtered and sorted by as well.
     """
 
     name: str
@@ -113,6 +113,12 @@ class Table:
     natural: Callable[[Item], Any] | None = None
     regroup: Callable[[list[Filter]], tuple[tuple[Item, ...], list[Filter]]] | None = None
     asked: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    of_events: bool = False
+
+    @property
+    def listing(self) -> str:
+        """The name under which columns.py lists the columns to filter and sort by."""
+        return f"{self.name} of events" if self.of_events else self.name
 
 
 @dataclass(frozen=True)
