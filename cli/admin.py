@@ -1,4 +1,4 @@
-"""Commands that prepare and inspect an installation: migrate, topics, doctor, config."""
+"""Commands that prepare and inspect an installation: migrate, topics, config."""
 
 from typing import Annotated, Any
 
@@ -7,18 +7,16 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
-from sqlalchemy import make_url
-from sqlalchemy.engine import URL
 
 from cli import build
 from cli.output import console, fail, print_fields, print_json
 from config.settings import Settings, load
+from config.urls import MASK, mask_password
 from runtime.kafka import MESSAGE_BYTES, client_config
 from runtime.migrations import migrate as migrate_database
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TOPIC_SECONDS = 30.0
-COLOURS = {"ok": "green", "off": "yellow", "failed": "bold red"}
 
 
 def migrate(
@@ -78,32 +76,6 @@ def topics() -> None:
             console().print(f"{name}: created")
 
 
-def doctor(as_json: JsonFlag = False) -> None:
-    """Check every dependency and report what is wrong."""
-    settings = load(needs=["DATABASE_URL"])
-    results = {name: _diagnose(check) for name, check in build.checks(settings, build.engine(settings)).items()}
-    if as_json:
-        print_json({name: why or mark for name, (mark, why) in results.items()})
-    else:
-        for name, (mark, why) in results.items():
-            console().print(f"{name:<12} [{COLOURS[mark]}]{mark}[/]")
-            if why is not None:
-                console().print(f"             {why}", markup=False)
-    if any(mark == "failed" for mark, _ in results.values()):
-        raise typer.Exit(1)
-
-
-def _diagnose(check: build.Check) -> tuple[str, str | None]:
-    """Run a check; return its result, and the reason if it is not ok."""
-    try:
-        check()
-    except build.Unused as why:
-        return "off", str(why)
-    except Exception as error:  # noqa: BLE001 (any error is the diagnosis)
-        return "failed", str(error).strip() or type(error).__name__
-    return "ok", None
-
-
 def config(as_json: JsonFlag = False) -> None:
     """Show the effective settings, with secrets masked."""
     shown = effective_settings(load())
@@ -120,8 +92,5 @@ def effective_settings(settings: Settings) -> dict[str, Any]:
 
 def _mask(value: Any) -> Any:
     if isinstance(value, SecretStr):
-        return "**********" if value.get_secret_value() else ""
-    if isinstance(value, str) and "://" in value and "@" in value:
-        url: URL = make_url(value)
-        return url.render_as_string(hide_password=True)
-    return value
+        return MASK if value.get_secret_value() else ""
+    return mask_password(value) if isinstance(value, str) else value

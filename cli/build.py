@@ -13,8 +13,9 @@ from config.links import read_links
 from config.metrics import Metrics
 from config.settings import Misconfigured, Settings
 from config.tables import langfuse, waybill
-from runtime.database import open_database
-from runtime.kafka import build_producer, check_topics
+from runtime.database import open_database, reading
+from runtime.kafka import build_producer
+from runtime.kafka_admin import check_topics
 from runtime.publisher import Publisher
 from runtime.tracing import open_tracer
 
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 
 CHECK_SECONDS = 10
 Check = Callable[[], None]
-
-
-class Unused(Exception):
-    """An optional dependency is not configured; the text says what is missing without it."""
 
 
 def consumer_parts(settings: Settings, metrics: Metrics) -> "Dependencies":
@@ -162,7 +159,6 @@ def checks(settings: Settings, database: Engine) -> dict[str, Check]:
         "clickhouse": lambda: _check_clickhouse(settings),
         "storage": lambda: storage(settings).check(),
         "kafka": lambda: check_topics(settings, *topics),
-        "mail": lambda: _check_mail(settings),
     }
 
 
@@ -181,7 +177,8 @@ def clickhouse_client(settings: Settings) -> Iterator[Any]:
 
 
 def _check_database(database: Engine) -> None:
-    existing = set(inspect(database).get_table_names())
+    with reading(database) as connection:
+        existing = set(inspect(connection).get_table_names())
     for table in (*langfuse.tables.values(), *waybill.tables.values()):
         if table.name in {"batch_exports", "users"} and table.name not in existing:
             raise LookupError(
@@ -192,30 +189,9 @@ def _check_database(database: Engine) -> None:
 
 
 def _check_clickhouse(settings: Settings) -> None:
-    import clickhouse_connect
+    from pipeline.read.clickhouse import list_tables
 
     connection = clickhouse(settings)
-    client = clickhouse_connect.get_client(
-        dsn=connection.url,
-        username=connection.user,
-        password=connection.password,
-        database=connection.database,
-        connect_timeout=CHECK_SECONDS,
-        send_receive_timeout=CHECK_SECONDS,
-    )
-    with client:
-        existing = {row[0] for row in client.query("SHOW TABLES").result_rows}
+    existing = list_tables(connection, CHECK_SECONDS)
     if "traces" not in existing and "events_full" not in existing:
         raise LookupError(f"database {connection.database} has neither traces nor events_full: is CLICKHOUSE_DB right?")
-
-
-def _check_mail(settings: Settings) -> None:
-    from notify import smtp
-    from notify.deliver import read_transport
-
-    if settings.email_from_address is None and settings.smtp_connection_url is None:
-        raise Unused("EMAIL_FROM_ADDRESS and SMTP_CONNECTION_URL are not set: no emails are sent")
-    transport = read_transport(settings)
-    if transport is None:
-        raise LookupError("EMAIL_FROM_ADDRESS or SMTP_CONNECTION_URL is not set: no emails are sent")
-    smtp.check(transport.server)

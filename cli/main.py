@@ -37,7 +37,9 @@ _COMMANDS = {
     "demo": Command("cli.demo:demo", "Export sample data on embedded services and show the result."),
     "migrate": Command("cli.admin:migrate", "Create or upgrade Waybill's own tables.", _INSTALLATION),
     "topics": Command("cli.admin:topics", "Create missing Kafka topics.", _INSTALLATION),
-    "doctor": Command("cli.admin:doctor", "Check every dependency and report what is wrong.", _INSTALLATION),
+    "doctor": Command(
+        "cli.doctor:doctor", "Try everything that Waybill needs and name what is missing.", _INSTALLATION
+    ),
     "config": Command("cli.admin:config", "Show the effective settings, with secrets masked.", _INSTALLATION),
     "create": Command("cli.exports:create", "Create an export and publish its request.", _EXPORTS),
     "ring": Command("cli.exports:ring", "Publish the request for an export again.", _EXPORTS),

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+
+from config import urls
 
 # URL parameters that only Prisma knows and libpq refuses; `schema` becomes the search path.
 PRISMA_ONLY = {
@@ -41,34 +42,6 @@ class Misconfigured(ValueError):
         super().__init__("\n".join(problems))
 
 
-def _http_url(value: str) -> str:
-    if not value.startswith(("http://", "https://")):
-        raise ValueError("must start with http:// or https://")
-    return value.rstrip("/")
-
-
-def _database_url(value: str) -> str:
-    try:
-        backend = make_url(value).get_backend_name()
-    except ArgumentError as error:
-        raise ValueError("is not a database URL: use postgresql://… or sqlite:///…") from error
-    if backend not in {"postgresql", "postgres", "sqlite"}:
-        raise ValueError("must start with postgresql:// or sqlite:///")
-    return value
-
-
-def _smtp_url(value: str) -> str:
-    if not value.startswith(("smtp://", "smtps://")):
-        raise ValueError("must start with smtp:// or smtps://")
-    return value
-
-
-def _storage_url(value: str) -> str:
-    if "://" not in value:
-        raise ValueError("must be an fsspec URL such as file:///var/exports or s3://bucket/prefix")
-    return value.rstrip("/")
-
-
 def _secret_key(value: SecretStr) -> SecretStr:
     if any(len(key) < KEY_CHARACTERS for key in _keys(value)):
         raise ValueError(
@@ -82,7 +55,7 @@ def _keys(value: SecretStr) -> list[str]:
     return [key.strip() for key in value.get_secret_value().split(",")]
 
 
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HttpUrl = Annotated[str, AfterValidator(urls.read_http)]
 
 
 class Settings(BaseSettings):
@@ -105,12 +78,14 @@ class Settings(BaseSettings):
     sse: Literal["AES256", "aws:kms"] | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_SSE")
     sse_kms_key_id: str | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_SSE_KMS_KEY_ID")
     part_size_mib: int = Field(10, alias="BATCH_EXPORT_S3_PART_SIZE_MIB", ge=5, le=100)
-    storage_url: Annotated[str, AfterValidator(_storage_url)] | None = Field(None, alias="WAYBILL_STORAGE_URL")
+    storage_url: Annotated[str, AfterValidator(urls.read_storage)] | None = Field(None, alias="WAYBILL_STORAGE_URL")
 
     link_hours: float = Field(24, alias="BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS", gt=0, le=SIGV4_MAX_HOURS)
     row_limit: int | None = Field(None, alias="BATCH_EXPORT_ROW_LIMIT", ge=1)
 
-    database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(None, alias="DATABASE_URL", repr=False)
+    database_url: Annotated[str, AfterValidator(urls.read_database)] | None = Field(
+        None, alias="DATABASE_URL", repr=False
+    )
     clickhouse_url: HttpUrl | None = Field(None, alias="CLICKHOUSE_URL", repr=False)
     clickhouse_read_only_url: HttpUrl | None = Field(None, alias="CLICKHOUSE_READ_ONLY_URL", repr=False)
     clickhouse_user: str = Field("default", alias="CLICKHOUSE_USER")
@@ -118,7 +93,7 @@ class Settings(BaseSettings):
     clickhouse_db: str = Field("default", alias="CLICKHOUSE_DB")
 
     email_from_address: str | None = Field(None, alias="EMAIL_FROM_ADDRESS")
-    smtp_connection_url: Annotated[str, AfterValidator(_smtp_url)] | None = Field(
+    smtp_connection_url: Annotated[str, AfterValidator(urls.read_smtp)] | None = Field(
         None, alias="SMTP_CONNECTION_URL", repr=False
     )
     nextauth_url: HttpUrl | None = Field(None, alias="NEXTAUTH_URL")
@@ -238,22 +213,30 @@ def load(values: Mapping[str, str] | None = None, *, needs: Collection[str] = ()
     `needs` names the variables that must be set. Raises Misconfigured with all invalid and missing variables together,
     so that they can be corrected in one go.
     """
+    settings, problems = load_valid(values, needs=needs)
+    if problems:
+        raise Misconfigured(problems)
+    return settings
+
+
+def load_valid(values: Mapping[str, str] | None = None, *, needs: Collection[str] = ()) -> tuple[Settings, list[str]]:
+    """Read the settings as `load` does; return those that are valid, and one sentence for each that is not."""
     given = {**os.environ, **(values or {})}
-    problems = [
+    try:
+        settings, invalid = Settings(**dict(values or {})), {}  # type: ignore[arg-type] # values are parsed by pydantic
+    except ValidationError as error:
+        invalid = {str(each["loc"][0]): each["msg"] for each in error.errors(include_url=False)}
+        defaults = {field.alias: field.default for field in Settings.model_fields.values() if field.alias in invalid}
+        settings = Settings(**{**dict(values or {}), **defaults})
+    problems = [_problem(name, message) for name, message in invalid.items()]
+    problems += [
         _missing(name) for name in needs if not given.get(name) and not (name == STORAGE and given.get(STORAGE_URL))
     ]
     if given.get("KAFKA_SECURITY_PROTOCOL", "").startswith("SASL") and not given.get("KAFKA_SASL_USERNAME"):
         problems.append("KAFKA_SASL_USERNAME is missing: the value of KAFKA_SECURITY_PROTOCOL requires it")
     if given.get("WAYBILL_PUBLIC_URL") and not given.get("WAYBILL_SECRET_KEY"):
         problems.append("WAYBILL_SECRET_KEY is missing: WAYBILL_PUBLIC_URL requires it")
-    try:
-        settings = Settings(**dict(values or {}))  # type: ignore[arg-type] # values are parsed by pydantic
-    except ValidationError as error:
-        invalid = [_problem(str(each["loc"][0]), each["msg"]) for each in error.errors(include_url=False)]
-        raise Misconfigured(invalid + problems) from error
-    if problems:
-        raise Misconfigured(problems)
-    return settings
+    return settings, problems
 
 
 def _missing(name: str) -> str:

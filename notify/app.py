@@ -24,7 +24,8 @@ from runtime.clock import DatabaseClock
 from runtime.connections import limits_of, raise_descriptor_limit
 from runtime.dead_letters import read_message
 from runtime.http import Health, health_routes, serve
-from runtime.kafka import build_app, check_topics, raw_topic
+from runtime.kafka import build_app, raw_topic
+from runtime.kafka_admin import check_topics
 from runtime.publisher import Publisher
 from runtime.self_metrics import follow_loop, follow_pool
 from runtime.supervise import run_every, stop_on_signals, supervise, wait_for_stop

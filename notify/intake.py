@@ -16,6 +16,7 @@ from config.labels import NoticeOutcome, Verdict
 from config.metrics import Metrics
 from config.tables import notices
 from notify.notices import Notices
+from runtime.database import reading
 from runtime.dead_letters import ReceivedMessage, dead_letter
 from runtime.publisher import Publisher
 from runtime.retry import Backoff
@@ -115,7 +116,9 @@ async def retry(work: Callable[[], R], engine: Engine) -> R:
 
 def check_tables(engine: Engine) -> None:
     """Check that the database answers and is migrated; raises an error whose text says what to do."""
-    if not inspect(engine).has_table(notices.name):
+    with reading(engine) as connection:
+        exists = inspect(connection).has_table(notices.name)
+    if not exists:
         raise ConnectionError(f"table {notices.name} is missing: run `waybill migrate`")
 
 

@@ -114,10 +114,14 @@ def send(
             raise smtplib.SMTPDataError(code, text)
 
 
-def check(server: SmtpServer) -> None:
-    """Connect, encrypt and log in, as for an email, then quit; raises Unavailable with what does not work."""
-    with _translated_faults(), _session(server):
-        pass
+def check(server: SmtpServer, sender: EmailAddress) -> None:
+    """Connect, encrypt, log in and name the sender, as for an email, then quit; no email is sent.
+
+    Raises Unavailable with what does not work.
+    """
+    with _translated_faults(), _session(server) as client:
+        _send_sender(client, Envelope(sender, sender))
+        client.rset()
 
 
 @contextmanager
@@ -144,17 +148,22 @@ def _send_envelope(client: smtplib.SMTP, envelope: Envelope) -> "EmailPolicy[Ema
 
     smtplib's own methods for this would parse the addresses again.
     """
-    client.ehlo_or_helo_if_needed()  # STARTTLS discards the first EHLO
-    options, policy = _options(client, envelope)
-    code, text = client.docmd("MAIL", f"FROM:<{envelope.sender}>{options}")
-    if code != OK:
-        raise smtplib.SMTPSenderRefused(code, text, str(envelope.sender))
+    policy = _send_sender(client, envelope)
     code, text = client.docmd("RCPT", f"TO:<{envelope.recipient}>")
     if code not in {OK, FORWARDED}:
         raise smtplib.SMTPRecipientsRefused({str(envelope.recipient): (code, text)})
     code, text = client.docmd("DATA")
     if code != GO_ON:
         raise smtplib.SMTPDataError(code, text)
+    return policy
+
+
+def _send_sender(client: smtplib.SMTP, envelope: Envelope) -> "EmailPolicy[EmailMessage]":
+    client.ehlo_or_helo_if_needed()  # STARTTLS discards the first EHLO
+    options, policy = _options(client, envelope)
+    code, text = client.docmd("MAIL", f"FROM:<{envelope.sender}>{options}")
+    if code != OK:
+        raise smtplib.SMTPSenderRefused(code, text, str(envelope.sender))
     return policy
 
 
@@ -209,11 +218,13 @@ def _translated_faults() -> Iterator[None]:
         raise _rejection("the message", error.smtp_code, error.smtp_error) from error
     except smtplib.SMTPAuthenticationError as error:
         raise Unavailable(
-            f"the mail server rejected the login ({_codes(error.smtp_code, error.smtp_error)})"
+            f"the mail server rejected the login ({_codes(error.smtp_code, error.smtp_error)}): "
+            "are user and password of SMTP_CONNECTION_URL right?"
         ) from error
     except smtplib.SMTPSenderRefused as error:
         raise Unavailable(
-            f"the mail server rejected EMAIL_FROM_ADDRESS ({_codes(error.smtp_code, error.smtp_error)})"
+            f"the mail server rejected EMAIL_FROM_ADDRESS ({_codes(error.smtp_code, error.smtp_error)}): may the user "
+            "of SMTP_CONNECTION_URL send as that address?"
         ) from error
     except smtplib.SMTPResponseException as error:
         raise Unavailable(f"the mail server is not ready ({_codes(error.smtp_code, error.smtp_error)})") from error
@@ -224,7 +235,10 @@ def _translated_faults() -> Iterator[None]:
     except UnicodeError as error:
         raise Unavailable("SMTP_CONNECTION_URL has a host, user or password that SMTP does not allow") from error
     except (smtplib.SMTPException, OSError) as error:
-        raise Unavailable(f"the mail server is unavailable ({_cause(error)})") from error
+        raise Unavailable(
+            f"the mail server is unavailable ({_cause(error)}): "
+            "is SMTP_CONNECTION_URL right, and is the server running?"
+        ) from error
 
 
 def _rejection(what: str, code: int, text: bytes | str) -> Unavailable | Undeliverable:

@@ -1,5 +1,6 @@
 """Opens the Langfuse database, gives connections for reading and for writing, and translates database faults."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -26,6 +27,29 @@ _WRITES = "waybill_writes"
 # intervention (shutdown, timeout), system error; and read-only transaction, idle transaction timeout, missing
 # database, missing permission.
 _TRANSIENT = ("08", "28", "40", "53", "55", "57", "58", "25006", "25P03", "3D000", "42501")
+
+# Why a connection can't be made, by the text of libpq, which has no SQLSTATE for it; and the remedy.
+_CONNECTION_FAULTS = {
+    r"Connection refused": "connection refused: is DATABASE_URL right, and is the server running?",
+    r"timeout expired|Operation timed out": "timeout: is DATABASE_URL right, and may this host connect to the server?",
+    r"failed to resolve host|could not translate host name|Name or service not known|nodename nor servname": (
+        "the host of DATABASE_URL can't be resolved: is its name right?"
+    ),
+    r"password authentication failed|no password supplied": (
+        "it rejects the login: are user and password of DATABASE_URL right?"
+    ),
+    r"no pg_hba.conf entry": "its pg_hba.conf does not let this user connect from this host: add an entry",
+    r"role .* does not exist": "the user of DATABASE_URL does not exist: create the role",
+    r"database .* does not exist": "the database of DATABASE_URL does not exist: is its name right?",
+    r"certificate verify failed": "its certificate is not trusted: is sslrootcert in DATABASE_URL right?",
+    r"does not support SSL": "it does not support TLS: is sslmode in DATABASE_URL right?",
+    r"too many clients|remaining connection slots|too many connections": (
+        "it has no free connection: raise max_connections, or use fewer pods"
+    ),
+    r"unable to open database file": "unable to open the file of DATABASE_URL: do its folder and the rights exist?",
+    r"readonly database": "the file of DATABASE_URL is read-only: make it writable",
+}
+_CONNECTION_STATES = ("28", "3D000", "53300")
 _SQLITE_PERMANENT = ("SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_MISUSE", "SQLITE_RANGE")
 
 
@@ -100,7 +124,7 @@ def translated_faults() -> Iterator[None]:
             raise Unavailable(f"the database failed: {_summarize(error)}") from error
         raise
     except PoolExhausted as error:
-        raise Unavailable(f"the database failed: {error}") from error
+        raise Unavailable("the database failed: all connections of this process are in use") from error
 
 
 def _is_transient(error: DBAPIError) -> bool:
@@ -115,9 +139,14 @@ def _is_transient(error: DBAPIError) -> bool:
 
 
 def _summarize(error: DBAPIError) -> str:
-    """Return the first line of the database's message, with the SQLSTATE if there is one."""
-    lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
+    """Return cause and remedy if they are known, else the first line of the database's message, and its SQLSTATE."""
+    message = str(error.orig).strip()
     state = getattr(error.orig, "sqlstate", None)
+    if state is None or state.startswith(_CONNECTION_STATES):
+        for pattern, reason in _CONNECTION_FAULTS.items():
+            if re.search(pattern, message):
+                return reason
+    lines = message.splitlines() or [type(error.orig).__name__]
     return f"{lines[0]} ({state})" if state else lines[0]
 
 

@@ -12,6 +12,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from config.errors import Unavailable
 from config.labels import ClosedConnection, PortName
 from config.metrics import Metrics
 from runtime.connections import BACKLOG, Connections, Limits
@@ -83,8 +84,11 @@ class Health:
 def _try(check: Check) -> str | None:
     try:
         check()
-    except Exception as error:  # noqa: BLE001 (any error is the reason)
+    except (Unavailable, ConnectionError, LookupError, ValueError) as error:
         return str(error).strip().partition("\n")[0] or type(error).__name__
+    except Exception as error:
+        logger.exception("a check failed because of a bug")
+        return f"internal error ({type(error).__name__}), see the log"
     return None
 
 

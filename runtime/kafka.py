@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
-from confluent_kafka import KafkaError, KafkaException, Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Producer
 from faust.app.base import BootStrategy
 
 from config.settings import Misconfigured, Settings
@@ -24,7 +23,6 @@ REBALANCE_SECONDS = 15.0
 POLL_SECONDS = 24 * 3600.0
 """How long an event may wait for a slot before the group removes the member."""
 
-CHECK_SECONDS = 5.0
 MESSAGE_BYTES = 16 * 1024 * 1024
 """The largest message that the producer sends; the limit of the topic may be lower."""
 
@@ -65,20 +63,6 @@ def build_producer(settings: Settings) -> Producer:
             "linger.ms": 5,
         }
     )
-
-
-def check_topics(settings: Settings, *topics: str) -> None:
-    """Check that each topic exists; raises ConnectionError, whose text says what is wrong and what to do."""
-    admin = AdminClient(client_config(settings))
-    for topic in topics:
-        try:
-            found = admin.list_topics(topic=topic, timeout=CHECK_SECONDS).topics[topic]
-        except KafkaException as error:
-            raise ConnectionError(f"Kafka does not answer: {error.args[0].str()}") from error
-        if found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise ConnectionError(f"topic {topic} is missing: run `waybill topics`")
-        if found.error is not None:
-            raise ConnectionError(f"topic {topic}: {found.error.str()}")
 
 
 def build_app(settings: Settings, *, group: str, datadir: Path) -> faust.App:

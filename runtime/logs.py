@@ -92,5 +92,6 @@ def set_up_logging(style: str | None, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # what it logs is also in its exceptions
     for noisy in LIBRARIES:
         logging.getLogger(noisy).setLevel("WARNING" if level != "DEBUG" else "INFO")

@@ -174,7 +174,18 @@ class ClickHouseConnection:
             logger.info("query not killed", extra={"query_id": query_id, "reason": type(error).__name__})
 
 
-def _connect(source: ClickHouse) -> Client:
+def list_tables(source: ClickHouse, seconds: float) -> set[str]:
+    """Return the names of the tables in the database; raises Unavailable, also if that takes longer than `seconds`."""
+    try:
+        with _connect(source, connect_seconds=seconds, receive_seconds=seconds) as client:
+            return {row[0] for row in client.query("SHOW TABLES").result_rows}
+    except CLIENT_ERRORS as error:
+        raise translate_client_error(error) from error
+
+
+def _connect(
+    source: ClickHouse, connect_seconds: float = CONNECT_SECONDS, receive_seconds: float = RECEIVE_SECONDS
+) -> Client:
     url = urlsplit(source.url)
     client = get_client(
         interface=url.scheme,
@@ -185,8 +196,8 @@ def _connect(source: ClickHouse) -> Client:
         database=source.database,
         proxy_path=url.path,
         compress=False,
-        connect_timeout=CONNECT_SECONDS,
-        send_receive_timeout=RECEIVE_SECONDS,
+        connect_timeout=connect_seconds,
+        send_receive_timeout=receive_seconds,
         autogenerate_session_id=False,
         show_clickhouse_errors="scrub",
         dedicated_pool=True,

@@ -6,6 +6,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from urllib3.exceptions import HTTPError
 
 from config.errors import Unavailable
+from runtime.network import explain_fault
 
 CLIENT_ERRORS = (ClickHouseError, HTTPError, OSError)
 """What a call of the client may raise when the server or the connection fails."""
@@ -15,19 +16,52 @@ _STATEMENT_CODES = frozenset(
     {6, 10, 16, 27, 36, 41, 42, 43, 44, 46, 47, 49, 53, 62, 72, 115, 130, 179, 184, 207, 215, 386, 456, 457}
 )
 _IN_RESPONSE = re.compile(rb"Code: (\d+)\. DB::Exception: [^\x00]*")
+_HTTP_STATUS = re.compile(r"\bHTTP (?:driver received|status)[^0-9]*(\d{3})\b", re.IGNORECASE)
+_GRANT = re.compile(r"have (?:the )?grant ([A-Z][A-Z ]*(?:\([^)]*\))? ON [^\s,.]+\.?[^\s,.]*)")
+_MISSING = re.compile(r"(?:identifier|[Tt]able) [`']?(?:\w+\.)?(\w+)")
 _LONGEST = 500
+_ACCESS_DENIED = 497
+_UNKNOWN_TABLE = 60
+_REMEDIES = {
+    81: "the database of CLICKHOUSE_DB does not exist: is its name right?",
+    164: "the user of CLICKHOUSE_USER may not change settings: set `readonly` to 2 or 0 in its profile",
+    192: "the user of CLICKHOUSE_USER does not exist: create it",
+    193: "it rejects the login: is CLICKHOUSE_PASSWORD right?",
+    516: "it rejects the login: are CLICKHOUSE_USER and CLICKHOUSE_PASSWORD right?",
+}
+"""Cause and remedy by the code of the server's error."""
 
 
 class StatementRefused(Exception):
     """The server rejected a statement: it has a bug, or the server is too old for it."""
 
 
+class Unreachable(Unavailable):
+    """The server does not answer, or is no ClickHouse server."""
+
+
+class MissingTable(Unavailable):
+    """The database has no such table; `table` is its name."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"ClickHouse failed: the table {table} is missing: is CLICKHOUSE_DB right, and is Langfuse up to date?"
+        )
+        self.table = table
+
+
 def translate_client_error(error: Exception) -> Exception:
     """Return the error to raise instead of one of CLIENT_ERRORS: Unavailable, or StatementRefused."""
     if isinstance(error, DatabaseError) and error.code is not None:
         return _translate(error.code, str(error))
-    reason = error.__cause__ or error
-    return Unavailable(f"ClickHouse can't be reached: {type(reason).__name__}: {_shorten(str(error))}")
+    if (status := _HTTP_STATUS.search(str(error))) is not None:
+        return Unreachable(
+            f"ClickHouse can't be reached: the server at its address answers with HTTP status {status[1]}: "
+            "is CLICKHOUSE_URL the URL of its HTTP interface?"
+        )
+    return Unreachable(
+        f"ClickHouse can't be reached ({explain_fault(error)}): is CLICKHOUSE_URL right, and is the server running?"
+    )
 
 
 def find_server_error(response: bytes) -> Exception | None:
@@ -38,7 +72,20 @@ def find_server_error(response: bytes) -> Exception | None:
 
 def _translate(code: int, message: str) -> Exception:
     text = _shorten(message)
-    return StatementRefused(text) if code in _STATEMENT_CODES else Unavailable(f"ClickHouse failed: {text}")
+    if code in _STATEMENT_CODES:
+        return StatementRefused(text)
+    if code == _UNKNOWN_TABLE and (named := _MISSING.search(text)) is not None:
+        return MissingTable(named[1])
+    return Unavailable(f"ClickHouse failed: {_explain(code, text) or text}")
+
+
+def _explain(code: int, text: str) -> str | None:
+    """Return cause and remedy of a fault that an operator can correct, else None."""
+    if code == _ACCESS_DENIED:
+        right = _GRANT.search(text)
+        needed = f"`GRANT {right[1]}`" if right else "GRANT SELECT on the tables of CLICKHOUSE_DB"
+        return f"the user of CLICKHOUSE_USER lacks a right: run {needed} for this user"
+    return _REMEDIES.get(code)
 
 
 def _shorten(message: str) -> str:

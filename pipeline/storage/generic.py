@@ -98,7 +98,13 @@ class FsspecStorage:
         try:
             self._fs, self._root = url_to_fs(url)
         except ImportError as error:
-            raise ValueError(f"storage URL {url!r}: {error}") from error
+            raise ValueError(
+                f"WAYBILL_STORAGE_URL: the package for {url.partition(':')[0]}:// is missing: {error}"
+            ) from error
+        except ValueError as error:
+            raise ValueError(
+                f"WAYBILL_STORAGE_URL: fsspec knows no filesystem for {url.partition(':')[0]}://, or can't read the URL"
+            ) from error
 
     def open(self, key: str, content_type: str, attempt: int) -> FsspecUpload:  # noqa: ARG002 (fsspec has no parameter for it)
         """Open an object under a hidden name."""
@@ -165,4 +171,4 @@ def _translate_faults(doing: str) -> Iterator[None]:
     try:
         yield
     except (OSError, FSTimeoutError) as error:
-        raise Unavailable(f"the store could not {doing}: {error}") from error
+        raise Unavailable(f"the store could not {doing}: {getattr(error, 'strerror', None) or error}") from error

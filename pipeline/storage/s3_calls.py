@@ -14,13 +14,18 @@ import aiohttp
 from botocore.exceptions import (  # type: ignore[import-untyped]  # it ships no types
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     HTTPClientError,
+    NoCredentialsError,
     ParamValidationError,
+    PartialCredentialsError,
 )
+from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]  # nor does this
 from s3fs import S3FileSystem
 
 from config.errors import Unavailable
+from runtime.network import explain_fault
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +49,23 @@ _TEMPORARY_CODES = {
     "XAmzContentSHA256Mismatch",
 }
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
-_HINTS = {
-    "AccessDenied": "do the credentials allow putting, reading, listing and deleting objects and uploads there?",
+_DENIED = {"AccessDenied", "403", "Forbidden"}
+_ACTIONS = {
+    "abort_multipart_upload": "s3:AbortMultipartUpload",
+    "delete_object": "s3:DeleteObject",
+    "get_object": "s3:GetObject",
+    "head_object": "s3:GetObject, and s3:ListBucket on the bucket,",
+    "list_multipart_uploads": "s3:ListBucketMultipartUploads",
+}
+"""The actions that a policy must allow for a call; for all others it is s3:PutObject."""
+
+_REMEDIES = {
     "NoSuchBucket": "is LANGFUSE_S3_BATCH_EXPORT_BUCKET right, and the region?",
     "InvalidAccessKeyId": "is LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID right?",
     "SignatureDoesNotMatch": "is LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY right?",
+    "AuthorizationHeaderMalformed": "is LANGFUSE_S3_BATCH_EXPORT_REGION right?",
+    "PermanentRedirect": "are LANGFUSE_S3_BATCH_EXPORT_REGION and LANGFUSE_S3_BATCH_EXPORT_ENDPOINT right?",
+    "301": "are LANGFUSE_S3_BATCH_EXPORT_REGION and LANGFUSE_S3_BATCH_EXPORT_ENDPOINT right?",
     "RequestTimeTooSkewed": "is this machine's clock right?",
     **dict.fromkeys(_EXPIRED, "the credentials have expired, and nothing here can renew them"),
 }
@@ -120,13 +137,13 @@ class Calls:
                 return await self._call(method, params)
             except Exception as error:
                 if not (_is_temporary(error) or await self._renew_credentials(error)):
-                    raise _translate(method, error) from error
+                    raise _translate(method, error, params) from error
             on_retry()
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 (spreads retries, hides nothing)
         try:
             return await self._call(method, params)
         except Exception as error:
-            raise _translate(method, error) from error
+            raise _translate(method, error, params) from error
 
     async def _renew_credentials(self, error: Exception) -> bool:
         """Load expired credentials again; False if they are from the settings, which can't be renewed."""
@@ -165,14 +182,32 @@ def _is_temporary(error: Exception) -> bool:
     return isinstance(error, _TEMPORARY)
 
 
-def _translate(method: str, error: Exception) -> Exception:
+def _translate(method: str, error: Exception, params: Mapping[str, Any] = MappingProxyType({})) -> Exception:
     if isinstance(error, ClientError):
-        reason = error.response.get("Error", {}).get("Message", "")
-        hint = f" ({_HINTS[_read_code(error)]})" if _read_code(error) in _HINTS else ""
-        return Refused(f"S3 refused {method}: {_read_code(error)}: {reason}{hint}", _read_code(error))
-    if isinstance(error, (*_TEMPORARY, BotoCoreError)) and not isinstance(error, ParamValidationError):
+        code = _read_code(error)
+        reason = error.response.get("Error", {}).get("Message", "").strip() or "no reason is given"
+        remedy = _explain_denial(method, params) if code in _DENIED else _REMEDIES.get(code)
+        return Refused(f"S3 refused {method}: {code}: {reason}" + (f" ({remedy})" if remedy else ""), code)
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+        return Unavailable(
+            "S3 could not be reached: there are no credentials: set LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID and "
+            "LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY, or give the process an AWS role"
+        )
+    if isinstance(error, (*_TEMPORARY, BotoConnectionError)):
+        return Unavailable(
+            f"S3 could not be reached for {method} ({explain_fault(error)}): "
+            "is LANGFUSE_S3_BATCH_EXPORT_ENDPOINT right?"
+        )
+    if isinstance(error, BotoCoreError) and not isinstance(error, ParamValidationError):
         return Unavailable(f"S3 could not be reached for {method}: {error or type(error).__name__}")
     return error
+
+
+def _explain_denial(method: str, params: Mapping[str, Any]) -> str:
+    bucket, key = params.get("Bucket", ""), params.get("Key", "")
+    action = _ACTIONS.get(method, "s3:PutObject")
+    folder = f"/{key.rpartition('/')[0]}/*".replace("//", "/") if key else ""
+    return f"the policy of the credentials must allow {action} on arn:aws:s3:::{bucket}{folder}"
 
 
 def _read_code(error: ClientError) -> str:

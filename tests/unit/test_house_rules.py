@@ -18,6 +18,7 @@ MAY_IMPORT = {
         "config.labels",
         "config.errors",
         "runtime.database",
+        "runtime.network",
         "runtime.retry",
     },
     "consumer": {"config", "runtime", "pipeline"},

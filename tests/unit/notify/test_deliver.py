@@ -240,7 +240,10 @@ def test_an_unavailable_database_is_retried(
 
     ended = attempt(replace(context, engine=unavailable), claim(context), NOW)
 
-    assert ended == Attempt(NoticeOutcome.RETRIED, "the database failed: unable to open database file")
+    assert ended == Attempt(
+        NoticeOutcome.RETRIED,
+        "the database failed: unable to open the file of DATABASE_URL: do its folder and the rights exist?",
+    )
     assert caplog.records == []
 
 

@@ -20,6 +20,7 @@ from notify.address import EmailAddress, parse_address
 from notify.smtp import Encryption, Envelope, SmtpServer, Unanswered, Undeliverable, parse_server
 from tests.support.notices import CUT, MailServer, closed_port, mail_server
 
+SENDER = EmailAddress("from", "waybill.test")
 ADDRESS = "ada.secret@example.com"
 
 
@@ -251,7 +252,7 @@ def test_the_login_of_the_url_is_used_and_a_rejected_one_is_retried(password: st
 
 def test_a_login_that_the_server_does_not_offer_is_retried(server: MailServer) -> None:
     with pytest.raises(Unavailable, match="SMTP AUTH extension not supported"):
-        smtp.check(parse_server(f"smtp://ada:pass@127.0.0.1:{server.port}"))
+        smtp.check(parse_server(f"smtp://ada:pass@127.0.0.1:{server.port}"), SENDER)
 
 
 def test_a_non_ascii_login_is_retried() -> None:
@@ -259,7 +260,7 @@ def test_a_non_ascii_login_is_retried() -> None:
         mail_server(authenticator=lambda *_: AuthResult(success=True), auth_require_tls=False) as running,
         pytest.raises(Unavailable, match="does not allow"),
     ):
-        smtp.check(parse_server(f"smtp://ada:p%C3%A4ss@127.0.0.1:{running.port}"))
+        smtp.check(parse_server(f"smtp://ada:p%C3%A4ss@127.0.0.1:{running.port}"), SENDER)
 
 
 def test_encryption_that_is_required_and_not_offered_is_retried(server: MailServer) -> None:
@@ -286,8 +287,8 @@ def test_starttls_is_used_if_offered_and_the_certificate_is_checked(
 
 
 def test_the_check_logs_in_and_sends_nothing(server: MailServer) -> None:
-    smtp.check(parse_server(server.url))
+    smtp.check(parse_server(server.url), SENDER)
 
     assert server.taken == []
     with pytest.raises(Unavailable):
-        smtp.check(parse_server(f"smtp://127.0.0.1:{closed_port()}"))
+        smtp.check(parse_server(f"smtp://127.0.0.1:{closed_port()}"), SENDER)

@@ -79,7 +79,7 @@ def test_an_exhausted_pool_is_unavailable(tmp_path: Path) -> None:
         f"sqlite:///{tmp_path}/waybill.db", poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0
     )
 
-    with reading(engine), pytest.raises(Unavailable, match="the database failed: QueuePool limit"), reading(engine):
+    with reading(engine), pytest.raises(Unavailable, match="the database failed: all connections"), reading(engine):
         pytest.fail("the only connection is in use")
     engine.dispose()
 

@@ -9,9 +9,9 @@ from runtime.kafka import (
     SESSION_SECONDS,
     STATIC_SESSION_SECONDS,
     build_app,
-    check_topics,
     client_config,
 )
+from runtime.kafka_admin import check_topics
 from tests.services.stacks import Stack
 
 SASL = {
@@ -76,7 +76,7 @@ def test_missing_servers_are_a_configuration_error() -> None:
 
 
 def test_unreachable_brokers_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.kafka.CHECK_SECONDS", 0.2)
+    monkeypatch.setattr("runtime.kafka_admin.CHECK_SECONDS", 0.2)
 
     with pytest.raises(ConnectionError, match="Kafka does not answer"):
         check_topics(load(NOWHERE), "export-requests")

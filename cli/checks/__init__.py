@@ -1,0 +1,1 @@
+"""Tries everything that Waybill needs from its dependencies, and says what is missing and how to grant it."""

@@ -1,0 +1,77 @@
+"""Finds what the Kafka user may not do with the topics and groups, although Waybill needs it."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin._acl import AclOperation
+
+from config.settings import Settings
+from runtime.kafka_admin import CHECK_SECONDS, KafkaAdmin, find_topic_problem
+
+# Brokers that can't tell are old, or the embedded one, which has no rights.
+_CANT_TELL = {KafkaError._UNSUPPORTED_FEATURE, KafkaError._TIMED_OUT}  # noqa: SLF001 (librdkafka's own codes have such names)
+
+
+def find_problems(settings: Settings) -> list[str]:
+    """Return one sentence for each thing that is missing, with its remedy; raises ConnectionError without a broker."""
+    admin = KafkaAdmin(settings)
+    topics = (settings.requests_topic, settings.completions_topic, settings.dead_letter_topic)
+    problems = {topic: find_topic_problem(admin, topic) for topic in topics}
+    user = settings.kafka_sasl_username or "ANONYMOUS"
+    return [
+        *(problem for problem in problems.values() if problem is not None),
+        *_find_topic_rights(admin, [topic for topic, problem in problems.items() if problem is None], user),
+        *_find_group_rights(admin, [settings.consumer_group, settings.notify_group], user),
+    ]
+
+
+def _find_topic_rights(admin: KafkaAdmin, topics: list[str], user: str) -> Iterator[str]:
+    if not topics:
+        return
+    asked = admin.ask(
+        lambda client: client.describe_topics(
+            TopicCollection(topics), include_authorized_operations=True, request_timeout=CHECK_SECONDS
+        )
+    )
+    for topic, answer in asked.items():
+        allowed = _read_operations(answer)
+        for operation in (AclOperation.READ, AclOperation.WRITE):
+            if allowed is not None and operation not in allowed:
+                yield _lacks(user, operation.name, "topic", topic)
+
+
+def _find_group_rights(admin: KafkaAdmin, groups: list[str], user: str) -> Iterator[str]:
+    asked = admin.ask(
+        lambda client: client.describe_consumer_groups(
+            groups, include_authorized_operations=True, request_timeout=CHECK_SECONDS
+        )
+    )
+    for group, answer in asked.items():
+        try:
+            allowed = _read_operations(answer)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
+                raise
+            allowed = set()
+        if allowed is not None and AclOperation.READ not in allowed:
+            yield _lacks(user, "READ", "group", group)
+
+
+def _read_operations(answer: Future[Any]) -> set[AclOperation] | None:
+    """Return the operations that the user may do, or None if the brokers can't tell."""
+    try:
+        allowed = answer.result(2 * CHECK_SECONDS).authorized_operations
+    except KafkaException as error:
+        if error.args[0].code() in _CANT_TELL:
+            return None
+        raise
+    return set(allowed) if allowed is not None else None
+
+
+def _lacks(user: str, operation: str, kind: str, name: str) -> str:
+    return (
+        f"the Kafka user {user} may not {operation} {kind} {name}: run "
+        f"`kafka-acls.sh --add --allow-principal User:{user} --operation {operation.title()} --{kind} {name}`"
+    )

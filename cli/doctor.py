@@ -1,0 +1,96 @@
+"""The command `doctor`, which tries everything that Waybill needs and names what is missing."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import typer
+
+from cli import build
+from cli.admin import JsonFlag
+from cli.checks import database, kafka, mail, storage
+from cli.output import console, print_json
+from config.errors import Unavailable
+from config.settings import Misconfigured, Settings, load_valid
+from config.urls import mask_password
+
+Check = Callable[[Settings], list[str]]
+EXPECTED = (Unavailable, ConnectionError, LookupError, ValueError)
+"""Errors whose text has been written for people."""
+
+
+class Mark(StrEnum):
+    """The result of a check."""
+
+    OK = "ok"
+    OFF = "off"
+    FAILED = "failed"
+
+
+COLOURS = {Mark.OK: "green", Mark.OFF: "yellow", Mark.FAILED: "bold red"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of a check, and the reasons if it is not ok: one sentence each."""
+
+    mark: Mark
+    reasons: tuple[str, ...] = ()
+
+
+def doctor(as_json: JsonFlag = False) -> None:
+    """Try everything that Waybill needs, and name what is missing with its remedy; nothing is left behind."""
+    logging.disable(logging.CRITICAL)  # what the libraries log is also in their exceptions
+    findings = diagnose()
+    if as_json:
+        print_json({name: "; ".join(each.reasons) or each.mark for name, each in findings.items()})
+    else:
+        _print(findings)
+    if any(each.mark is Mark.FAILED for each in findings.values()):
+        raise typer.Exit(1)
+
+
+def diagnose() -> dict[str, Finding]:
+    """Run all checks; those of other dependencies go on when a setting is missing or wrong."""
+    settings, problems = load_valid()
+    findings = {"settings": Finding(Mark.FAILED, tuple(problems)) if problems else Finding(Mark.OK)}
+    checks: Mapping[str, Check] = {
+        "database": _check_database,
+        "clickhouse": _check_clickhouse,
+        "storage": lambda known: storage.find_problems(build.storage(known), known.prefix, ".waybill-doctor"),
+        "kafka": kafka.find_problems,
+        "mail": mail.find_problems,
+    }
+    return findings | {name: _run(check, settings) for name, check in checks.items()}
+
+
+def _check_database(settings: Settings) -> list[str]:
+    return database.find_problems(build.engine(settings))
+
+
+def _check_clickhouse(settings: Settings) -> list[str]:
+    from pipeline.read.check import find_problems
+
+    return find_problems(build.clickhouse(settings))
+
+
+def _run(check: Check, settings: Settings) -> Finding:
+    try:
+        problems = check(settings)
+    except mail.Unused as why:
+        return Finding(Mark.OFF, (str(why),))
+    except Misconfigured as error:
+        problems = error.problems
+    except EXPECTED as error:
+        problems = [str(error)]
+    except Exception as error:  # noqa: BLE001 (one check must not hide the others)
+        problems = [f"the check failed with an unexpected {type(error).__name__}: {mask_password(str(error)[:200])}"]
+    return Finding(Mark.FAILED, tuple(problems)) if problems else Finding(Mark.OK)
+
+
+def _print(findings: Mapping[str, Finding]) -> None:
+    for name, each in findings.items():
+        console().print(f"{name:<12} [{COLOURS[each.mark]}]{each.mark}[/]")
+        for reason in each.reasons:
+            console().print(f"             {reason}", markup=False)

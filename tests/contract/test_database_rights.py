@@ -1,0 +1,130 @@
+"""The doctor names each right that a Postgres role lacks, with the statement that grants it."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import Engine, make_url, text
+
+from cli.checks.database import find_problems
+from config.settings import load
+from config.tables import langfuse
+from runtime.database import open_database
+from runtime.migrations import migrate
+from tests.services.postgres import Postgres
+from tests.support.grants import MINIMAL_GRANTS, grant
+
+ROLE = "exporter"
+
+
+@pytest.fixture
+def owner(postgres: Postgres) -> Iterator[Engine]:
+    """A database with all tables, and a role with exactly the rights that docs/install.md lists."""
+    with postgres.database() as database:
+        engine = open_database(load(database.environment()).database)
+        langfuse.create_all(engine)
+        migrate(engine)
+        role = f"{ROLE}_{uuid.uuid4().hex[:12]}"
+        with engine.begin() as connection:
+            connection.execute(text(f"CREATE ROLE {role} LOGIN"))
+        grant(engine, role)
+        try:
+            yield engine
+        finally:
+            with engine.begin() as connection:
+                connection.execute(text(f"DROP OWNED BY {role}"))
+                connection.execute(text(f"DROP ROLE {role}"))
+            engine.dispose()
+
+
+def role_of(owner: Engine) -> str:
+    with owner.connect() as connection:
+        return str(connection.scalar(text(f"SELECT rolname FROM pg_roles WHERE rolname LIKE '{ROLE}_%'")))
+
+
+@contextmanager
+def as_role(owner: Engine) -> Iterator[Engine]:
+    engine = open_database(make_url(owner.url).set(username=role_of(owner)))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def problems(owner: Engine) -> list[str]:
+    with as_role(owner) as engine:
+        return find_problems(engine)
+
+
+def test_the_documented_grants_are_enough(owner: Engine) -> None:
+    assert problems(owner) == []
+
+
+@pytest.mark.parametrize(
+    ("revoked", "named"),
+    [
+        ("UPDATE ON batch_exports", "GRANT UPDATE ("),
+        ("SELECT ON batch_exports", "GRANT SELECT"),
+        ("SELECT (id, name, email) ON users", "GRANT SELECT (id, name, email) ON users TO"),
+        ("SELECT ON comments", "ON comments TO"),
+        ("SELECT ON prices", "ON prices TO"),
+        ("DELETE ON waybill_runs", "GRANT DELETE ON waybill_runs TO"),
+        ("INSERT ON waybill_notices", "GRANT INSERT ON waybill_notices TO"),
+        ("USAGE ON SEQUENCE waybill_outbox_id_seq", "GRANT USAGE ON SEQUENCE waybill_outbox_id_seq TO"),
+    ],
+)
+def test_a_missing_right_is_named_with_the_statement_that_grants_it(owner: Engine, revoked: str, named: str) -> None:
+    role = role_of(owner)
+    rights, _, table = revoked.partition(" ON ")
+    columns = "(status, finished_at, expires_at, url, log, updated_at) " if "UPDATE" in rights else ""
+    with owner.begin() as connection:
+        connection.execute(text(f"REVOKE {rights} {columns}ON {table} FROM {role}"))
+
+    (problem,) = problems(owner)
+
+    assert named in problem
+    assert role in problem
+    with owner.begin() as connection:
+        connection.execute(text(problem.partition("`")[2].partition("`")[0]))
+    assert problems(owner) == []
+
+
+def test_each_statement_of_the_documented_grants_is_needed(owner: Engine) -> None:
+    with owner.begin() as connection:
+        for statement in MINIMAL_GRANTS:
+            connection.execute(
+                text(statement.replace("GRANT", "REVOKE").replace(" TO waybill", f" FROM {role_of(owner)}"))
+            )
+
+    assert len(problems(owner)) >= len(MINIMAL_GRANTS) - 2  # usage of the schema and connecting are everyone's
+
+
+def test_row_security_that_hides_rows_is_named(owner: Engine) -> None:
+    with owner.begin() as connection:
+        connection.execute(text("ALTER TABLE batch_exports ENABLE ROW LEVEL SECURITY"))
+
+    (problem,) = problems(owner)
+
+    assert "row-level security" in problem
+    assert "batch_exports" in problem
+
+
+def test_a_missing_column_or_table_is_named_with_its_remedy(owner: Engine) -> None:
+    with owner.begin() as connection:
+        connection.execute(text("ALTER TABLE users DROP COLUMN email"))
+        connection.execute(text("DROP TABLE waybill_notices"))
+
+    found = problems(owner)
+
+    assert any("users has no column email" in each for each in found)
+    assert any("waybill_notices is missing: run `waybill migrate`" in each for each in found)
+
+
+def test_a_read_only_server_is_named(owner: Engine) -> None:
+    with owner.begin() as connection:
+        connection.execute(text(f"ALTER ROLE {role_of(owner)} SET default_transaction_read_only = on"))
+
+    (problem,) = problems(owner)
+
+    assert "read-only" in problem

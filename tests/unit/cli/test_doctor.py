@@ -1,0 +1,72 @@
+"""Settings that are missing or wrong: `doctor` names them without their passwords and goes on with the other checks."""
+
+import pytest
+
+from cli.admin import effective_settings
+from cli.doctor import diagnose
+from config.settings import Misconfigured, load
+
+PARTS = ["settings", "database", "clickhouse", "storage", "kafka", "mail"]
+NOTHING = dict.fromkeys(
+    (
+        "DATABASE_URL",
+        "CLICKHOUSE_URL",
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "LANGFUSE_S3_BATCH_EXPORT_BUCKET",
+        "SMTP_CONNECTION_URL",
+    ),
+    "",
+)
+MALFORMED = [
+    ("CLICKHOUSE_URL", "http://waybill:geheim@clickhouse:80x"),
+    ("CLICKHOUSE_READ_ONLY_URL", "http://waybill:geheim@clickhouse:99999"),
+    ("SMTP_CONNECTION_URL", "smtp://waybill:geheim@smtp:25x"),
+    ("SMTP_CONNECTION_URL", "smtp://waybill:ge#heim@smtp:25"),
+    ("DATABASE_URL", "postgresql://waybill:geheim@postgres:x/langfuse"),
+    ("LANGFUSE_S3_BATCH_EXPORT_ENDPOINT", "http://s3:port"),
+    ("NEXTAUTH_URL", "https://"),
+]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in NOTHING.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(("setting", "url"), MALFORMED)
+def test_a_malformed_url_is_named_without_its_password_and_hides_no_other_check(
+    monkeypatch: pytest.MonkeyPatch, setting: str, url: str
+) -> None:
+    monkeypatch.setenv(setting, url)
+
+    with pytest.raises(Misconfigured) as raised:
+        load()
+    findings = diagnose()
+
+    (problem,) = raised.value.problems
+    assert problem.startswith(f"{setting}: ")
+    assert "heim" not in problem
+    assert list(findings) == PARTS
+    assert findings["settings"].reasons == (problem,)
+    assert "heim" not in str(findings)
+
+
+def test_each_missing_setting_is_named_by_the_check_that_needs_it() -> None:
+    found = {name: each.reasons for name, each in diagnose().items()}
+
+    assert found["database"] == ("DATABASE_URL is missing",)
+    assert found["clickhouse"] == ("CLICKHOUSE_URL is missing",)
+    assert found["kafka"] == ("KAFKA_BOOTSTRAP_SERVERS is missing",)
+    assert "LANGFUSE_S3_BATCH_EXPORT_BUCKET is missing" in found["storage"][0]
+
+
+@pytest.mark.parametrize("scheme", ["sftp", "nothing", "svn+ssh"])
+def test_the_password_of_a_storage_url_is_never_printed(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv("WAYBILL_STORAGE_URL", f"{scheme}://user:geheim@127.0.0.1:9/exports")
+
+    found, shown = diagnose(), effective_settings(load())
+
+    assert found["storage"].reasons
+    assert "geheim" not in f"{found} {shown}"
+    assert shown["WAYBILL_STORAGE_URL"] == f"{scheme}://user:**********@127.0.0.1:9/exports"
