@@ -17,8 +17,10 @@ from pipeline.encode.cells import (
 from pipeline.encode.sparse import SPREAD_COLUMNS, Template, list_texts, spread_cells
 from pipeline.types import CELLS, Column, Encoding, Kind
 
-_FORMULA = r"^[=+\-@\t\r]"
-_NUMBER = r"^[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_BLANK = r"[ \t\n\v\f\r\x00\x85\xa0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]"
+# Programs skip blanks before a formula, and read full-width signs as the others. They also run `- item` and `@handle`.
+_FORMULA = rf"^(?:[\t\r\n]|{_BLANK}*[=+\-@\uff1d\uff0b\uff0d\uff20])"
+_NUMBER = r"^ *[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _QUOTED = r'[",\r\n]'
 
 

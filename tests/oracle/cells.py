@@ -27,7 +27,8 @@ _ESCAPE = re.compile(
     r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|.)", re.DOTALL
 )
 _BORDER = re.compile(r"\\u[dD][89a-fA-F]|[eE][+-]?\d{3}|\x7f|\ufeff|\d{300}")
-_PLAIN_NUMBER = re.compile(r"[+-](\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_BLANKS = " \t\n\v\f\r\0\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200C)))
+_PLAIN_NUMBER = re.compile(r" *[+-](\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def same_cell(wanted: Cell, found: Any, file_format: str, *, neutralised: bool) -> bool:
@@ -45,9 +46,8 @@ def same_cell(wanted: Cell, found: Any, file_format: str, *, neutralised: bool) 
 
 def neutral(text: str) -> str:
     """A text as CSV shows it when formulas are disarmed."""
-    return (
-        f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _PLAIN_NUMBER.fullmatch(text) else text
-    )
+    runs = text.startswith(("\t", "\r", "\n")) or text.lstrip(_BLANKS).startswith(tuple("=+-@\uff1d\uff0b\uff0d\uff20"))
+    return f"'{text}" if runs and not _PLAIN_NUMBER.fullmatch(text) else text
 
 
 def same(wanted: Any, found: Any) -> bool:

@@ -122,13 +122,35 @@ def test_microseconds_are_written_with_six_digits() -> None:
     assert data == b"at\r\n2026-01-01T00:00:00.000001Z\r\n"
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\tx", "\rx", "-", "+5 apples", "-1e", "=-5"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("=1+1", "+1+1", "-1+1", "@SUM(A1)", "\tx", "\rx", "\nx", "-", "+5 apples", "-1e", "=-5", "\t", "\n-5"),
+        *(
+            "\uff1d1+1",
+            "\uff0b1",
+            "\uff0d1",
+            "\uff20SUM(A1)",
+            " =1",
+            "   +A1",
+            "\u00a0=1",
+            "\u3000\uff1d1",
+            "\ufeff=1",
+            " \n=1",
+            "\x0b=1",
+            "\x00=1",
+        ),
+        *("- item", "@handle", " - item", "- cmd|' /C calc'!A0"),
+    ],
+)
 def test_a_cell_that_a_spreadsheet_would_run_gets_an_apostrophe(text: str) -> None:
     assert parsed(f"{cell(Kind.TEXT, text)}\r\n".encode()) == [["'" + text]]
     assert parsed(f"{cell(Kind.MAYBE_JSON, (text, False))}\r\n".encode()) == [["'" + text]]
 
 
-@pytest.mark.parametrize("text", ["-5", "+1.5e3", "-.5", "-0", "+7.", "5-3", "a=b", "'=1", " =1", "1@x"])
+@pytest.mark.parametrize(
+    "text", ["-5", "+1.5e3", "-.5", "-0", "+7.", " -5", "5-3", "a=b", "'=1", " x=1", "1@x", "  ", "é=1"]
+)
 def test_numbers_and_harmless_text_stay(text: str) -> None:
     assert cell(Kind.TEXT, text) == text
 
