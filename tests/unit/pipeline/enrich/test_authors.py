@@ -32,6 +32,6 @@ def test_authors_have_the_names_that_they_gave_themselves(database: Engine) -> N
 def test_rows_without_authors_ask_nobody(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'missing' / 'database'}")
     assert Authors(engine)(batch(None, None)).column("authorUserName").to_pylist() == [None, None]
-    with pytest.raises(Unavailable, match="unable to open database file"):
+    with pytest.raises(Unavailable, match="unable to open the file of DATABASE_URL"):
         Authors(engine)(batch("a"))
     engine.dispose()

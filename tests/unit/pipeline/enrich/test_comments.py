@@ -83,6 +83,6 @@ def test_a_project_without_comments_is_asked_about_once(database: Engine) -> Non
 
 def test_a_database_that_fails_is_unavailable(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'missing' / 'database'}")
-    with pytest.raises(Unavailable, match="unable to open database file"):
+    with pytest.raises(Unavailable, match="unable to open the file of DATABASE_URL"):
         Comments(engine, "p", "TRACE")
     engine.dispose()
