@@ -28,6 +28,9 @@ KEEP_SECONDS = 2.0
 CLOSE_SECONDS = 3.0
 """How long running responses may take when the daemon stops; an interrupted download can be resumed elsewhere."""
 
+METRICS_REST = 9
+"""How many times as long as the last rendering of the metrics the next one waits."""
+
 LINGER_SECONDS = 2.0
 """How long a request body, which no route reads, is received after the response."""
 
@@ -92,11 +95,39 @@ def _try(check: Check) -> str | None:
     return None
 
 
+class _MetricsPage:
+    """Renders the metrics on the event loop for no more than a tenth of the time, however many clients ask.
+
+    Requests that come while a rendering waits share it, so a response is never older than its request.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._next: asyncio.Task[bytes] | None = None
+        self._not_before = 0.0
+
+    async def read(self) -> bytes:
+        """Return the metrics as they are now."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._render())
+        return await asyncio.shield(self._next)
+
+    async def _render(self) -> bytes:
+        await asyncio.sleep(self._not_before - time.monotonic())
+        self._next = None
+        began = time.monotonic()
+        page = generate_latest(self._registry)
+        ended = time.monotonic()
+        self._not_before = ended + METRICS_REST * (ended - began)
+        return page
+
+
 def health_routes(registry: CollectorRegistry, health: Health) -> tuple[web.RouteDef, ...]:
     """Return the routes of a daemon's internal port: /metrics, /livez and /readyz."""
+    page = _MetricsPage(registry)
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=await page.read(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def livez(_: web.Request) -> web.Response:
         stuck = health.stuck()

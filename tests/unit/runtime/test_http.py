@@ -1,6 +1,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -49,6 +50,34 @@ def test_metrics_are_served() -> None:
 
     assert status == 200
     assert "waybill_slots 3.0" in text
+
+
+def test_many_scrapes_share_a_rendering_that_is_newer_than_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered = []
+
+    def render(registry: CollectorRegistry) -> bytes:
+        time.sleep(0.02)
+        rendered.append(registry)
+        return str(registry.get_sample_value("waybill_slots")).encode()
+
+    monkeypatch.setattr(http, "generate_latest", render)
+
+    async def run() -> None:
+        metrics = Metrics(CollectorRegistry())
+        routes, limits = health_routes(metrics.registry, Health({})), Limits(connections=200)
+        serving = serve("127.0.0.1", 0, routes, name="internal", limits=limits, metrics=metrics)
+        async with serving as port, aiohttp.ClientSession() as client:
+
+            async def scrape(slots: int) -> None:
+                metrics.slots.set(slots)
+                async with client.get(f"http://127.0.0.1:{port}/metrics") as answer:
+                    assert float(await answer.text()) >= slots
+
+            await asyncio.gather(*(scrape(slots) for slots in range(100)))
+            assert len(rendered) < 20
+            await scrape(1000)
+
+    asyncio.run(run())
 
 
 def joined(health: Health) -> None:
