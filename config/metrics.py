@@ -175,6 +175,9 @@ class Metrics:
         self.outbox_oldest = Gauge(
             "waybill_outbox_oldest_seconds", "Age of the oldest unpublished event, in seconds.", registry=registry
         )
+        self.outbox_refused = Counter(
+            "waybill_outbox_refused", "Events in the outbox that Kafka refuses for good.", registry=registry
+        )
         self.notices_waiting = Gauge("waybill_notices_waiting", "Notices that are not yet sent.", registry=registry)
         self.oldest_notice = Gauge(
             "waybill_oldest_notice_seconds", "Age of the oldest unsent notice, in seconds.", registry=registry

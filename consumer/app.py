@@ -201,7 +201,7 @@ class _Worker:
     async def _relay(self) -> None:
         engine, full = self._needs.jobs.engine, self.intake.outbox_full
         try:
-            await in_thread(outbox.relay, engine, self._needs.publisher, self.clock.now)
+            await in_thread(outbox.relay, engine, self._needs.publisher, self.clock.now, self._needs.metrics)
             full.clear()
         except Unavailable as error:
             logger.warning("events wait in the outbox: %s", error)

@@ -1,15 +1,18 @@
 """The outbox: events are written in the transaction of their state change, and the relay publishes them to Kafka."""
 
 import logging
+import re
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from confluent_kafka import KafkaError
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from config.errors import Unavailable
 from config.events import LAST_ATTEMPT, ExportFinished, Status
+from config.metrics import Metrics
 from config.tables import outbox
 from consumer.models import Job
 from runtime.database import reading, writing
@@ -26,6 +29,20 @@ MAX_NAME = 512
 """The part of a table's or a format's name that an event carries; valid names are much shorter."""
 
 RELAY_BATCH = 100
+TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+REFUSED = frozenset(
+    {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.TOPIC_EXCEPTION, KafkaError.INVALID_RECORD, KafkaError._INVALID_ARG}  # noqa: SLF001 (the library's public spelling)
+)
+"""Errors of a message that Kafka will never take."""
+
+OF_TOPIC = REFUSED | {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 (the library's public spelling)
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 (the library's public spelling)
+}
+"""Errors of one topic, which say nothing about the events of other topics."""
+
 PRUNE_BATCH = 1_000
 
 
@@ -35,8 +52,8 @@ class OutboxMessage:
 
     id: int
     topic: str
-    key: str
-    payload: str
+    key: bytes
+    payload: bytes
     traceparent: str | None
 
 
@@ -45,18 +62,27 @@ def make_printable(text: str, limit: int = MAX_TEXT) -> str:
     return text.replace("\0", "").encode(errors="replace").decode()[:limit]
 
 
+def _to_bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text  # SQLite stores bytes in any column
+
+
 def add(connection: Connection, topic: str, event: ExportFinished, now: datetime, traceparent: str | None) -> None:
     """Write the event and its trace in the caller's transaction."""
     values = {"topic": topic, "key": event.batch_export_id, "payload": event.encode().decode(), "created_at": now}
     connection.execute(insert(outbox).values(values | {"traceparent": traceparent}))
 
 
-def list_unpublished(engine: Engine, *, limit: int) -> list[OutboxMessage]:
-    """List events that Kafka has not confirmed, oldest first."""
+def list_unpublished(engine: Engine, *, limit: int, after: int | None = None) -> list[OutboxMessage]:
+    """List events that Kafka has not confirmed, oldest first, from the one behind the id `after`."""
     query = select(outbox.c.id, outbox.c.topic, outbox.c.key, outbox.c.payload, outbox.c.traceparent)
     query = query.where(outbox.c.published_at.is_(None)).order_by(outbox.c.id).limit(limit)
+    if after is not None:
+        query = query.where(outbox.c.id > after)
     with reading(engine) as connection:
-        return [OutboxMessage(*row) for row in connection.execute(query)]
+        return [
+            OutboxMessage(id_, str(topic), _to_bytes(key), _to_bytes(payload), traceparent)
+            for id_, topic, key, payload, traceparent in connection.execute(query)
+        ]
 
 
 def is_full(engine: Engine) -> bool:
@@ -110,25 +136,39 @@ def make_completion(  # noqa: PLR0913 (the parts of an event)
     )
 
 
-def relay(engine: Engine, publisher: Publisher, now: Callable[[], datetime]) -> int:
+def relay(engine: Engine, publisher: Publisher, now: Callable[[], datetime], metrics: Metrics) -> int:
     """Publish all waiting events, oldest first, and return how many; raises Unavailable.
 
-    Safe in many workers at the same time: an event may then be published twice, with the same event id.
+    Safe in many workers at the same time: an event may then be published twice, with the same event id. An event that
+    Kafka refuses for good is logged, counted and marked as published; the notifier still finds it in the table.
     """
-    published = 0
-    more = True
-    while more and (messages := list_unpublished(engine, limit=RELAY_BATCH)):
-        more = len(messages) == RELAY_BATCH
-        outgoing = [
-            Outgoing(each.topic, each.key.encode(), each.payload.encode(), write_traceparent(each.traceparent))
-            for each in messages
-        ]
-        answers = publisher.publish(outgoing)
-        delivered = [message.id for message, error in zip(messages, answers, strict=True) if error is None]
-        mark_published(engine, delivered, now())
+    published, waiting, last = 0, list[KafkaError](), None
+    while messages := list_unpublished(engine, after=last, limit=RELAY_BATCH):
+        last = messages[-1].id
+        errors = _publish(publisher, messages)
+        delivered = [each.id for each in messages if each.id not in errors]
+        refused = [number for number, error in errors.items() if error.code() in REFUSED]
+        for number in refused:
+            logger.error("Kafka refuses an event for good: %s", errors[number].str(), extra={"outbox_id": number})
+            metrics.outbox_refused.inc()
+        mark_published(engine, delivered + refused, now())
         published += len(delivered)
-        if errors := [error for error in answers if error is not None]:
-            raise Unavailable(f"{len(errors)} events were not published: {errors[0].str()}")
+        waiting += [error for number, error in errors.items() if number not in refused]
+        if any(error.code() not in OF_TOPIC for error in waiting):
+            break  # Kafka does not answer, so the next events would only wait, too
     if published:
         logger.info("events published", extra={"events": published})
+    if waiting:
+        raise Unavailable(f"{len(waiting)} events were not published: {waiting[0].str()}")
     return published
+
+
+def _publish(publisher: Publisher, messages: Sequence[OutboxMessage]) -> dict[int, KafkaError]:
+    """Publish the events, and return the errors by id."""
+    invalid = {each.id: KafkaError(KafkaError.TOPIC_EXCEPTION) for each in messages if not TOPIC.fullmatch(each.topic)}
+    sent = [each for each in messages if each.id not in invalid]
+    answers = publisher.publish(
+        [Outgoing(each.topic, each.key, each.payload, write_traceparent(each.traceparent)) for each in sent]
+    )
+    failed = {each.id: error for each, error in zip(sent, answers, strict=True) if error is not None}
+    return invalid | failed

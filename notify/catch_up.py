@@ -40,4 +40,8 @@ def find_published(engine: Engine, topic: str, *, since: datetime, now: datetime
     with reading(engine) as connection:
         rows = connection.execute(wanted).all()
     for outbox_id, payload, published_at, traceparent in rows:
-        yield PublishedCompletion(outbox_id, payload.encode(), published_at, traceparent)
+        yield PublishedCompletion(outbox_id, _to_bytes(payload), published_at, traceparent)
+
+
+def _to_bytes(payload: str | bytes) -> bytes:
+    return payload.encode() if isinstance(payload, str) else payload

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from sqlalchemy import Engine
 
 from config.errors import Unavailable
-from config.events import read_finished
+from config.events import Malformed, read_finished
 from config.labels import NoticeOutcome
 from config.links import Links
 from config.settings import Settings
@@ -82,6 +82,8 @@ def _attempt(context: NotifierContext, notice: Notice, now: datetime) -> Attempt
         return _send(context, notice, now)
     except Undeliverable as error:
         return Attempt(NoticeOutcome.FAILED, str(error))
+    except Malformed as error:
+        return Attempt(NoticeOutcome.FAILED, f"the stored event can't be read: {error}")
     except Unavailable as error:
         return Attempt(NoticeOutcome.RETRIED, str(error))
     except Unanswered as error:

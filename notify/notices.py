@@ -1,12 +1,13 @@
 """Keeps one row for each completion and channel, so that one email is sent whatever is redelivered or crashes."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Engine, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Engine, RowMapping, and_, func, literal_column, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from config.events import ExportFinished
@@ -14,11 +15,17 @@ from config.tables import notices
 from runtime.database import reading, writing
 from runtime.retry import Backoff
 
+logger = logging.getLogger(__name__)
+
 EMAIL = "mail"
 """The value of `channel` for an email."""
 
 LONGEST_DELAY = timedelta(minutes=15)
 REASON_LIMIT = 500
+MOST_ATTEMPTS = 2**31 - 1
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+CLOCKS_DIFFER = timedelta(days=1)
+"""No clock of a machine is further ahead: a stored time beyond this is damaged."""
 
 
 class State(StrEnum):
@@ -90,17 +97,26 @@ class Notices:
             return connection.execute(made).first() is not None
 
     def find_due(self, now: datetime, *, limit: int) -> list[Notice]:
-        """Return the notices to send now, longest due first: new ones, retries, and those whose lease ended."""
+        """Return the notices to send now, longest due first: new ones, retries, and those whose lease ended.
+
+        A notice with a value that can't be true or can't be read is failed and not returned.
+        """
         names = ("event_id", "channel", "export_id", "attempts", "created_at", "payload", "traceparent")
         wanted = (
             select(*(notices.c[name] for name in names))
-            .where(notices.c.state.in_(OPEN), notices.c.next_attempt_at <= now)
+            .where(notices.c.state.in_(OPEN), self._is_due(now))
             .order_by(notices.c.next_attempt_at)
             .limit(limit)
         )
         with reading(self._engine) as connection:
-            rows = connection.execute(wanted).mappings().all()
-        return [Notice(**{**row, "payload": row["payload"].encode()}) for row in rows]
+            rows = connection.execute(wanted.add_columns(self._row_id().label("row_id"))).mappings().all()
+        found = []
+        for row in rows:
+            if (damage := _find_damage(row, now)) is None:
+                found.append(Notice(**{**{name: row[name] for name in names}, "payload": row["payload"].encode()}))
+            else:
+                self._fail_damaged(row, damage)
+        return found
 
     def next_due(self) -> datetime | None:
         """Return when the next notice is due, or None if none is open."""
@@ -128,7 +144,7 @@ class Notices:
             "next_attempt_at": now + self._lease,
         }
         has_time_left = or_(notices.c.state == State.PENDING, notices.c.created_at > now - self._retry_for)
-        if not self._change(notice, claimed, notices.c.next_attempt_at <= now, has_time_left, ~_IS_BEING_SENT):
+        if not self._change(notice, claimed, self._is_due(now), has_time_left, ~_IS_BEING_SENT):
             return None
         return replace(notice, attempts=notice.attempts + 1)
 
@@ -146,7 +162,7 @@ class Notices:
         due = max(now + self._lease, self._next_attempt(notice, now, self._unanswered_retries))
         later = _pending("the notifier stopped before the mail server responded", due)
         has_time_left = notices.c.created_at > now - self._retry_for
-        return self._change(notice, later, notices.c.next_attempt_at <= now, has_time_left, _IS_BEING_SENT)
+        return self._change(notice, later, self._is_due(now), has_time_left, _IS_BEING_SENT)
 
     def abandon(self, notice: Notice, now: datetime) -> bool:
         """Fail a notice whose notifier crashed in the last attempt; return False if it is in another state."""
@@ -156,7 +172,7 @@ class Notices:
             "error": "the notifier crashed in the last attempt; the email may have been sent",
         }
         is_over = and_(notices.c.state == State.SENDING, notices.c.created_at <= now - self._retry_for)
-        return self._change(notice, ended, notices.c.next_attempt_at <= now, is_over)
+        return self._change(notice, ended, self._is_due(now), is_over)
 
     def extend_lease(self, notice: Notice, now: datetime) -> bool:
         """Extend the lease of a claimed notice; return False if the lease was lost."""
@@ -211,6 +227,22 @@ class Notices:
     def _end_of(self, notice: Notice) -> datetime:
         return notice.created_at + self._retry_for
 
+    def _is_due(self, now: datetime) -> ColumnElement[bool]:
+        """Select notices that are due; a time that is missing, or later than any that is set, is damaged and counts."""
+        at = notices.c.next_attempt_at
+        return or_(at <= now, at > now + self._retry_for + self._lease + CLOCKS_DIFFER, at.is_(None))
+
+    def _row_id(self) -> ColumnElement[Any]:
+        """Select what finds a row whose event id is not valid text, which only SQLite can store."""
+        return literal_column("rowid") if self._engine.dialect.name == "sqlite" else notices.c.event_id
+
+    def _fail_damaged(self, row: RowMapping, damage: str) -> None:
+        same = and_(self._row_id() == row["row_id"], notices.c.state.in_(OPEN))
+        logger.error("failed a notice that can't be read: %s", damage, extra={"event_id": str(row["event_id"])})
+        with writing(self._engine) as connection:
+            ended = {"state": State.FAILED, "next_attempt_at": None, "message_id": None, "error": damage}
+            connection.execute(update(notices).where(same).values(ended))
+
     def _end(self, notice: Notice, state: State, reason: str) -> bool:
         ended = {"state": state, "next_attempt_at": None, "message_id": None, "error": reason[:REASON_LIMIT]}
         return self._change(notice, ended, notices.c.state == State.SENDING)
@@ -229,6 +261,18 @@ class Notices:
         )
         with writing(self._engine) as connection:
             return connection.execute(changed).rowcount == 1
+
+
+def _find_damage(row: RowMapping, now: datetime) -> str | None:
+    """Return what is wrong with the values of a notice, or None if nothing is."""
+    for name in ("event_id", "channel", "export_id", "payload"):
+        if not isinstance(row[name], str):
+            return f"{name} has no valid value"
+    if not isinstance(row["attempts"], int) or not 0 <= row["attempts"] < MOST_ATTEMPTS:
+        return "attempts has no valid value"
+    if row["created_at"] is None or not EPOCH < row["created_at"] < now + CLOCKS_DIFFER:
+        return "created_at has no valid value"
+    return None
 
 
 def _pending(reason: str, due: datetime) -> dict[str, Any]:

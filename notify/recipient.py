@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Engine, select
 
@@ -43,7 +44,14 @@ def find_recipient(engine: Engine, event: ExportFinished) -> Recipient | None:
     )
     with reading(engine) as connection:
         row = connection.execute(wanted).one_or_none()
-    return Recipient(**row._mapping) if row is not None else None  # noqa: SLF001 (public, by SQLAlchemy's documentation)
+    if row is None:
+        return None
+    return Recipient(**{name: _read(value) for name, value in row._mapping.items()})  # noqa: SLF001 (public, by SQLAlchemy's documentation)
+
+
+def _read(value: Any) -> Any:
+    """Return a value as text if it is bytes, which SQLite stores in any column."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def reason_to_skip(event: ExportFinished, recipient: Recipient, target: str | None, now: datetime) -> str | None:

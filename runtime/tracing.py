@@ -77,12 +77,12 @@ def write_traceparent(traceparent: str | None) -> tuple[tuple[str, bytes], ...]:
 
 def trace_id(traceparent: str | None) -> str | None:
     """Return the trace's id, as log lines carry it; None if there is none, or the text is not a traceparent."""
-    parts = (traceparent or "").split("-")
+    parts = traceparent.split("-") if isinstance(traceparent, str) else []
     return parts[1] if len(parts) > 1 else None
 
 
 def _extract(traceparent: str | None) -> Context:
-    return _W3C.extract({HEADER: traceparent or ""})
+    return _W3C.extract({HEADER: traceparent if isinstance(traceparent, str) else ""})
 
 
 def _inject(context: Context | None = None) -> str | None:

@@ -449,10 +449,10 @@ def test_events_leave_the_outbox_in_order_once_marked(engine: Engine) -> None:
         jobs.reject(claimed(jobs, export_id=name), "no", NOW)
 
     waiting = list_unpublished(engine, limit=2)
-    assert [letter.key for letter in waiting] == ["a", "b"]
+    assert [letter.key for letter in waiting] == [b"a", b"b"]
     mark_published(engine, [waiting[0].id], after(1))
     mark_published(engine, [], after(1))
-    assert [letter.key for letter in list_unpublished(engine, limit=9)] == ["b", "c"]
+    assert [letter.key for letter in list_unpublished(engine, limit=9)] == [b"b", b"c"]
 
 
 def test_lists_are_newest_first_and_show_every_attempt(engine: Engine, jobs: Jobs) -> None:

@@ -37,7 +37,7 @@ def test_one_export_needs_these_statements_and_no_more(postgres_engine: Engine, 
     claim = claimer.claim(ExportKey(project_id="project-1", export_id="export-1"))
     assert isinstance(claim, Claim)
     assert worker.run(claim) is Outcome.COMPLETED
-    assert relay(postgres_engine, FakePublisher(), worker.now) == 1  # type: ignore[arg-type] # stands in for Kafka
+    assert relay(postgres_engine, FakePublisher(), worker.now, worker.metrics) == 1  # type: ignore[arg-type] # stands in for Kafka
 
     claimed = ["SELECT", "BEGIN", "SET", "UPDATE", "INSERT", "COMMIT"]
     fenced = ["BEGIN", "SET", "UPDATE", "COMMIT"]

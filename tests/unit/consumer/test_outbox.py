@@ -38,9 +38,9 @@ def test_the_relay_publishes_in_order_and_marks_what_was_delivered(worker: Scrip
     publisher = FakePublisher(answers=[None, KafkaError(KafkaError._MSG_TIMED_OUT), None])
 
     with pytest.raises(Unavailable, match="1 events were not published"):
-        relay(worker.engine, publisher, worker.now)  # type: ignore[arg-type] # stands in for Kafka
+        relay(worker.engine, publisher, worker.now, worker.metrics)  # type: ignore[arg-type] # stands in for Kafka
     assert [letter["published_at"] is None for letter in outbox_rows(worker.engine)] == [False, True, False]
-    assert relay(worker.engine, publisher, worker.now) == 1  # type: ignore[arg-type] # the same
+    assert relay(worker.engine, publisher, worker.now, worker.metrics) == 1  # type: ignore[arg-type] # the same
 
     assert [message.key for message in publisher.sent] == [b"a", b"b", b"c", b"b"]
     assert {message.topic for message in publisher.sent} == {"export-completions"}

@@ -259,14 +259,24 @@ def test_an_error_in_a_statement_is_a_bug_and_retried(
     assert [each.exc_info is not None for each in caplog.records] == [True]
 
 
+def test_a_stored_event_that_can_not_be_read_fails_its_notice(context: NotifierContext) -> None:
+    ended = attempt(context, Notice("event-1", "mail", "export-1", 1, NOW, b"not an event", None), NOW)
+
+    assert ended.outcome is NoticeOutcome.FAILED
+    assert ended.detail.startswith("the stored event can't be read: ")
+
+
 def test_a_bug_is_logged_with_its_traceback_and_retried(
-    context: NotifierContext, caplog: pytest.LogCaptureFixture
+    context: NotifierContext, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = Notice("event-1", "mail", "export-1", 1, NOW, b"not an event", None)
+    def broken(*_: Any) -> None:
+        raise TypeError("a bug")
 
-    ended = attempt(context, broken, NOW)
+    monkeypatch.setattr("notify.deliver.find_recipient", broken)
 
-    assert ended == Attempt(NoticeOutcome.BUG, "internal error (Malformed)")
+    ended = attempt(context, Notice("event-1", "mail", "export-1", 1, NOW, completion().encode(), None), NOW)
+
+    assert ended == Attempt(NoticeOutcome.BUG, "internal error (TypeError)")
     assert [each.exc_info is not None for each in caplog.records] == [True]
 
 
