@@ -154,6 +154,8 @@ def relay(engine: Engine, publisher: Publisher, now: Callable[[], datetime], met
         mark_published(engine, delivered + refused, now())
         published += len(delivered)
         waiting += [error for number, error in errors.items() if number not in refused]
+        if len(messages) < RELAY_BATCH:
+            break
         if any(error.code() not in OF_TOPIC for error in waiting):
             break  # Kafka does not answer, so the next events would only wait, too
     if published:
