@@ -171,7 +171,7 @@ def _export(claim: Claim, context: WorkerContext, progress: Progress) -> Settle:
         return partial(_stop, claim, context, progress)
     except Unavailable as error:
         logger.warning("failed: %s", error, extra=claim.log_context())
-        return partial(_retry, claim, context, Failure.UNAVAILABLE, UNAVAILABLE_TEXT, str(error))
+        return partial(_retry, claim, context, Failure.UNAVAILABLE, error.advice or UNAVAILABLE_TEXT, str(error))
     except Exception as error:
         logger.exception("failed with an unexpected error", extra=claim.log_context())
         return partial(_retry, claim, context, Failure.BUG, INTERNAL_TEXT, f"{type(error).__name__}: {error}")

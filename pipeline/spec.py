@@ -14,6 +14,7 @@ from pipeline.request import ExportQuery
 from pipeline.types import FORMATS, Encoding, OutputOptions, choose_encoding
 
 MAX_QUERY_CHARACTERS = 4_000_000
+MAX_FILTERS = 500
 DEFAULT_OUTPUT = OutputOptions()
 
 # Replaces pydantic's messages that speak of its own types.
@@ -97,12 +98,19 @@ def read_query(query: object) -> ExportQuery:
             "Filter by fewer values."
         )
     try:
-        return ExportQuery.model_validate(json.loads(text) if isinstance(query, str) else query)
+        return _limit_filters(ExportQuery.model_validate(json.loads(text) if isinstance(query, str) else query))
     except ValidationError as error:
         problems = [_describe(each) for each in error.errors(include_url=False)[:10]]
         raise Rejected(f"The query can't be read: {'; '.join(problems)}.") from error
     except ValueError as error:
         raise Rejected("The query can't be read: it is not JSON.") from error
+
+
+def _limit_filters(query: ExportQuery) -> ExportQuery:
+    count = len(query.filter or ())
+    if count > MAX_FILTERS:
+        raise Rejected(f"The query has too many filters: {count:,}, and {MAX_FILTERS:,} at most.")
+    return query
 
 
 def _describe(error: Mapping[str, Any]) -> str:

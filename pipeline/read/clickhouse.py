@@ -16,7 +16,7 @@ from clickhouse_connect.driver.external import ExternalData
 from sqlalchemy import Select
 from urllib3 import HTTPConnectionPool
 
-from config.errors import Cancelled, Unavailable
+from config.errors import Cancelled, Rejected, Unavailable
 from pipeline.progress import Progress
 from pipeline.read.arrow_stream import read_stream
 from pipeline.read.clickhouse_errors import CLIENT_ERRORS, translate_client_error
@@ -31,6 +31,11 @@ T = TypeVar("T")
 CONNECT_SECONDS = 10
 RECEIVE_SECONDS = 300
 SPILL_BYTES = 1 << 30
+STATEMENT_BYTES = (128 << 10) - 64
+"""The longest statement that can be sent beside its parameters: the server's limit of a form field, less the format.
+
+Parameters that are too long for the URL are sent in a form.
+"""
 
 SETTINGS: dict[str, object] = {
     # The slowest reader is a large upload over a slow connection: hours, with minutes between two reads.
@@ -70,7 +75,8 @@ SETTINGS: dict[str, object] = {
 class ClickHouseConnection:
     """The ClickHouse connection of one export; used by one thread, stopped from any through `progress`.
 
-    Its methods raise Unavailable when the server fails or can't be reached, Cancelled once `progress` is stopped.
+    Its methods raise Unavailable when the server fails or can't be reached, Cancelled once `progress` is stopped, and
+    Rejected for a statement that is too long.
     """
 
     def __init__(self, source: ClickHouse, progress: Progress) -> None:
@@ -94,6 +100,10 @@ class ClickHouseConnection:
         The first batch may take long, because the server sorts first.
         """
         query = compile_statement(statement)
+        if (size := len(query.sql.encode())) > STATEMENT_BYTES:
+            raise Rejected(
+                f"The query has too many filters: its statement has {size:,} bytes, and {STATEMENT_BYTES:,} at most."
+            )
         query_id = str(uuid.uuid4())
         logger.debug("query sent", extra={"query_id": query_id})
         self._on_statement(query.sql, query.parameters)

@@ -11,11 +11,13 @@ from fsspec.core import url_to_fs
 from fsspec.exceptions import FSTimeoutError
 
 from config.errors import Cancelled, Unavailable
-from pipeline.storage.safe_names import join_key
+from pipeline.storage.safe_names import OBJECT_NAME_BYTES, check_length, join_key
 
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
+ATTEMPT_CHARACTERS = 12
+"""The dots around the hidden name, and the number of the attempt."""
 
 
 class FsspecUpload:
@@ -108,6 +110,7 @@ class FsspecStorage:
 
     def open(self, key: str, content_type: str, attempt: int) -> FsspecUpload:  # noqa: ARG002 (fsspec has no parameter for it)
         """Open an object under a hidden name."""
+        check_length(key, OBJECT_NAME_BYTES - len(PARTIAL) - ATTEMPT_CHARACTERS)
         return FsspecUpload(self._fs, self._path(key), attempt)
 
     def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:  # noqa: ARG002 (fsspec signs only a path)

@@ -1,6 +1,7 @@
 """Stores files in a local folder: each is written beside its target, then renamed."""
 
 import contextlib
+import errno
 import glob
 import logging
 import os
@@ -12,7 +13,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from config.errors import Cancelled, Unavailable
-from pipeline.storage.safe_names import join_key
+from pipeline.storage.safe_names import ADVICE, FILE_NAME_BYTES, check_length, join_key
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,11 @@ _FLUSH_BYTES = 64 << 20
 Without a limit, a large file would evict everything else from the cache, and be slower.
 """
 
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "the store is full"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "the store can't be written to"),
+}
+
 _Version = tuple[int, int, int]
 
 
@@ -34,7 +40,8 @@ class LocalUpload:
     def __init__(self, target: Path, attempt: int) -> None:
         self._target = target
         # The name contains the attempt, so that a stalled worker and its successor can't write to one file.
-        self._partial = target.with_name(f".{target.name[:_NAME_MAX]}.{attempt}{_PARTIAL}")
+        short = target.name.encode()[:_NAME_MAX].decode(errors="ignore")
+        self._partial = target.with_name(f".{short}.{attempt}{_PARTIAL}")
         self._attempt = attempt
         self._interrupted = False
         self._size = 0
@@ -136,7 +143,10 @@ class LocalStorage:
 
     def open(self, key: str, content_type: str, attempt: int) -> LocalUpload:  # noqa: ARG002 (files have no media type)
         """Open a file that will be beside its target."""
-        return LocalUpload(self._path(key), attempt)
+        path = self._path(key)
+        for part in key.split("/"):
+            check_length(part, FILE_NAME_BYTES)
+        return LocalUpload(path, attempt)
 
     def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:  # noqa: ARG002 (the folder's permissions apply)
         """Return the file's own URL, which does not expire."""
@@ -190,7 +200,9 @@ def _translate_faults(doing: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unavailable(f"could not {doing} {path}: {error.strerror or error}") from error
+        reason = _ADVICE.get(error.errno or 0)
+        advice = None if reason is None else ADVICE.format(reason)
+        raise Unavailable(f"could not {doing} {path}: {error.strerror or error}", advice=advice) from error
 
 
 def _read_version(path: Path) -> _Version | None:

@@ -10,7 +10,7 @@ from s3fs import S3FileSystem
 from config.labels import PartOutcome
 from pipeline.storage.s3_calls import Calls, Refused
 from pipeline.storage.s3_upload import OVERTAKEN, S3Upload, Target, abort_upload, load_attempt, load_head
-from pipeline.storage.safe_names import join_key, make_disposition
+from pipeline.storage.safe_names import OBJECT_NAME_BYTES, check_length, join_key, make_disposition
 from pipeline.storage.types import MAX_LIFETIME
 
 
@@ -49,6 +49,7 @@ class S3Storage:
     def open(self, key: str, content_type: str, attempt: int) -> S3Upload:
         """Open an object; nothing is sent before the first part is full."""
         name = join_key(self._root, key)
+        check_length(name, OBJECT_NAME_BYTES)
         headers = {
             "ContentType": content_type,
             "ContentDisposition": make_disposition(key),

@@ -25,6 +25,7 @@ from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 from s3fs import S3FileSystem
 
 from config.errors import Unavailable
+from pipeline.storage.safe_names import ADVICE
 from runtime.network import explain_fault
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,8 @@ class Refused(Unavailable):
     """S3 responded with an error; `code` is S3's name of it."""
 
     def __init__(self, message: str, code: str) -> None:
-        super().__init__(message)
+        denied = code in _DENIED or code in _REMEDIES
+        super().__init__(message, advice=ADVICE.format(f"the store refuses them ({code})") if denied else None)
         self.code = code
 
 

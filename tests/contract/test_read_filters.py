@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from config.errors import Rejected
 from tests.services.stacks import Servers
 from tests.support.databases import CUTOFF, Databases, open_databases
 
@@ -266,6 +267,27 @@ def test_the_rows_read_are_those_that_the_query_asks_for(
         there = [value.encode() if isinstance(value, str) else value for value in in_order if value is not None]
         assert there == sorted(there, reverse=order["order"] == "DESC")
         assert in_order[len(there) :] == [None] * (len(in_order) - len(there))
+
+
+def test_hundreds_of_filters_with_long_values_are_no_trouble(databases: Databases) -> None:
+    each = {"type": "string", "column": "name", "operator": "does not contain"}
+    filters = [{**each, "value": f"{'é' * 200} {number}"} for number in range(500)]
+    assert sorted(databases.ids(*filters)) == sorted(databases.ids())
+
+
+def test_more_filters_are_rejected_with_the_limit(databases: Databases) -> None:
+    each = {"type": "string", "column": "name", "operator": "does not contain", "value": "n"}
+    with pytest.raises(Rejected, match="too many filters: 2,000, and 500 at most"):
+        databases.ids(*[{**each, "value": f"{number:050}"} for number in range(2000)])
+
+
+def test_filters_that_make_the_statement_too_long_are_rejected(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.read.clickhouse.STATEMENT_BYTES", 20_000)
+    each = {"type": "stringObject", "column": "metadata", "operator": "does not contain", "value": "n"}
+    with pytest.raises(Rejected, match="too many filters: its statement has"):
+        databases.ids(*[{**each, "key": f"key {number}"} for number in range(200)])
 
 
 def test_ten_thousand_values_in_one_list_are_no_trouble(databases: Databases) -> None:

@@ -56,6 +56,12 @@ def test_an_invalid_query_is_rejected_immediately(worker: ScriptedWorker) -> Non
     ("error", "words", "kept", "kind"),
     [
         (Unavailable("the store is unavailable"), UNAVAILABLE_TEXT, "the store is unavailable", "unavailable"),
+        (
+            Unavailable("no space on /x", advice="the store is full"),
+            "the store is full",
+            "no space on /x",
+            "unavailable",
+        ),
         (KeyError("x"), "An internal error occurred", "KeyError: 'x'", "bug"),
     ],
 )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from config.errors import Unavailable
+from config.errors import Rejected, Unavailable
 from pipeline.storage import S3Options, Storage, open_storage
 from pipeline.storage.s3_upload import MAX_PARTS, part_size
 from tests import moto_server
@@ -219,3 +219,19 @@ def test_ten_thousand_parts_hold_five_terabytes(first: int) -> None:
 
 def test_secrets_stay_out_of_what_is_printed() -> None:
     assert "hunter2" not in repr(S3Options(secret_access_key="hunter2"))
+
+
+@pytest.mark.parametrize("key", ["k" * 1025, "é" * 513, "a/" * 512 + "b"])
+def test_a_key_that_s3_does_not_allow_is_rejected_before_anything_is_sent(storage: Storage, key: str) -> None:
+    with pytest.raises(Rejected, match="bytes, and the store allows 1,024"):
+        storage.open(key, "text/csv", 1)
+
+
+def test_a_store_that_refuses_is_named_to_the_user_with_the_action_to_allow(moto: Moto, storage: Storage) -> None:
+    moto.door.faults.append(Fault("PUT", "", "403 Forbidden", b"AccessDenied", times=9))
+
+    with pytest.raises(Unavailable) as raised:
+        store(storage, b"x")
+
+    assert "the store refuses them (AccessDenied)" in str(raised.value.advice)
+    assert f"must allow s3:PutObject on arn:aws:s3:::{moto.bucket.name}/a/*" in str(raised.value)
