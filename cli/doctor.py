@@ -20,15 +20,20 @@ EXPECTED = (Unavailable, ConnectionError, LookupError, ValueError)
 """Errors whose text has been written for people."""
 
 
+class Doubtful(Exception):
+    """Everything works, but something else is probably wrong; the text says what."""
+
+
 class Mark(StrEnum):
     """The result of a check."""
 
     OK = "ok"
     OFF = "off"
+    WARNING = "warning"
     FAILED = "failed"
 
 
-COLOURS = {Mark.OK: "green", Mark.OFF: "yellow", Mark.FAILED: "bold red"}
+COLOURS = {Mark.OK: "green", Mark.OFF: "yellow", Mark.WARNING: "yellow", Mark.FAILED: "bold red"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,11 @@ def diagnose() -> dict[str, Finding]:
 
 
 def _check_database(settings: Settings) -> list[str]:
-    return database.find_problems(build.engine(settings))
+    engine = build.engine(settings)
+    problems = database.find_problems(engine)
+    if not problems and (doubt := database.find_future_exports(engine)) is not None:
+        raise Doubtful(doubt)
+    return problems
 
 
 def _check_clickhouse(settings: Settings) -> list[str]:
@@ -78,6 +87,8 @@ def _check_clickhouse(settings: Settings) -> list[str]:
 def _run(check: Check, settings: Settings) -> Finding:
     try:
         problems = check(settings)
+    except Doubtful as doubt:
+        return Finding(Mark.WARNING, (str(doubt),))
     except mail.Unused as why:
         return Finding(Mark.OFF, (str(why),))
     except Misconfigured as error:

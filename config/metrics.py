@@ -161,6 +161,11 @@ class Metrics:
             registry=registry,
         )
         self.queued = Gauge("waybill_exports_queued", "Exports that are queued in the database.", registry=registry)
+        self.in_future = Gauge(
+            "waybill_exports_in_future",
+            "Queued exports with a creation time more than a minute in the future.",
+            registry=registry,
+        )
         self.oldest_queued = Gauge(
             "waybill_oldest_queued_seconds", "Age of the oldest queued export, in seconds.", registry=registry
         )

@@ -11,7 +11,7 @@ from consumer.fail_row import fail_unreadable
 from consumer.guards import GuardPolicy, Reaction, Refusal, enabled, exists, judge, refuse_unreadable
 from consumer.job_store import Jobs
 from consumer.metrics import OTHER, export_labels
-from consumer.models import Claim, ExportKey, Job, Unreadable
+from consumer.models import LATE_CREATION, Claim, ExportKey, Job, Unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,9 @@ class Claimer:
     def _record(self, claim: Claim) -> None:
         logger.info("claimed", extra=claim.log_context())
         self.metrics.exports_started.labels(*export_labels(claim.job)).inc()
+        if claim.job.created_at > claim.claimed_at + LATE_CREATION:
+            text = "the export was created in the future: its producer writes local time and not UTC"
+            logger.warning(text, extra=claim.log_context() | {"created_at": claim.job.created_at.isoformat()})
         if claim.attempt == 1:
             self.metrics.queue_wait.observe(max((claim.claimed_at - claim.job.created_at).total_seconds(), 0))
         if claim.resumed and claim.job.run is not None:

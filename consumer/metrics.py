@@ -1,5 +1,6 @@
 """Gives the consumer's metrics their labels and start values, and measures the gauges of what is queued."""
 
+import logging
 from datetime import datetime
 from itertools import product
 from typing import Any
@@ -10,10 +11,12 @@ from config.events import Status
 from config.labels import Failure, Outcome, UploadOutcome, Verdict
 from config.metrics import Metrics
 from config.tables import batch_exports, outbox, runs
-from consumer.models import Job
+from consumer.models import LATE_CREATION, Job
 from pipeline.tables import TABLES
 from pipeline.types import FORMATS
 from runtime.database import reading
+
+logger = logging.getLogger(__name__)
 
 OTHER = "other"
 UPLOAD_OUTCOMES: tuple[UploadOutcome, ...] = ("completed", "aborted")
@@ -49,12 +52,14 @@ def measure_queue(engine: Engine, metrics: Metrics, *, now: datetime, not_before
     begins when it was last set to QUEUED, by the user or after an attempt.
     """
     job = batch_exports.c
+    future = and_(job.status == Status.QUEUED, job.created_at > now + LATE_CREATION)
     queued = and_(job.status == Status.QUEUED, job.created_at >= not_before)
     running = runs.join(batch_exports, job.id == runs.c.export_id)
     open_ = and_(job.status == Status.PROCESSING, runs.c.finished_at.is_(None))
     waiting = outbox.c.published_at.is_(None)
     query = select(
         select(func.count()).where(queued).select_from(batch_exports).scalar_subquery().label("queued"),
+        select(func.count()).where(future).select_from(batch_exports).scalar_subquery().label("in_future"),
         select(func.min(job.updated_at)).where(queued).scalar_subquery().label("oldest_queued"),
         select(func.min(runs.c.heartbeat_at)).select_from(running).where(open_).scalar_subquery().label("heartbeat"),
         select(func.count()).where(waiting).select_from(outbox).scalar_subquery().label("outbox"),
@@ -67,7 +72,10 @@ def measure_queue(engine: Engine, metrics: Metrics, *, now: datetime, not_before
         return 0 if since is None else max((now - since).total_seconds(), 0)
 
     metrics.queued.set(found.queued)
+    metrics.in_future.set(found.in_future)
     metrics.oldest_queued.set(age(found.oldest_queued))
     metrics.oldest_heartbeat.set(age(found.heartbeat))
     metrics.outbox_waiting.set(found.outbox)
     metrics.outbox_oldest.set(age(found.oldest_event))
+    if found.in_future:
+        logger.warning("queued exports were created in the future", extra={"exports": found.in_future})

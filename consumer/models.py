@@ -16,6 +16,9 @@ FARTHEST = timedelta(days=2)
 """No lease and no next attempt is set this far ahead: a stored time beyond it is damaged and counts as past."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LATE_CREATION = timedelta(minutes=1)
+"""From here on, a creation time in the future is reported: the clocks of machines do not differ as much."""
+
 LATEST_CREATION = timedelta(days=1)
 """How far in the future a creation time may be; no time zone is as far ahead of UTC."""
 

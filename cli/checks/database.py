@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from sqlalchemy import Connection, Engine, Table, inspect, text
+from sqlalchemy import Connection, Engine, Table, func, inspect, select, text
 
 from config.errors import Unavailable
+from config.events import Status
 from config.tables import (
     audit_logs,
     batch_exports,
@@ -19,6 +21,7 @@ from config.tables import (
     users,
     waybill,
 )
+from consumer.models import LATE_CREATION
 from runtime.database import reading, writing
 
 
@@ -61,6 +64,22 @@ def find_problems(database: Engine) -> list[str]:
         problems += _find_missing_rights(connection, present)
         problems += _find_row_security(connection, {right.table.name: None for right in present})
     return problems + list(_find_read_only(database))
+
+
+def find_future_exports(database: Engine) -> str | None:
+    """Return a sentence about queued exports that were created in the future, None if there are none."""
+    latest = datetime.now(UTC) + LATE_CREATION
+    future = select(func.count(), func.min(batch_exports.c.id)).where(
+        batch_exports.c.status == Status.QUEUED, batch_exports.c.created_at > latest
+    )
+    with reading(database) as connection:
+        count, first = connection.execute(future).one()
+    if not count:
+        return None
+    return (
+        f"{count} queued exports have a created_at in the future, such as {first}: the column is UTC, so a producer "
+        "must write timezone('UTC', now()) and not now()"
+    )
 
 
 def _find_missing(connection: Connection) -> Iterator[str]:

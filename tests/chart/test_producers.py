@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ def in_go(topic: str, folder: Path) -> list[str | Path]:
     return [folder / "producer"]
 
 
-def test_the_python_producer_asks_for_an_export(stack: Stack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_the_python_producer_asks_for_an_export(stack: Stack, tmp_path: Path, zone: str) -> None:
     if not isinstance(stack, RealStack):
         pytest.skip("it speaks to Postgres")
     environment, settings = stack.environment(), load(stack.environment())
@@ -59,7 +60,7 @@ def test_the_python_producer_asks_for_an_export(stack: Stack, tmp_path: Path) ->
 
     told = subprocess.run(
         [sys.executable, producer, "my-project", "someone"],
-        env={**os.environ, **environment},
+        env={**os.environ, **environment, "PGTZ": zone},
         capture_output=True,
         text=True,
         check=True,
@@ -71,6 +72,8 @@ def test_the_python_producer_asks_for_an_export(stack: Stack, tmp_path: Path) ->
         row = connection.execute(select(batch_exports).where(batch_exports.c.id == export)).one()
     engine.dispose()
     assert (row.project_id, row.user_id, row.status, row.format) == ("my-project", "someone", "QUEUED", "CSV")
+    assert abs(row.created_at - datetime.now(UTC)) < timedelta(minutes=5)
+    assert row.updated_at == row.created_at
     consumer = Consumer({**client_config(settings), "group.id": "test", "auto.offset.reset": "earliest"})
     consumer.subscribe([settings.requests_topic])
     message = consumer.poll(60)

@@ -2,12 +2,16 @@
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, delete, text
 
+from config.settings import load
+from config.tables import batch_exports
 from tests.services.stacks import Stack
 from tests.support.daemons import waybill
+from tests.support.exports import queue
 
 PARTS = {"settings", "database", "clickhouse", "storage", "kafka", "mail"}
 LIBRARY_TEXTS = re.compile(
@@ -43,6 +47,15 @@ def test_doctor_reports_every_part_and_names_what_is_off_or_wrong(stack: Stack) 
     )
     assert "no emails are sent" in json.loads(without_email.stdout)["mail"]
     assert without_email.returncode == 0
+
+    engine = create_engine(load(environment).database)
+    queue(engine, "early", created_at=datetime.now(UTC) + timedelta(hours=9))
+    engine.dispose()
+    early = waybill("doctor", "--json", environment=environment)
+    assert "1 queued exports have a created_at in the future, such as early" in json.loads(early.stdout)["database"]
+    assert early.returncode == 0
+    with create_engine(load(environment).database).begin() as connection:
+        connection.execute(delete(batch_exports))
 
     wrong = waybill("doctor", "--json", environment=environment | {"CLICKHOUSE_URL": "http://127.0.0.1:9"})
     found = json.loads(wrong.stdout)

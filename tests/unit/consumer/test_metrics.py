@@ -51,6 +51,19 @@ def test_the_age_of_a_queued_export_begins_when_it_was_queued(jobs: Jobs) -> Non
     assert measured_gauges(jobs.engine, after(100))[:2] == [3, 30]
 
 
+def test_exports_that_were_created_in_the_future_are_counted_and_logged(
+    jobs: Jobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = Metrics(CollectorRegistry())
+    for number, seconds in enumerate((59, 61, 9 * 3600)):
+        queue(jobs.engine, f"export-{number}", created_at=after(seconds))
+
+    measure_queue(jobs.engine, metrics, now=NOW, not_before=NOW - timedelta(days=30))
+
+    assert metrics.registry.get_sample_value("waybill_exports_in_future") == 2
+    assert "created in the future" in caplog.text
+
+
 def test_exports_that_are_too_old_to_run_do_not_count(jobs: Jobs) -> None:
     old = NOW - timedelta(days=31)
     queue(jobs.engine, created_at=old, updated_at=old)
