@@ -39,7 +39,7 @@ def consumer_parts(settings: Settings, metrics: Metrics) -> "Dependencies":
 
     store = storage(settings, lambda outcome: metrics.upload_parts.labels(outcome).inc())
     job_store = jobs(settings)
-    tried = checks(settings, job_store.engine) | {"storage": store.check}
+    tried = checks(settings, job_store.engine) | {"storage": lambda: store.check(settings.prefix)}
     return Dependencies(
         jobs=job_store,
         sources=sources(settings, job_store.engine),
@@ -157,7 +157,7 @@ def checks(settings: Settings, database: Engine) -> dict[str, Check]:
     return {
         "database": lambda: _check_database(database),
         "clickhouse": lambda: _check_clickhouse(settings),
-        "storage": lambda: storage(settings).check(),
+        "storage": lambda: storage(settings).check(settings.prefix),
         "kafka": lambda: check_topics(settings, *topics),
     }
 

@@ -1,5 +1,6 @@
 """Finds what the Kafka user may not do with the topics and groups, although Waybill needs it."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -9,7 +10,14 @@ from confluent_kafka.admin._acl import AclOperation
 
 from config.settings import Settings
 from runtime.kafka_admin import CHECK_SECONDS, KafkaAdmin, find_topic_problem
+from runtime.retry import Backoff
 
+LOADING = Backoff(0.2, longest=3.2)
+_LOADING_CODES = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
 # Brokers that can't tell are old, or the embedded one, which has no rights.
 _CANT_TELL = {KafkaError._UNSUPPORTED_FEATURE, KafkaError._TIMED_OUT}  # noqa: SLF001 (librdkafka's own codes have such names)
 
@@ -43,20 +51,30 @@ def _find_topic_rights(admin: KafkaAdmin, topics: list[str], user: str) -> Itera
 
 
 def _find_group_rights(admin: KafkaAdmin, groups: list[str], user: str) -> Iterator[str]:
-    asked = admin.ask(
-        lambda client: client.describe_consumer_groups(
-            groups, include_authorized_operations=True, request_timeout=CHECK_SECONDS
-        )
-    )
-    for group, answer in asked.items():
-        try:
-            allowed = _read_operations(answer)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
-                raise
-            allowed = set()
+    for group in groups:
+        allowed = _describe_group(admin, group)
         if allowed is not None and AclOperation.READ not in allowed:
             yield _lacks(user, "READ", "group", group)
+
+
+def _describe_group(admin: KafkaAdmin, group: str) -> set[AclOperation] | None:
+    """Return what `_read_operations` does for a group, whose coordinator may have to load first."""
+    for pause in LOADING.delays():
+        asked = admin.ask(
+            lambda client: client.describe_consumer_groups(
+                [group], include_authorized_operations=True, request_timeout=CHECK_SECONDS
+            )
+        )
+        try:
+            return _read_operations(asked[group])
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                return set()
+            if code not in _LOADING_CODES or pause >= LOADING.longest:
+                raise ConnectionError(f"group {group} can't be described: {error.args[0].str()}") from error
+        time.sleep(pause)
+    raise AssertionError("the delays do not end")
 
 
 def _read_operations(answer: Future[Any]) -> set[AclOperation] | None:

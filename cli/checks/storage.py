@@ -18,13 +18,13 @@ def find_problems(storage: Storage, prefix: str, name: str) -> list[str]:
     """
     key, long_ago = f"{prefix}{name}", datetime(2000, 1, 1, tzinfo=UTC)
     try:
-        storage.check()
+        storage.check(prefix)
     except Refused:
         pass  # the other steps may be allowed
     except Unavailable as error:
         return [str(error)]
     steps: tuple[Callable[[], object], ...] = (
-        storage.check,
+        lambda: storage.check(prefix),
         lambda: _store(storage, key),
         lambda: storage.size(key),
         lambda: storage.delete(key, 1),

@@ -18,7 +18,9 @@ _STATEMENT_CODES = frozenset(
 _IN_RESPONSE = re.compile(rb"Code: (\d+)\. DB::Exception: [^\x00]*")
 _HTTP_STATUS = re.compile(r"\bHTTP (?:driver received|status)[^0-9]*(\d{3})\b", re.IGNORECASE)
 _GRANT = re.compile(r"have (?:the )?grant ([A-Z][A-Z ]*(?:\([^)]*\))? ON [^\s,.]+\.?[^\s,.]*)")
-_MISSING = re.compile(r"(?:identifier|[Tt]able) [`']?(?:\w+\.)?(\w+)")
+_MISSING = re.compile(
+    r"identifier [`'](?:\w+\.)?(\w+)|[Tt]able (?:[`']?\w+[`']?\.)?[`']?(\w+)[`']? (?:does not|doesn't) exist"
+)
 _LONGEST = 500
 _ACCESS_DENIED = 497
 _UNKNOWN_TABLE = 60
@@ -75,7 +77,7 @@ def _translate(code: int, message: str) -> Exception:
     if code in _STATEMENT_CODES:
         return StatementRefused(text)
     if code == _UNKNOWN_TABLE and (named := _MISSING.search(text)) is not None:
-        return MissingTable(named[1])
+        return MissingTable(named[1] or named[2])
     return Unavailable(f"ClickHouse failed: {_explain(code, text) or text}")
 
 

@@ -160,9 +160,9 @@ class FsspecStorage:
                     found.append(path)
         return found
 
-    def check(self) -> None:
+    def check(self, prefix: str) -> None:
         """Open an object, write to it and discard it."""
-        with self.open(".check", "text/plain", 0) as upload:
+        with self.open(f"{prefix}.check", "text/plain", 0) as upload:
             upload.write(b".")
 
     def _path(self, key: str) -> str:

@@ -186,9 +186,9 @@ class LocalStorage:
             found = (self._root / folder).glob(f"**/.{glob.escape(start)}*{_PARTIAL}")
             return [path for path in found if path.stat().st_mtime < older_than.timestamp()]
 
-    def check(self) -> None:
+    def check(self, prefix: str) -> None:
         """Write a file and remove it."""
-        with LocalUpload(self._root / ".check", 0) as upload:
+        with LocalUpload(self._path(f"{prefix}.check"), 0) as upload:
             upload.write(b".")
 
     def _path(self, key: str) -> Path:

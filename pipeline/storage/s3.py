@@ -106,9 +106,9 @@ class S3Storage:
                 return
             marker = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
-    def check(self) -> None:
+    def check(self, prefix: str) -> None:
         """Begin a multipart upload and abort it: this needs write permission, and leaves nothing behind."""
-        target = {"Bucket": self._bucket, "Key": join_key(self._root, ".waybill-check")}
+        target = {"Bucket": self._bucket, "Key": join_key(self._root, f"{prefix}.waybill-check")}
         begun = self._calls.run("create_multipart_upload", **target, **_make_encryption(self._options))
         # The abort may be applied although its response is lost.
         abort_upload(self._calls, self._bucket, {"Key": target["Key"], "UploadId": begun["UploadId"]})

@@ -55,7 +55,7 @@ _ACTIONS = {
     "abort_multipart_upload": "s3:AbortMultipartUpload",
     "delete_object": "s3:DeleteObject",
     "get_object": "s3:GetObject",
-    "head_object": "s3:GetObject, and s3:ListBucket on the bucket,",
+    "head_object": "s3:GetObject",
     "list_multipart_uploads": "s3:ListBucketMultipartUploads",
 }
 """The actions that a policy must allow for a call; for all others it is s3:PutObject."""
@@ -209,7 +209,9 @@ def _explain_denial(method: str, params: Mapping[str, Any]) -> str:
     bucket, key = params.get("Bucket", ""), params.get("Key", "")
     action = _ACTIONS.get(method, "s3:PutObject")
     folder = f"/{key.rpartition('/')[0]}/*".replace("//", "/") if key else ""
-    return f"the policy of the credentials must allow {action} on arn:aws:s3:::{bucket}{folder}"
+    remedy = f"the policy of the credentials must allow {action} on arn:aws:s3:::{bucket}{folder}"
+    # Without the right to list, a missing object is a denied one.
+    return f"{remedy} and s3:ListBucket on arn:aws:s3:::{bucket}" if method == "head_object" else remedy
 
 
 def _read_code(error: ClientError) -> str:

@@ -62,5 +62,5 @@ class Storage(Protocol):
     def abort_uploads(self, prefix: str, older_than: datetime) -> int:
         """Abort uploads under `prefix` that began before `older_than` and never ended; return how many."""
 
-    def check(self) -> None:
-        """Raise Unavailable unless an object could be written now."""
+    def check(self, prefix: str) -> None:
+        """Raise Unavailable unless an object could be written under `prefix` now."""

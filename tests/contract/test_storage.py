@@ -198,7 +198,7 @@ def test_a_prefix_may_begin_or_end_with_slashes(store: Store) -> None:
 
 
 def test_the_check_of_a_store_leaves_nothing(store: Store) -> None:
-    store.storage.check()
+    store.storage.check("")
     assert (store.objects(), store.partial_files()) == ({}, [])
 
 
@@ -256,7 +256,7 @@ def test_a_folder_that_cant_be_written_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     storage = open_storage((tmp_path / "file" / "below").as_uri(), S3Options())
     with pytest.raises(Unavailable, match="Not a directory"):
-        storage.check()
+        storage.check("")
 
 
 def test_a_full_disk_is_unavailable_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

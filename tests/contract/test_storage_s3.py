@@ -73,7 +73,7 @@ def test_the_object_has_its_content_type_and_name(bucket: Bucket) -> None:
 def test_the_error_names_a_missing_bucket(bucket: Bucket) -> None:
     storage = open_storage("s3://no-such-bucket-of-ours", s3_options(bucket))
     with pytest.raises(Unavailable, match="NoSuchBucket"):
-        storage.check()
+        storage.check("")
     with pytest.raises(Unavailable, match="NoSuchBucket"):
         upload_file(storage, b"x")
 
@@ -82,4 +82,4 @@ def test_the_error_names_a_wrong_key(s3: S3) -> None:
     with s3.bucket() as bucket:
         options = S3Options(**{**s3_options(bucket).__dict__, "secret_access_key": "wrong"})
         with pytest.raises(Unavailable, match="SignatureDoesNotMatch"):
-            open_storage(f"s3://{bucket.name}", options).check()
+            open_storage(f"s3://{bucket.name}", options).check("")

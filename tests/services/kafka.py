@@ -77,16 +77,20 @@ def available() -> Availability:
 
 
 @contextlib.contextmanager
-def start(folder: Path, port: int | None = None, advertised: int | None = None) -> Iterator[Kafka]:
+def start(
+    folder: Path, port: int | None = None, advertised: int | None = None, properties: str = ""
+) -> Iterator[Kafka]:
     """Run a broker on data in `folder`; the same folder and port again is the same broker, restarted.
 
-    `advertised` is the port that it sends its clients to, its own unless there is a proxy before it.
+    `advertised` is the port that it sends its clients to, its own unless there is a proxy before it. `properties` are
+    more lines of its configuration.
     """
     port = port or free_port()
     folder.mkdir(exist_ok=True)
     config = folder / "server.properties"
     config.write_text(
         _PROPERTIES.format(broker=port, advertised=advertised or port, controller=free_port(), data=folder / "data")
+        + properties
     )
     log = folder / "kafka.log"
     if not (folder / "data").exists():

@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,8 +104,11 @@ def available() -> Availability:
 
 
 @contextlib.contextmanager
-def start(folder: Path, port: int | None = None) -> Iterator[S3]:
-    """Run a server on data in `folder`; the same folder and port again is the same server, restarted."""
+def start(folder: Path, port: int | None = None, options: Sequence[str | Path] = ()) -> Iterator[S3]:
+    """Run a server on data in `folder`; the same folder and port again is the same server, restarted.
+
+    `options` are more of its command-line options.
+    """
     port = port or free_port()
     data, sidecar = folder / "data", folder / "metadata"
     for path in (folder, data, sidecar):
@@ -113,7 +116,18 @@ def start(folder: Path, port: int | None = None) -> Iterator[S3]:
     address = f"127.0.0.1:{port}"
     keys = ["--access", _ACCESS_KEY, "--secret", _SECRET_KEY, "--region", _REGION]
     # A sidecar folder for the metadata: not every file system has the extended attributes it would use.
-    command: list[str | Path] = [_program(), "--port", address, "--quiet", *keys, "posix", "--sidecar", sidecar, data]
+    command: list[str | Path] = [
+        _program(),
+        "--port",
+        address,
+        "--quiet",
+        *keys,
+        *options,
+        "posix",
+        "--sidecar",
+        sidecar,
+        data,
+    ]
     # Its client logs each refused connection at length: ask for the port alone.
     with serving(Program("versitygw", command, folder / "s3.log"), lambda: accepts(port)) as process:
         yield S3(f"http://{address}", process.pid)

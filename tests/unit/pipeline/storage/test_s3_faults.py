@@ -187,7 +187,7 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
             pauses=(0.01,),
         )
         with pytest.raises(Unavailable, match="could not be reached"):
-            open_storage("s3://bucket", options).check()
+            open_storage("s3://bucket", options).check("")
 
 
 def test_encryption_is_asked_for_on_every_object(moto: Moto) -> None:
