@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, closing
-from typing import cast
+from typing import cast, get_args
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -164,6 +164,8 @@ async def serve(
     def count(reason: ClosedConnection) -> None:
         metrics.connections_closed.labels(name, reason).inc()
 
+    for reason in get_args(ClosedConnection):  # Prometheus sees no increase when a series appears as 1
+        metrics.connections_closed.labels(name, reason)
     connections = Connections(limits, count)
     app = web.Application(middlewares=[connections.track])
     app.add_routes(routes)

@@ -133,3 +133,15 @@ def test_concurrent_calls_get_the_same_complete_answer() -> None:
         return list(await asyncio.gather(*asking))
 
     assert asyncio.run(run()) == [{"a": None, "b": "no route to it"}] * 5
+
+
+def test_the_counter_of_closed_connections_starts_at_zero() -> None:
+    metrics = Metrics(CollectorRegistry())
+
+    async def run() -> None:
+        async with serve("127.0.0.1", 0, (), name="links", limits=Limits(connections=16), metrics=metrics):
+            pass
+
+    asyncio.run(run())
+    labels = {"port": "links", "reason": "idle"}
+    assert metrics.registry.get_sample_value("waybill_http_connections_closed_total", labels) == 0
