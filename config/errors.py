@@ -8,7 +8,7 @@ class Rejected(Exception):
 class Unavailable(Exception):
     """A dependency failed or its answer was incomplete: retry later; the text is for the person on call.
 
-    `advice` is what the user is told when no attempt is left, if the user can do more than try again.
+    `advice` is the text for the user after the last attempt, if the user can do more than try again.
     """
 
     def __init__(self, message: str = "", *, advice: str | None = None) -> None:

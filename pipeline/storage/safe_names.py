@@ -6,7 +6,7 @@ from urllib.parse import quote
 from config.errors import Rejected
 
 ADVICE = "The files of exports can't be stored: {}. Ask the operator of Waybill, then start the export again."
-"""What users are told when a store fails in a way that only its operator can correct."""
+"""The text for users when a store fails in a way that only its operator can correct."""
 
 OBJECT_NAME_BYTES = 1024
 """The longest name of an object in S3, and in the object stores of Azure and Google."""
