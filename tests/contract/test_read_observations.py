@@ -62,7 +62,7 @@ def test_a_row_has_the_values_of_its_observation_and_of_its_trace(databases: Dat
             "internal_model_id": "m",
             "model_parameters": '{"temperature": 0.10}',
             "usage_details": {"input": 18446744073709551615, "output_reasoning": 2, "total": 3},
-            "cost_details": {"input": "0.000001234567", "Output": "1.5", "total": "1.500001234567"},
+            "cost_details": {"input": "0.000001234567", "output": "1.5", "total": "1.500001234567"},
             "prompt_name": "greet",
             "prompt_version": 3,
             "tool_definitions": {"search": '{"x": 1}'},
