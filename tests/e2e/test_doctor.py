@@ -50,12 +50,12 @@ def test_doctor_reports_every_part_and_names_what_is_off_or_wrong(stack: Stack) 
 
     engine = create_engine(load(environment).database)
     queue(engine, "early", created_at=datetime.now(UTC) + timedelta(hours=9))
-    engine.dispose()
     early = waybill("doctor", "--json", environment=environment)
     assert "1 queued exports have a created_at in the future, such as early" in json.loads(early.stdout)["database"]
     assert early.returncode == 0
-    with create_engine(load(environment).database).begin() as connection:
+    with engine.begin() as connection:
         connection.execute(delete(batch_exports))
+    engine.dispose()
 
     wrong = waybill("doctor", "--json", environment=environment | {"CLICKHOUSE_URL": "http://127.0.0.1:9"})
     found = json.loads(wrong.stdout)
