@@ -7,7 +7,7 @@ from pipeline.spec import ExportSpec
 from pipeline.types import ExportResult
 
 VERSION = 1
-CONTENT_TYPE = "application/json"
+CONTENT_TYPE = "application/json; charset=utf-8"
 
 
 def make_manifest(spec: ExportSpec, result: ExportResult, finished_at: datetime) -> bytes:

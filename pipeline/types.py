@@ -75,8 +75,8 @@ FORMATS: dict[str, Format] = {
     each.name: each
     for each in (
         Format("CSV", "csv", "text/csv; charset=utf-8"),
-        Format("JSON", "json", "application/json", nested=True),
-        Format("JSONL", "jsonl", "application/x-ndjson", nested=True),
+        Format("JSON", "json", "application/json; charset=utf-8", nested=True),
+        Format("JSONL", "jsonl", "application/x-ndjson; charset=utf-8", nested=True),
         Format(
             "PARQUET",
             "parquet",

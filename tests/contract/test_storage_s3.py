@@ -9,6 +9,7 @@ import pytest
 
 from config.errors import Unavailable
 from pipeline.storage import S3Options, open_storage
+from pipeline.types import FORMATS
 from tests import moto_server
 from tests.contract.stores import KEY, PART, noise, s3_options, s3_store, upload_file
 from tests.services.s3 import S3, Bucket
@@ -68,6 +69,18 @@ def test_the_object_has_its_content_type_and_name(bucket: Bucket) -> None:
         assert head["ContentType"] == "text/csv"
         assert head["ContentDisposition"] == f'attachment; filename="{KEY.rpartition("/")[2]}"'
         assert head["Metadata"] == {"waybill-attempt": "1"}
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/x-ndjson; charset=utf-8"])
+def test_the_object_and_its_link_have_the_content_type_of_the_format(bucket: Bucket, content_type: str) -> None:
+    assert content_type in [each.content_type for each in FORMATS.values()]
+    storage = s3_store(bucket).storage
+    with storage.open(KEY, content_type, 1) as upload:
+        upload.write(b"{}")
+        upload.finish()
+    assert bucket.client.head_object(Bucket=bucket.name, Key=KEY)["ContentType"] == content_type
+    with urllib.request.urlopen(storage.sign(KEY, timedelta(hours=1), "a.json", content_type)) as answer:
+        assert answer.headers["Content-Type"] == content_type
 
 
 def test_the_error_names_a_missing_bucket(bucket: Bucket) -> None:

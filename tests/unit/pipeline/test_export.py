@@ -315,7 +315,8 @@ def test_uploads_are_counted_by_how_they_end(storage: Storage, metrics: Metrics)
     ("form", "compression", "expected"),
     [
         ("CSV", "none", "text/csv; charset=utf-8"),
-        ("JSONL", "none", "application/x-ndjson"),
+        ("JSON", "none", "application/json; charset=utf-8"),
+        ("JSONL", "none", "application/x-ndjson; charset=utf-8"),
         ("JSON", "gzip", "application/gzip"),
         ("CSV", "zstd", "application/zstd"),
         ("PARQUET", "gzip", "application/vnd.apache.parquet"),
