@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -23,6 +24,10 @@ PRISMA_ONLY = {
 SIGV4_MAX_HOURS = 7 * 24
 KEY_CHARACTERS = 32
 """The shortest allowed secret key: 128 random bits have this many characters in hexadecimal."""
+
+LONGEST_SEGMENT = timedelta(days=7)
+"""Kafka's `segment.ms`: an event stays this much longer than the retention, because whole segments are deleted."""
+MOST_DAYS = 36_500
 
 LINKS_PORT = 6066
 CONSUMER_INTERNAL_PORT = 6065
@@ -117,19 +122,20 @@ class Settings(BaseSettings):
     )
     topic_partitions: int = Field(8, alias="WAYBILL_TOPIC_PARTITIONS", ge=1)
     topic_replication: int = Field(1, alias="WAYBILL_TOPIC_REPLICATION", ge=1)
-    topic_retention_hours: float = Field(7 * 24, alias="WAYBILL_TOPIC_RETENTION_HOURS", gt=0)
+    topic_retention_hours: float = Field(7 * 24, alias="WAYBILL_TOPIC_RETENTION_HOURS", gt=0, le=24 * MOST_DAYS)
     kafka_member_id: str | None = Field(None, alias="WAYBILL_KAFKA_MEMBER_ID")
     consumer_group: str = Field("waybill-consumer", alias="WAYBILL_CONSUMER_GROUP", min_length=1)
     notify_group: str = Field("waybill-notify", alias="WAYBILL_NOTIFY_GROUP", min_length=1)
 
     slots: int = Field(2, alias="WAYBILL_SLOTS", ge=1, le=256)
     project_slots: int = Field(0, alias="WAYBILL_PROJECT_SLOTS", ge=0)
-    lease_seconds: float = Field(60, alias="WAYBILL_LEASE_SECONDS", gt=0)
+    lease_seconds: float = Field(60, alias="WAYBILL_LEASE_SECONDS", gt=0, le=86_400)
     heartbeat_seconds: float = Field(10, alias="WAYBILL_HEARTBEAT_SECONDS", gt=0, validate_default=True)
     sweep_seconds: float = Field(15, alias="WAYBILL_SWEEP_SECONDS", gt=0)
     max_attempts: int = Field(8, alias="WAYBILL_MAX_ATTEMPTS", ge=1)
     retry_base_seconds: float = Field(5, alias="WAYBILL_RETRY_BASE_SECONDS", gt=0)
-    stale_days: float = Field(30, alias="WAYBILL_STALE_DAYS", gt=0)
+    stale_days: float = Field(30, alias="WAYBILL_STALE_DAYS", gt=0, le=MOST_DAYS)
+    history_days: float = Field(90, alias="WAYBILL_HISTORY_DAYS", gt=0, le=MOST_DAYS)
     delete_expired: bool = Field(default=False, alias="WAYBILL_DELETE_EXPIRED")
     stall_seconds: float = Field(900, alias="WAYBILL_STALL_SECONDS", gt=0)
     drain_seconds: float = Field(30, alias="WAYBILL_DRAIN_SECONDS", ge=0)
@@ -179,6 +185,19 @@ class Settings(BaseSettings):
         """The notifier's internal port, its only one; WAYBILL_HTTP_PORT was its name before there were two."""
         chosen = (port for port in (self.internal_port, self.http_port) if port is not None)
         return next(chosen, NOTIFY_INTERNAL_PORT)
+
+    @property
+    def history(self) -> timedelta:
+        """How long ended runs and notices are kept.
+
+        It is never shorter than events stay in the completions topic, because replaying events without their notices
+        would send the emails again, nor than the time for which an export may be started again.
+        """
+        return max(
+            timedelta(days=self.history_days),
+            timedelta(hours=self.topic_retention_hours) + LONGEST_SEGMENT,
+            timedelta(days=self.stale_days),
+        )
 
     @property
     def secret_keys(self) -> tuple[bytes, ...]:

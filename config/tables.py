@@ -1,7 +1,5 @@
 """Declares the Postgres/SQLite tables: Langfuse's, which Waybill maps and never alters, and Waybill's own."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -9,8 +7,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    DateTime,
-    Dialect,
     Index,
     Integer,
     MetaData,
@@ -18,13 +14,12 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
-    TypeDecorator,
     false,
     text,
 )
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.types import TypeEngine
+
+from config.instant import Instant
 
 langfuse = MetaData()
 waybill = MetaData()
@@ -33,53 +28,9 @@ Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresq
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
 
-class _SqliteInstant(sqlite.DATETIME):
-    """A time of SQLite, which stores any value in any column: one that is not a time is read as the first datetime."""
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
-        """Return the function that reads a stored value."""
-        read: Any = super().result_processor(dialect, coltype)
-
-        def read_any(value: Any) -> datetime | None:
-            try:
-                found: datetime | None = read(value)
-            except (ValueError, TypeError):
-                return datetime.min.replace(tzinfo=UTC)
-            return found
-
-        return read_any
-
-
-_SQLITE_INSTANT = _SqliteInstant()  # type: ignore[no-untyped-call] # SQLAlchemy's constructor has no types
-
-
-class Instant(TypeDecorator[datetime]):
-    """An aware UTC datetime, stored as Langfuse stores it: a timestamp without time zone, in UTC.
-
-    Reading never raises: what is not a time in SQLite is the first datetime, and what Postgres stores before the year
-    1 or after 9999 is the first or the last datetime (see runtime/database.py).
-    """
-
-    impl = DateTime
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Return the type that reads and writes it in this database."""
-        return dialect.type_descriptor(_SQLITE_INSTANT if dialect.name == "sqlite" else DateTime())
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
-        """Convert to UTC and drop the time zone; raise ValueError for a naive datetime, because its zone is unknown."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"naive datetime {value!r}: pass an aware one")
-        return value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
-        """Return an aware UTC datetime, whether the column has a time zone or not."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+def _partial_index(name: str, column: str, *, where: str) -> Index:
+    """Declare an index of the rows that match, which are few."""
+    return Index(name, column, postgresql_where=text(where), sqlite_where=text(where))
 
 
 def _stamps() -> tuple[Column[Any], Column[Any]]:
@@ -260,7 +211,7 @@ runs = Table(
     Column("traceparent", Text),
     PrimaryKeyConstraint("export_id", "attempt"),
     Index("waybill_runs_open_idx", "finished_at", "lease_until"),
-    Index("waybill_runs_next_attempt_at_idx", "next_attempt_at"),
+    _partial_index("waybill_runs_file_idx", "finished_at", where="object_key IS NOT NULL"),
 )
 
 outbox = Table(
@@ -274,6 +225,7 @@ outbox = Table(
     Column("published_at", Instant),
     Column("traceparent", Text),
     Index("waybill_outbox_published_at_idx", "published_at"),
+    _partial_index("waybill_outbox_waiting_idx", "id", where="published_at IS NULL"),
 )
 
 notices = Table(
@@ -296,5 +248,6 @@ notices = Table(
     PrimaryKeyConstraint("event_id", "channel"),
     # Two events for the same end of an export make one notice.
     Index("waybill_notices_ending_idx", "export_id", "attempt", "status", "channel", unique=True),
-    Index("waybill_notices_next_attempt_at_idx", "next_attempt_at"),
+    _partial_index("waybill_notices_open_idx", "next_attempt_at", where="state IN ('pending', 'sending')"),
+    Index("waybill_notices_created_at_idx", "created_at"),
 )

@@ -52,6 +52,8 @@ from runtime.tracing import Tracer
 logger = logging.getLogger(__name__)
 
 CLEANUP_SECONDS = 300.0
+LONGEST_DELAY = 24 * 3600.0
+"""Between two attempts at an export, in seconds."""
 
 UNSEEN_SWEEPS = 2
 """After this many sweeps, a QUEUED row is started without its event."""
@@ -178,6 +180,8 @@ class _Worker:
             lease=timedelta(seconds=settings.lease_seconds),
             prefix=settings.prefix,
             delete_expired=settings.delete_expired,
+            link_lifetime=timedelta(hours=settings.link_hours),
+            history=settings.history,
         )
         start_at_zero(needs.metrics)
         needs.metrics.unreadable_records.labels(settings.requests_topic)
@@ -250,7 +254,7 @@ def _export_policy(settings: Settings) -> ExportPolicy:
         ),
         link_lifetime=timedelta(hours=settings.link_hours),
         max_attempts=settings.max_attempts,
-        backoff=Backoff(first=settings.retry_base_seconds),
+        backoff=Backoff(first=settings.retry_base_seconds, longest=LONGEST_DELAY),
         lease=timedelta(seconds=settings.lease_seconds),
     )
 

@@ -18,6 +18,7 @@ from runtime.threads import in_thread
 logger = logging.getLogger(__name__)
 
 BATCH = 100
+PRUNE_BATCH = 1_000
 KEEP_PUBLISHED = timedelta(days=7)
 """How long published events are kept, so that operators can look at them."""
 
@@ -26,8 +27,8 @@ KEEP_PUBLISHED = timedelta(days=7)
 class Cleanup:
     """The periodic cleanup; safe in all workers at the same time.
 
-    `lease` is how long a claim's lease lasts, `prefix` that of the object keys. With `delete_expired`, files are
-    deleted when their links expire.
+    `lease` is how long a claim's lease lasts, `prefix` that of the object keys, and `history` how long ended runs are
+    kept. With `delete_expired`, files are deleted when their links expire.
     """
 
     jobs: Jobs
@@ -36,6 +37,8 @@ class Cleanup:
     lease: timedelta
     prefix: str
     delete_expired: bool
+    link_lifetime: timedelta
+    history: timedelta
 
     async def run(self) -> None:
         """Run every part once; a part that fails is retried in the next run."""
@@ -64,13 +67,19 @@ class Cleanup:
         """Delete files whose links have expired, with their manifests."""
         if not self.delete_expired:
             return
-        for run in list_expired(self.jobs.engine, now=self.now(), limit=BATCH):
-            self._delete(run)
+        for run in list_expired(self.jobs.engine, now=self.now(), lifetime=self.link_lifetime, limit=BATCH):
+            try:
+                self._delete(run)
+            except Unavailable as error:
+                # It may be only this file, such as one that the store does not allow to delete.
+                logger.warning("an expired file is deleted later: %s", error, extra={"key": run.object_key})
 
     def prune(self) -> None:
-        """Delete events that were published long ago, in batches."""
-        before = self.now() - KEEP_PUBLISHED
-        while outbox.prune(self.jobs.engine, before=before, limit=outbox.PRUNE_BATCH):
+        """Delete events that were published long ago, and runs that ended long ago, in batches."""
+        engine, now = self.jobs.engine, self.now()
+        while outbox.prune(engine, before=now - KEEP_PUBLISHED, limit=PRUNE_BATCH):
+            pass
+        while self.jobs.prune(now - self.history, with_file=not self.delete_expired, limit=PRUNE_BATCH):
             pass
 
     def _delete(self, run: Run) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, and_, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from config.errors import Rejected
@@ -165,6 +165,18 @@ class Jobs:
         same = and_(runs.c.export_id == run.export_id, runs.c.attempt == run.attempt)
         with writing(self.engine) as connection:
             connection.execute(update(runs).where(same).values(object_key=None))
+
+    def prune(self, before: datetime, *, with_file: bool, limit: int) -> bool:
+        """Delete up to `limit` runs that ended earlier, also those that have a file if asked to.
+
+        Returns whether there may be more.
+        """
+        old = select(runs.c.export_id, runs.c.attempt).where(runs.c.finished_at < before).limit(limit)
+        if not with_file:
+            old = old.where(runs.c.object_key.is_(None))
+        with writing(self.engine) as connection:
+            ended = tuple_(runs.c.export_id, runs.c.attempt).in_(old)
+            return connection.execute(delete(runs).where(ended)).rowcount == limit
 
     def create(self, project_id: str, user_id: str, name: str, query: Any, format_: str, now: datetime) -> Job:
         """Insert a QUEUED row; the export contains the data up to `now`."""

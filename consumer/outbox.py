@@ -43,8 +43,6 @@ OF_TOPIC = REFUSED | {
 }
 """Errors of one topic, which say nothing about the events of other topics."""
 
-PRUNE_BATCH = 1_000
-
 
 @dataclass(frozen=True)
 class OutboxMessage:

@@ -24,7 +24,7 @@ from config.labels import Outcome
 from config.tables import batch_exports, runs
 from consumer.models import EPOCH, FARTHEST, LATEST_CREATION, ExportKey, Job, Run, Unreadable, UnreadableJob
 from consumer.rows import select_jobs, to_job, to_run
-from runtime.database import reading
+from runtime.database import reading, reading_serially
 
 
 def is_live(run: FromClause, now: datetime) -> ColumnElement[bool]:
@@ -75,7 +75,7 @@ def list_due(
     """
     listed = (_abandoned(engine, now), _waiting(engine, now, now - unseen_for, not_before))
     found: list[Any] = []
-    with reading(engine) as connection:
+    with reading_serially(engine) as connection:
         for rows, condition in listed:
             query = select(rows).where(condition).order_by(rows.c.created_at, rows.c.id).limit(limit)
             if project_slots:
@@ -119,7 +119,8 @@ def _oldest_first(engine: Engine, status: Status, of_run: ColumnElement[Any]) ->
     sorted_rows = select(*columns).where(batch_exports.c.status == status)
     rows = sorted_rows.order_by(batch_exports.c.created_at, batch_exports.c.id).offset(0).subquery()
     latest = select(of_run).where(runs.c.export_id == rows.c.id).order_by(runs.c.attempt.desc()).limit(1)
-    return select(rows, latest.scalar_subquery().label("of_run")).offset(0).subquery()
+    both = select(rows, latest.scalar_subquery().label("of_run"))
+    return both.order_by(rows.c.created_at, rows.c.id).offset(0).subquery()
 
 
 def list_latest_runs(engine: Engine, export_ids: Collection[str]) -> list[Run]:
@@ -130,17 +131,22 @@ def list_latest_runs(engine: Engine, export_ids: Collection[str]) -> list[Run]:
     return _read_runs(engine, select(runs).join(latest, same))
 
 
-def list_expired(engine: Engine, *, now: datetime, limit: int) -> list[Run]:
-    """List completed attempts that still have a file although the export's link has expired, oldest expiry first."""
-    query = select(runs).join(batch_exports, batch_exports.c.id == runs.c.export_id)
+def list_expired(engine: Engine, *, now: datetime, lifetime: timedelta, limit: int) -> list[Run]:
+    """List completed attempts that still have a file although the export's link has expired, oldest first.
+
+    Files of exports that were cancelled afterwards, and of exports whose row was deleted, are listed when a link that
+    is valid for `lifetime` would have expired.
+    """
+    gone = or_(batch_exports.c.id.is_(None), batch_exports.c.status.in_([Status.CANCELLED, Status.FAILED]))
+    expired = and_(batch_exports.c.status == Status.COMPLETED, batch_exports.c.expires_at <= now)
+    query = select(runs).outerjoin(batch_exports, _same_export())
     query = query.where(
-        batch_exports.c.status == Status.COMPLETED,
-        batch_exports.c.project_id == runs.c.project_id,
-        batch_exports.c.expires_at <= now,
         runs.c.outcome == Outcome.COMPLETED,
         runs.c.object_key.is_not(None),
+        runs.c.finished_at <= now - lifetime,
+        or_(gone, expired),
     )
-    return _read_runs(engine, query.order_by(batch_exports.c.expires_at).limit(limit))
+    return _read_runs(engine, query.order_by(runs.c.finished_at).limit(limit))
 
 
 def list_orphans(engine: Engine, *, now: datetime, limit: int) -> list[ExportKey]:

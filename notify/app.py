@@ -40,6 +40,8 @@ GRACE_SECONDS = 5.0
 LONGEST_SEND_SECONDS = 1800.0
 """Longer than the slowest mail server can take for one email before a timeout ends the connection."""
 
+PRUNE_SECONDS = 300.0
+PRUNE_BATCH = 1_000
 ASIDE_SECONDS = 60.0
 """How long a notice is left alone after a bug, so that it does not block the others."""
 
@@ -64,6 +66,7 @@ async def run(settings: Settings, context: NotifierContext, metrics: Metrics, pu
                 notifier.send(),
                 run_every(settings.sweep_seconds, notifier.catch_up, name="missed", health=health, stop=stop),
                 run_every(settings.sweep_seconds, notifier.measure, name="gauges", health=health, stop=stop),
+                run_every(PRUNE_SECONDS, notifier.prune, name="prune", health=health, stop=stop),
                 follow_loop(metrics, stop),
             )
             build = partial(_build_app, settings, notifier, Path(folder))
@@ -122,6 +125,7 @@ class Notifier:
         )
         self._heartbeat = settings.heartbeat_seconds
         self._sweep = settings.sweep_seconds
+        self._history = settings.history
         self._seen_until: datetime | None = None
         for outcome in NoticeOutcome:
             metrics.notices.labels(outcome)
@@ -147,6 +151,12 @@ class Notifier:
         count, oldest = await in_thread(self._context.notices.count_open)
         self._metrics.notices_waiting.set(count)
         self._metrics.oldest_notice.set(0 if oldest is None else max((self._now() - oldest).total_seconds(), 0))
+
+    async def prune(self) -> None:
+        """Delete notices that ended long ago, in batches."""
+        before = self._now() - self._history
+        while await in_thread(self._context.notices.prune, before, limit=PRUNE_BATCH):
+            pass
 
     async def send(self) -> None:
         """Send due notices until stopped; new completions, due retries and a timer start the next round."""

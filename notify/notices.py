@@ -7,7 +7,19 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, RowMapping, and_, func, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    RowMapping,
+    and_,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from config.events import ExportFinished
@@ -38,7 +50,8 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-OPEN = (State.PENDING, State.SENDING)
+# Literals and not parameters, so that every plan can use the index of open notices.
+_IS_OPEN = notices.c.state.in_([literal_column(f"'{state}'") for state in (State.PENDING, State.SENDING)])
 _IS_BEING_SENT = and_(notices.c.state == State.SENDING, notices.c.message_id.is_not(None))
 
 
@@ -104,7 +117,7 @@ class Notices:
         names = ("event_id", "channel", "export_id", "attempts", "created_at", "payload", "traceparent")
         wanted = (
             select(*(notices.c[name] for name in names))
-            .where(notices.c.state.in_(OPEN), self._is_due(now))
+            .where(_IS_OPEN, self._is_due(now))
             .order_by(notices.c.next_attempt_at)
             .limit(limit)
         )
@@ -120,17 +133,24 @@ class Notices:
 
     def next_due(self) -> datetime | None:
         """Return when the next notice is due, or None if none is open."""
-        first = select(notices.c.next_attempt_at).where(notices.c.state.in_(OPEN)).order_by(notices.c.next_attempt_at)
+        first = select(notices.c.next_attempt_at).where(_IS_OPEN).order_by(notices.c.next_attempt_at)
         with reading(self._engine) as connection:
             due: datetime | None = connection.scalar(first.limit(1))
             return due
 
     def count_open(self) -> tuple[int, datetime | None]:
         """Return the number of open notices, and when the oldest of them was created."""
-        open_ = select(func.count(), func.min(notices.c.created_at)).where(notices.c.state.in_(OPEN))
+        open_ = select(func.count(), func.min(notices.c.created_at)).where(_IS_OPEN)
         with reading(self._engine) as connection:
             count, oldest = connection.execute(open_).one()
             return count, oldest
+
+    def prune(self, before: datetime, *, limit: int) -> bool:
+        """Delete up to `limit` notices that have ended and were created earlier; return whether there may be more."""
+        old = select(notices.c.event_id, notices.c.channel).where(notices.c.created_at < before, ~_IS_OPEN).limit(limit)
+        with writing(self._engine) as connection:
+            ended = tuple_(notices.c.event_id, notices.c.channel).in_(old)
+            return connection.execute(delete(notices).where(ended)).rowcount == limit
 
     def claim(self, notice: Notice, now: datetime) -> Notice | None:
         """Claim a due notice for one attempt, under a lease.
@@ -237,7 +257,7 @@ class Notices:
         return literal_column("rowid") if self._engine.dialect.name == "sqlite" else notices.c.event_id
 
     def _fail_damaged(self, row: RowMapping, damage: str) -> None:
-        same = and_(self._row_id() == row["row_id"], notices.c.state.in_(OPEN))
+        same = and_(self._row_id() == row["row_id"], _IS_OPEN)
         logger.error("failed a notice that can't be read: %s", damage, extra={"event_id": str(row["event_id"])})
         with writing(self._engine) as connection:
             ended = {"state": State.FAILED, "next_attempt_at": None, "message_id": None, "error": damage}
@@ -254,7 +274,7 @@ class Notices:
                 notices.c.event_id == notice.event_id,
                 notices.c.channel == notice.channel,
                 notices.c.attempts == notice.attempts,
-                notices.c.state.in_(OPEN),
+                _IS_OPEN,
                 *conditions,
             )
             .values(values)

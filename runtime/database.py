@@ -112,6 +112,18 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
+def reading_serially(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in a transaction that reads without parallel workers, whose start takes longer than a sort.
+
+    Raises Unavailable when the database fails.
+    """
+    with translated_faults(), engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL max_parallel_workers_per_gather = 0")
+        yield connection
+
+
+@contextmanager
 def translated_faults() -> Iterator[None]:
     """Raise Unavailable when the database fails in the block; an error in our own statement stays what it is, a bug.
 

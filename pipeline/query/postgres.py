@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, DateTime, Engine, Select, Text, and_, cast
 from sqlalchemy.sql.elements import UnaryExpression
 
 from config.errors import Rejected
-from config.tables import Instant
+from config.instant import Instant
 from pipeline import request as stored
 from pipeline.query.resolve_columns import ResolvedFilter, ResolvedOrder, ResolvedQuery
 from pipeline.query.search import search_condition

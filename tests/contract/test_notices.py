@@ -74,6 +74,20 @@ def test_concurrent_notifiers_record_one_notice_and_claim_it_once(engine: Engine
     assert row(engine).attempts == 1
 
 
+def test_notices_that_ended_long_ago_are_deleted_and_open_ones_are_not(engine: Engine, store: Notices) -> None:
+    for number in range(5):
+        store.record(completion(event_id=f"e{number}", attempt=number), NOW + timedelta(seconds=number))
+    with engine.begin() as connection:
+        connection.execute(update(notices).where(notices.c.attempt.in_([0, 1, 3])).values(state="sent"))
+
+    assert store.prune(NOW + timedelta(seconds=3), limit=1)
+    assert store.prune(NOW + timedelta(seconds=3), limit=1)
+    assert not store.prune(NOW + timedelta(seconds=3), limit=1)
+
+    with engine.connect() as connection:
+        assert sorted(connection.scalars(select(notices.c.attempt))) == [2, 3, 4]
+
+
 def test_a_claimed_notice_is_due_again_after_its_notifier_died(store: Notices) -> None:
     store.record(completion(), NOW)
     first = claim(store, NOW)

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "runtime": {"config"},
     "pipeline": {
         "config.tables",
+        "config.instant",
         "config.metrics",
         "config.labels",
         "config.errors",

@@ -126,3 +126,14 @@ def test_the_ports_of_the_consumer_must_differ() -> None:
     for values in ({"WAYBILL_HTTP_PORT": "6065"}, {"WAYBILL_HTTP_PORT": "80", "WAYBILL_INTERNAL_PORT": "80"}):
         with pytest.raises(Misconfigured, match="WAYBILL_INTERNAL_PORT: must be another port"):
             _ = load(values).consumer_ports
+
+
+def test_history_is_kept_as_long_as_events_can_be_replayed_and_exports_started() -> None:
+    def history(**values: str) -> float:
+        return load(values).history.total_seconds() / 86_400
+
+    assert history() == 90
+    assert history(WAYBILL_HISTORY_DAYS="120") == 120
+    assert history(WAYBILL_HISTORY_DAYS="1") == 30
+    assert history(WAYBILL_HISTORY_DAYS="1", WAYBILL_STALE_DAYS="2") == 14
+    assert history(WAYBILL_TOPIC_RETENTION_HOURS="4800") == 207

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, delete
 
+from config.errors import Rejected, Unavailable
 from config.labels import Outcome
 from config.tables import batch_exports
 from consumer import outbox
@@ -13,6 +14,8 @@ from consumer.models import Claim
 from pipeline.storage.types import Upload
 from tests.support.attempts import ScriptedWorker
 from tests.support.exports import LEASE, NOW, after, claimed, job_of, outbox_rows, queue, runs_of, set_status
+
+HISTORY = timedelta(days=4000)
 
 
 class WorkerWithOrphans(ScriptedWorker):
@@ -47,6 +50,8 @@ def cleanup_of(worker: WorkerWithOrphans, *, delete_expired: bool = False) -> Cl
         lease=LEASE,
         prefix="exports/",
         delete_expired=delete_expired,
+        link_lifetime=timedelta(hours=24),
+        history=HISTORY,
     )
 
 
@@ -124,10 +129,72 @@ def test_files_of_expired_exports_are_deleted_if_the_setting_is_on(worker: Worke
     assert (worker.files(), completed_keys(worker)) == ([], [None])
 
 
+@pytest.mark.parametrize("ending", ["cancelled", "deleted"])
+def test_files_of_exports_that_were_cancelled_or_deleted_afterwards_are_deleted_when_their_link_would_expire(
+    worker: WorkerWithOrphans, ending: str
+) -> None:
+    queue(worker.engine)
+    assert worker.run(claimed(worker.jobs)) is Outcome.COMPLETED
+    if ending == "cancelled":
+        set_status(worker.engine, "CANCELLED")
+    else:
+        with worker.engine.begin() as connection:
+            connection.execute(delete(batch_exports))
+    cleanup_of(worker, delete_expired=True).delete_files()
+    assert len(worker.files()) == 2
+    worker.time = NOW + timedelta(hours=24)
+
+    cleanup_of(worker, delete_expired=True).delete_files()
+
+    assert worker.files() == []
+
+
+def test_a_file_that_can_not_be_deleted_holds_up_no_other(
+    worker: WorkerWithOrphans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("kept", "other"):
+        queue(worker.engine, name)
+        worker.run(claimed(worker.jobs, export_id=name))
+    delete_file = worker.storage.delete
+
+    def delete_unless_kept(key: str, attempt: int) -> None:
+        if "kept" in key:
+            raise Unavailable("access denied")
+        delete_file(key, attempt)
+
+    monkeypatch.setattr(worker.storage, "delete", delete_unless_kept)
+    worker.time = NOW + timedelta(hours=24)
+
+    cleanup_of(worker, delete_expired=True).delete_files()
+
+    assert all("kept" in name for name in worker.files())
+
+
+def test_runs_that_ended_before_the_history_are_deleted_unless_a_file_is_still_to_be_deleted(
+    worker: WorkerWithOrphans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.cleanup.PRUNE_BATCH", 2)
+    for name in ("with-file", "a", "b", "c"):
+        queue(worker.engine, name)
+        worker.raises = None if name == "with-file" else Rejected("no")
+        worker.run(claimed(worker.jobs, export_id=name))
+    queue(worker.engine, "open")
+    claimed(worker.jobs, export_id="open")
+    worker.time = NOW + HISTORY
+    cleanup_of(worker).prune()
+    assert [len(runs_of(worker.engine, name)) for name in ("with-file", "a", "b", "c", "open")] == [1, 1, 1, 1, 1]
+    worker.time += timedelta(seconds=1)
+
+    cleanup_of(worker, delete_expired=True).prune()
+    assert [len(runs_of(worker.engine, name)) for name in ("with-file", "a", "b", "c", "open")] == [1, 0, 0, 0, 1]
+    cleanup_of(worker).prune()
+    assert [len(runs_of(worker.engine, name)) for name in ("with-file", "open")] == [0, 1]
+
+
 def test_old_published_events_are_deleted_and_waiting_ones_are_not(
     worker: WorkerWithOrphans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "PRUNE_BATCH", 2)
+    monkeypatch.setattr("consumer.cleanup.PRUNE_BATCH", 2)
     for name in "abcdef":
         queue(worker.engine, name)
         worker.jobs.reject(claimed(worker.jobs, export_id=name), "no", NOW)
