@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import glob
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -40,8 +41,7 @@ class LocalUpload:
     def __init__(self, target: Path, attempt: int) -> None:
         self._target = target
         # The name contains the attempt, so that a stalled worker and its successor can't write to one file.
-        short = target.name.encode()[:_NAME_MAX].decode(errors="ignore")
-        self._partial = target.with_name(f".{short}.{attempt}{_PARTIAL}")
+        self._partial = target.with_name(f".{_shorten(target.name)}.{attempt}{_PARTIAL}")
         self._attempt = attempt
         self._interrupted = False
         self._size = 0
@@ -203,6 +203,15 @@ def _translate_faults(doing: str, path: Path) -> Iterator[None]:
         reason = _ADVICE.get(error.errno or 0)
         advice = None if reason is None else ADVICE.format(reason)
         raise Unavailable(f"could not {doing} {path}: {error.strerror or error}", advice=advice) from error
+
+
+def _shorten(name: str) -> str:
+    """Return a name with room for a suffix; the names of a file and of its manifest stay different."""
+    raw = name.encode()
+    if len(raw) <= _NAME_MAX:
+        return name
+    checksum = hashlib.sha256(raw).hexdigest()[:16]
+    return f"{raw[: _NAME_MAX - len(checksum) - 1].decode(errors='ignore')}-{checksum}"
 
 
 def _read_version(path: Path) -> _Version | None:

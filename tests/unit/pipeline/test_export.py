@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from prometheus_client import CollectorRegistry
 
-from config.errors import Cancelled, Unavailable
+from config.errors import Cancelled, Rejected, Unavailable
 from config.metrics import Metrics
 from pipeline.export import deliver
 from pipeline.progress import Progress
@@ -165,6 +166,21 @@ def test_a_cut_is_told(storage: Storage) -> None:
     assert (result.rows, result.truncated) == (25, True)
     result = run(storage, rows=table(row_limit=30))
     assert (result.rows, result.truncated) == (30, False)
+
+
+def test_a_name_that_is_too_long_for_the_store_is_rejected_and_leaves_nothing(
+    storage: Storage, tmp_path: Path, metrics: Metrics
+) -> None:
+    rest = len(f"{replace(spec(), export_id='').key}.manifest.json".removeprefix("exports/"))
+    longest = replace(spec(), export_id="e" * (255 - rest))
+    result = deliver(longest, table(), storage, Progress(), metrics, fence=lambda: None)
+    assert files(tmp_path) == [result.key, f"{result.key}.manifest.json"]
+
+    longer = replace(longest, export_id=f"{longest.export_id}e")
+    with pytest.raises(Rejected, match="its name has 256 bytes, and the store allows 255"):
+        deliver(longer, table(), storage, Progress(), metrics, fence=lambda: None)
+
+    assert len(files(tmp_path)) == 2
 
 
 def failing(error: BaseException) -> Iterator[pa.RecordBatch]:
