@@ -11,7 +11,7 @@ from typing import Protocol
 from config.errors import Cancelled, Rejected, Unavailable
 from config.labels import Failure, Outcome
 from config.metrics import Metrics
-from consumer.cleanup import delete_orphans
+from consumer.cleanup import abort_earlier_uploads, delete_former_object, delete_orphans
 from consumer.fail_row import fail_claimed
 from consumer.guards import INTERNAL_TEXT
 from consumer.job_store import Jobs
@@ -157,7 +157,7 @@ def _export(claim: Claim, context: WorkerContext, progress: Progress) -> Settle:
         spec = context.read_spec(claim.job, claim.attempt)
         if claim.attempt > 1:
             # In stores without conditional writes, a stalled worker could still complete its upload later.
-            context.storage.abort_uploads(spec.key, claim.claimed_at)
+            abort_earlier_uploads(context.storage, spec, claim.claimed_at)
         fence = partial(_check_lease, claim, context, progress)
         result = context.export(spec, context.sources, context.storage, progress, context.metrics, fence=fence)
         name, lifetime = result.key.rpartition("/")[2], context.policy.link_lifetime
@@ -206,6 +206,7 @@ def _complete(claim: Claim, context: WorkerContext, result: ExportResult, url: s
         context.metrics.bytes.labels("raw", format_).inc(result.raw_bytes)
         context.metrics.bytes.labels("stored", format_).inc(result.bytes)
         context.metrics.last_success.set(now.timestamp())
+        _try_to_delete_former(claim, context)
     return _conclude(claim, context, state, Outcome.COMPLETED, now)
 
 
@@ -279,3 +280,16 @@ def _try_to_clear(claim: Claim, context: WorkerContext) -> None:
         _clear(claim, context)
     except Unavailable as error:
         logger.warning("orphans could not be deleted: %s", error, extra=claim.log_context())
+
+
+def _try_to_delete_former(claim: Claim, context: WorkerContext) -> None:
+    """Delete what an attempt of an earlier version left under the former key, unless the store is unavailable.
+
+    Called once the export is COMPLETED, because until then that attempt may have been followed by another one.
+    """
+    if claim.attempt == 1:
+        return
+    try:
+        delete_former_object(context.storage, context.read_spec(claim.job, claim.attempt))
+    except Unavailable as error:
+        logger.warning("the object of an earlier version could not be deleted: %s", error, extra=claim.log_context())

@@ -85,10 +85,15 @@ class Cleanup:
     def _delete(self, run: Run) -> None:
         if run.object_key is None:
             return
-        self.storage.delete(run.object_key, run.attempt)
-        self.storage.delete(manifest_key(run.object_key), run.attempt)
+        _delete_object(self.storage, run.object_key, run.attempt)
         self.jobs.forget_object(run)
         logger.info("deleted the file of an expired export", extra={"export_id": run.export_id, "key": run.object_key})
+
+
+def abort_earlier_uploads(storage: Storage, spec: ExportSpec, before: datetime) -> None:
+    """Abort the uploads of an export's file and manifest that began before `before`."""
+    for key in (spec.key, spec.former_key):
+        storage.abort_uploads(key, before)
 
 
 def delete_orphans(storage: Storage, spec: ExportSpec, before: datetime) -> None:
@@ -96,6 +101,16 @@ def delete_orphans(storage: Storage, spec: ExportSpec, before: datetime) -> None
 
     For exports that ended without a file; at `before`, no later attempt had been claimed.
     """
-    storage.abort_uploads(spec.key, before)
-    storage.delete(spec.key, spec.attempt)
-    storage.delete(manifest_key(spec.key), spec.attempt)
+    abort_earlier_uploads(storage, spec, before)
+    for key in (spec.key, spec.former_key):
+        _delete_object(storage, key, spec.attempt)
+
+
+def delete_former_object(storage: Storage, spec: ExportSpec) -> None:
+    """Delete the object and its manifest that an attempt of an earlier version left under the former key."""
+    _delete_object(storage, spec.former_key, spec.attempt)
+
+
+def _delete_object(storage: Storage, key: str, attempt: int) -> None:
+    storage.delete(key, attempt)
+    storage.delete(manifest_key(key), attempt)

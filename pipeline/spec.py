@@ -1,7 +1,7 @@
 """Reads a row of `batch_exports` into an ExportSpec, or rejects it by naming all that is wrong."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from config.errors import Rejected
-from pipeline.object_key import make_key
+from pipeline.object_key import make_former_key, make_key
 from pipeline.request import ExportQuery
 from pipeline.types import FORMATS, Encoding, OutputOptions, choose_encoding
 
@@ -51,7 +51,15 @@ class ExportSpec:
     @property
     def key(self) -> str:
         """The object's key: the same on every attempt."""
-        return make_key(
+        return self._make_key(make_key)
+
+    @property
+    def former_key(self) -> str:
+        """The key that earlier versions of Waybill used; an attempt of theirs may have left objects under it."""
+        return self._make_key(make_former_key)
+
+    def _make_key(self, make: Callable[..., str]) -> str:
+        return make(
             self.output.prefix,
             self.created_at,
             self.query.table_name,

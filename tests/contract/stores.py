@@ -11,7 +11,7 @@ from pipeline.storage import S3Options, Storage, open_storage
 from tests.services.s3 import Bucket
 
 PART = 5 << 20
-KEY = "exports/1700000000000-lf-traces-export-p1-e1.csv"
+KEY = "exports/1700000000000-e1-lf-traces-export-p1.csv"
 
 
 @dataclass(frozen=True)

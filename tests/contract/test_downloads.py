@@ -16,7 +16,7 @@ from runtime.database import open_database
 from runtime.migrations import migrate
 from tests import moto_server
 from tests.contract.stores import PART, folder_store, noise, s3_store
-from tests.support.downloads import KEY, Answer, DownloadServer
+from tests.support.downloads import FORMER_KEY, KEY, Answer, DownloadServer
 from tests.support.exports import after, set_status
 
 DATA = noise(2 * PART + 7)
@@ -60,6 +60,15 @@ def test_each_click_downloads_the_complete_file_under_its_name(server: DownloadS
         assert hashlib.sha256(data).digest() == hashlib.sha256(DATA).digest()
         assert headers["Content-Disposition"] == f'attachment; filename="{KEY.rpartition("/")[2]}"'
         assert headers["Content-Type"] == "text/csv; charset=utf-8"
+
+
+def test_a_link_leads_to_a_file_under_the_name_that_an_earlier_version_gave_it(server: DownloadServer) -> None:
+    link = server.complete(DATA, FORMER_KEY)
+
+    data, headers = follow(server, server.ask(link), link)
+
+    assert data == DATA
+    assert headers["Content-Disposition"] == f'attachment; filename="{FORMER_KEY.rpartition("/")[2]}"'
 
 
 def test_a_signed_url_is_valid_until_the_link_expires_and_for_ten_minutes_at_most(

@@ -22,7 +22,8 @@ from runtime.connections import Limits
 from runtime.http import serve
 from tests.support.exports import CLAIM_POLICY, NOW, after, claimed, queue, result_of
 
-KEY = "exports/1763726400000-lf-traces-export-project-1-export-1.csv"
+KEY = "exports/1763726400000-export-1-lf-traces-export-project-1.csv"
+FORMER_KEY = "exports/1763726400000-lf-traces-export-project-1-export-1.csv"
 DATA = bytes(range(256)) * 10_000
 LINKS = Links("http://public.example", [b"k" * 32])
 HOUR = 3600.0
@@ -53,17 +54,17 @@ class DownloadServer:
     def now(self) -> datetime:
         return self.time
 
-    def complete(self, data: bytes = DATA) -> str:
+    def complete(self, data: bytes = DATA, key: str = KEY) -> str:
         """Create a completed export with its file; returns the path of its link."""
         queue(self.engine)
-        self.put(data)
-        result = replace(result_of(KEY), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        self.put(data, key)
+        result = replace(result_of(key), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         self.jobs.complete(claimed(self.jobs), result, url="https://store", expires_at=after(HOUR), now=NOW)
         return path()
 
-    def put(self, data: bytes) -> None:
+    def put(self, data: bytes, key: str = KEY) -> None:
         """Write the file of the export, replacing any other."""
-        with self.storage.open(KEY, "text/csv", 1) as upload:
+        with self.storage.open(key, "text/csv", 1) as upload:
             upload.write(data)
             upload.finish()
 

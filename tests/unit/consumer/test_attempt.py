@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,9 @@ from config.tables import batch_exports
 from consumer import outbox
 from consumer.attempt import UNAVAILABLE_TEXT, run_attempt
 from consumer.models import Claim
+from pipeline.object_key import manifest_key
 from pipeline.progress import Progress
+from pipeline.storage.types import Upload
 from runtime.retry import Backoff
 from runtime.tracing import Tracer
 from tests.support.attempts import EXPORT_POLICY, ScriptedWorker
@@ -202,6 +205,73 @@ def test_files_of_a_dead_attempt_are_deleted_when_the_export_fails(worker: Scrip
     assert worker.run(claimed(worker.jobs, worker.time)) is Outcome.REJECTED
 
     assert worker.files() == []
+
+
+def leave_former_objects(worker: ScriptedWorker, claim: Claim) -> Upload:
+    """Leave what a worker of an earlier version leaves when it dies: a file, its manifest and half an upload."""
+    key = worker.context.read_spec(claim.job, claim.attempt).former_key
+    for each in (key, manifest_key(key)):
+        with worker.storage.open(each, "text/csv", claim.attempt) as upload:
+            upload.write(b"old")
+            upload.finish()
+    half = worker.storage.open(key, "text/csv", claim.attempt)
+    half.__enter__().write(b"half")
+    for path in worker.folder.rglob(".*"):
+        os.utime(path, (0, 0))
+    assert len(worker.files()) == 3
+    return half
+
+
+def test_an_attempt_of_an_earlier_version_is_followed_by_one_with_the_new_name_and_leaves_nothing(
+    worker: ScriptedWorker,
+) -> None:
+    half = leave_former_objects(worker, claimed(worker.jobs))
+    worker.time = NOW + LEASE
+
+    assert worker.run(claimed(worker.jobs, worker.time)) is Outcome.COMPLETED
+
+    name = "1795262400000-export-1-lf-traces-export-project-1.csv"
+    assert worker.files() == [name, f"{name}.manifest.json"]
+    assert row_of(worker.engine)["url"].endswith(f"/exports/{name}")
+    assert runs_of(worker.engine)[-1]["object_key"] == f"exports/{name}"
+    half.abort()
+
+
+@pytest.mark.parametrize("ending", ["rejected", "cancelled", "out of attempts"])
+def test_objects_of_an_earlier_version_are_deleted_when_the_export_ends_without_a_file(
+    worker: ScriptedWorker, ending: str
+) -> None:
+    half = leave_former_objects(worker, claimed(worker.jobs))
+    worker.time = NOW + LEASE
+    match ending:
+        case "rejected":
+            worker.raises = Rejected("no")
+        case "cancelled":
+            worker.before = lambda: worker.jobs.cancel(job_of(worker.jobs), worker.time)
+        case _:
+            worker.raises = Unavailable("the source is unavailable")
+            worker.policy = replace(EXPORT_POLICY, max_attempts=1)
+
+    worker.run(claimed(worker.jobs, worker.time))
+
+    assert row_of(worker.engine)["status"] == ("CANCELLED" if ending == "cancelled" else "FAILED")
+    assert worker.files() == []
+    half.abort()
+
+
+def test_a_former_object_that_can_not_be_deleted_does_not_fail_the_export(
+    worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = leave_former_objects(worker, claimed(worker.jobs))
+    worker.time = NOW + LEASE
+
+    def unavailable(*_: object) -> None:
+        raise Unavailable("the store is unavailable")
+
+    monkeypatch.setattr(worker.storage, "delete", unavailable)
+
+    assert worker.run(claimed(worker.jobs, worker.time)) is Outcome.COMPLETED
+    half.abort()
 
 
 def test_writing_an_outcome_waits_for_an_unavailable_database(

@@ -11,9 +11,10 @@ from config.tables import batch_exports
 from consumer import outbox
 from consumer.cleanup import KEEP_PUBLISHED, Cleanup
 from consumer.models import Claim
+from pipeline.object_key import manifest_key
 from pipeline.storage.types import Upload
 from tests.support.attempts import ScriptedWorker
-from tests.support.exports import LEASE, NOW, after, claimed, job_of, outbox_rows, queue, runs_of, set_status
+from tests.support.exports import LEASE, NOW, after, claimed, job_of, outbox_rows, queue, result_of, runs_of, set_status
 
 HISTORY = timedelta(days=4000)
 
@@ -30,8 +31,9 @@ class WorkerWithOrphans(ScriptedWorker):
         upload.__enter__().write(b"half")
         self.uploads.append(upload)
 
-    def leave_half_of(self, claim: Claim) -> None:
-        self.leave(self.context.read_spec(claim.job, claim.attempt).key)
+    def leave_half_of(self, claim: Claim, *, former: bool = False) -> None:
+        spec = self.context.read_spec(claim.job, claim.attempt)
+        self.leave(spec.former_key if former else spec.key)
 
 
 @pytest.fixture
@@ -60,12 +62,13 @@ def long_after(worker: WorkerWithOrphans) -> None:
     worker.time = NOW + timedelta(days=3650)
 
 
+@pytest.mark.parametrize("former", [False, True], ids=["", "former name"])
 @pytest.mark.parametrize("ending", ["completed", "cancelled", "queued again", "deleted"])
 def test_uploads_of_a_dead_worker_are_aborted_in_every_state_of_the_export(
-    worker: WorkerWithOrphans, ending: str
+    worker: WorkerWithOrphans, ending: str, former: bool
 ) -> None:
     queue(worker.engine)
-    worker.leave_half_of(claimed(worker.jobs))
+    worker.leave_half_of(claimed(worker.jobs), former=former)
     worker.time = NOW + LEASE
     match ending:
         case "completed":
@@ -89,16 +92,23 @@ def test_uploads_of_live_workers_and_of_unknown_exports_stay(worker: WorkerWithO
     long_after(worker)
     alive = claimed(worker.jobs, worker.time, export_id="alive")
     worker.leave_half_of(alive)
-    for name in ("17-lf-traces-export-project-1-unknown.csv", "17-lf-traces-export-other-alive.csv", "notes.csv"):
+    others = (
+        "17-unknown-lf-traces-export-project-1.csv",
+        "17-alive-lf-traces-export-other.csv",
+        "17-lf-traces-export-project-1-unknown.csv",
+        "17-lf-traces-export-other-alive.csv",
+        "notes.csv",
+    )
+    for name in others:
         worker.leave(f"exports/{name}")
 
     cleanup_of(worker).abort_orphans()
-    assert len(worker.files()) == 4
+    assert len(worker.files()) == 6
 
     worker.time += LEASE
     cleanup_of(worker).abort_orphans()
-    assert len(worker.files()) == 3
-    assert not [name for name in worker.files() if "project-1-alive" in name]
+    assert len(worker.files()) == 5
+    assert not [name for name in worker.files() if "alive-lf-traces-export-project-1" in name]
 
 
 def test_an_upload_that_began_within_the_last_lease_stays(worker: WorkerWithOrphans) -> None:
@@ -189,6 +199,24 @@ def test_runs_that_ended_before_the_history_are_deleted_unless_a_file_is_still_t
     assert [len(runs_of(worker.engine, name)) for name in ("with-file", "a", "b", "c", "open")] == [1, 0, 0, 0, 1]
     cleanup_of(worker).prune()
     assert [len(runs_of(worker.engine, name)) for name in ("with-file", "open")] == [0, 1]
+
+
+def test_files_of_expired_exports_are_deleted_under_the_name_that_an_earlier_version_gave_them(
+    worker: WorkerWithOrphans,
+) -> None:
+    queue(worker.engine)
+    claim = claimed(worker.jobs)
+    key = worker.context.read_spec(claim.job, 1).former_key
+    for each in (key, manifest_key(key)):
+        with worker.storage.open(each, "text/csv", 1) as upload:
+            upload.write(b"old")
+            upload.finish()
+    worker.jobs.complete(claim, result_of(key), url="https://store", expires_at=after(60), now=NOW)
+    worker.time = after(60)
+
+    cleanup_of(worker, delete_expired=True).delete_files()
+
+    assert (worker.files(), completed_keys(worker)) == ([], [None])
 
 
 def test_old_published_events_are_deleted_and_waiting_ones_are_not(

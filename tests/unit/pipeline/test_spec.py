@@ -35,7 +35,8 @@ def spec(**changes: Any) -> ExportSpec:
 )
 def test_the_key_says_when_what_whose_and_in_which_form(form: str, compression: str, ending: str) -> None:
     made = spec(format=form, output=OutputOptions(prefix="exports/"), query={**QUERY, "compression": compression})
-    assert made.key == f"exports/1772600767891-lf-traces-export-p1-e1{ending}"
+    assert made.key == f"exports/1772600767891-e1-lf-traces-export-p1{ending}"
+    assert made.former_key == f"exports/1772600767891-lf-traces-export-p1-e1{ending}"
 
 
 def test_the_key_is_the_same_on_every_attempt_and_in_every_zone() -> None:

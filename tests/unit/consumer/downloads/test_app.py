@@ -125,16 +125,13 @@ def test_an_empty_file_is_served(server: DownloadServer) -> None:
     assert (answer.status, answer.body, answer.headers["Content-Length"]) == (200, b"", "0")
 
 
-def test_a_file_with_special_characters_in_its_name_is_found(
-    server: DownloadServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    odd = "exports/1-lf-traces-export-a%2Fb-ü %.csv"
-    monkeypatch.setattr("tests.support.downloads.KEY", odd)
+def test_a_file_with_special_characters_in_its_name_is_found(server: DownloadServer) -> None:
+    odd = "exports/1-b-ü %-lf-traces-export-a%2F.csv"
 
-    answer = server.ask(server.complete())
+    answer = server.ask(server.complete(DATA, odd))
 
     assert (answer.status, answer.body) == (200, DATA)
-    assert "filename*=UTF-8''1-lf-traces-export-a%252Fb-%C3%BC%20%25.csv" in answer.headers["Content-Disposition"]
+    assert "filename*=UTF-8''1-b-%C3%BC%20%25-lf-traces-export-a%252F.csv" in answer.headers["Content-Disposition"]
 
 
 def expire(server: DownloadServer) -> None:
