@@ -8,15 +8,17 @@ from typer.testing import CliRunner
 
 from cli.main import _COMMANDS, app
 
+TRACING_SDK = ("opentelemetry.sdk", "opentelemetry.exporter")
+
 
 def loaded_by(*arguments: str, **environment: str) -> set[str]:
-    """Return the top-level modules that a command loads; the event loop of a daemon does not run."""
+    """Return the modules that a command loads; the event loop of a daemon does not run."""
     script = (
         "import asyncio, sys; from typer.testing import CliRunner; from cli.main import app\n"
         "asyncio.run = lambda daemon: daemon.close()\n"
         f"done = CliRunner().invoke(app, {arguments!r})\n"
         "assert done.exit_code == 0, done.output\n"
-        "print(*{name.partition('.')[0] for name in sys.modules})"
+        "print(*sys.modules)"
     )
     environment = {**os.environ, **environment}
     done = subprocess.run(
@@ -25,7 +27,7 @@ def loaded_by(*arguments: str, **environment: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_a_notifier_loads_no_library_that_only_exports_need(tmp_path: Path) -> None:
+def test_daemons_load_no_tracing_sdk_and_a_notifier_no_library_that_only_exports_need(tmp_path: Path) -> None:
     exporting = {"pyarrow", "polars", "clickhouse_connect", "fsspec", "s3fs", "aiobotocore"}
     settings = {
         "DATABASE_URL": f"sqlite:///{tmp_path}/langfuse.db",
@@ -36,8 +38,11 @@ def test_a_notifier_loads_no_library_that_only_exports_need(tmp_path: Path) -> N
         "LANGFUSE_S3_BATCH_EXPORT_BUCKET": "exports",
     }
 
-    assert exporting <= loaded_by("consumer", **settings)
-    assert not exporting & loaded_by("notify", **settings)
+    consumer, notifier = (loaded_by(daemon, **settings) for daemon in ("consumer", "notify"))
+
+    assert exporting <= consumer
+    assert not exporting & notifier
+    assert not [name for name in consumer | notifier if name.startswith(TRACING_SDK)]
 
 
 def test_the_help_loads_no_command() -> None:

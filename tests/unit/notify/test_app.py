@@ -132,11 +132,13 @@ def test_an_email_that_the_server_has_not_received_is_released(
     async def run() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             transport = MailTransport(parse_server(f"smtp://127.0.0.1:{silent.getsockname()[1]}"), SENDER)
-            ending = notifier(replace(context, transport=transport), asyncio.Event())
+            ended = asyncio.Event()
+            ending = notifier(replace(context, transport=transport), ended)
             await ending.intake.handle(received(completion().encode()))
             sending_it = asyncio.create_task(ending.send_due())
             await eventually(lambda: read_notices(engine)[0].state == "sending")
             conversation, _ = await asyncio.to_thread(silent.accept)
+            ended.set()
             await ending.release()
             assert (read_notices(engine)[0].state, read_notices(engine)[0].error) == (
                 "pending",

@@ -112,9 +112,9 @@ def test_an_error_leaves_the_span_and_is_recorded() -> None:
     assert [event.name for event in recorded.events] == ["exception"]
 
 
-def test_daemons_that_do_not_trace_load_only_the_api_of_opentelemetry() -> None:
+def test_a_tracer_without_an_exporter_loads_only_the_api_of_opentelemetry() -> None:
     script = (
-        "import sys, consumer.app, notify.app; from runtime.tracing import open_tracer\n"
+        "import sys; from runtime.tracing import open_tracer\n"
         "with open_tracer(None, 'waybill').span('export', None): pass\n"
         "assert not [name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))]"
     )
