@@ -17,7 +17,11 @@ from tests.support.tcp_proxy import Conditions, TcpProxy
 
 STARTERS = 3
 NUMBERS = {"consumer": 3, "notify": 2}
-PATIENT = {"WAYBILL_MAX_ATTEMPTS": "12"}
+SETTINGS = {
+    "WAYBILL_MAX_ATTEMPTS": "12",
+    "WAYBILL_PUBLIC_URL": "http://links.test",
+    "WAYBILL_SECRET_KEY": "0123456789abcdef" * 2,
+}
 MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9.2.1)\n"
 
 
@@ -36,7 +40,7 @@ class Daemons:
         for name, number in NUMBERS.items():
             starting = [each for each, started in self._starting if each == name and not started.done()]
             for _ in range(number - len(self.system.alive(name)) - len(starting)):
-                self._starting.append((name, self._starters.submit(self.system.start, name, PATIENT, wait=False)))
+                self._starting.append((name, self._starters.submit(self.system.start, name, SETTINGS, wait=False)))
 
     def wait_until_complete(self) -> None:
         """Wait until all daemons run, starting those again that a fault kept from starting; forget the ended ones."""

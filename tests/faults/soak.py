@@ -1,4 +1,4 @@
-"""Runs 500 exports on three consumers and two notifiers with a random fault every few seconds, then checks them all."""
+"""Runs 500 exports on three consumers and two notifiers with random faults and hostile inputs, then checks them all."""
 
 import os
 import sys
@@ -17,17 +17,22 @@ from sqlalchemy import func, select, update
 from config.tables import batch_exports, runs
 from pipeline.tables import TABLES
 from pipeline.types import FORMATS
-from tests.faults import invariants
+from tests.faults import hostile, invariants
 from tests.faults.case import SEED
 from tests.faults.chaos import FAULTS, Daemons
-from tests.faults.invariants import Expectation
+from tests.faults.hostile import Input
+from tests.faults.hostile_kinds import KINDS, LATE
+from tests.faults.invariants import Expectation, Observed
 from tests.faults.servers import start_servers
 from tests.faults.source import LARGE, SMALL, create_source
-from tests.faults.system import System, start_system
+from tests.faults.system import System, address, start_system
 from tests.services import process
 
 MINUTES = float(os.environ.get("SOAK_MINUTES") or 60)
 EXPORTS = int(os.environ.get("SOAK_EXPORTS") or 500)
+HOSTILE_SECONDS = float(os.environ.get("SOAK_HOSTILE_SECONDS") or 2)
+"""Seconds between two hostile inputs."""
+
 REJECTED: dict[str, Any] = SMALL | {"tableName": "nonsense"}
 QUERIES: tuple[dict[str, Any], ...] = (
     LARGE,
@@ -37,6 +42,7 @@ QUERIES: tuple[dict[str, Any], ...] = (
     *({"tableName": table, "filter": [], "orderBy": None} for table in TABLES if table != "traces"),
 )
 SETTLE_SECONDS = 900.0
+HOSTILE_END_SECONDS = 120.0
 
 
 def main() -> int:
@@ -55,15 +61,19 @@ def main() -> int:
         daemons.start_missing()
         daemons.wait_until_complete()
         expectations: dict[str, Expectation] = {}
+        inputs: list[Input] = []
         requesting = threading.Thread(
             target=_request_exports, args=(system, expectations, Random(f"{SEED}/requesting"))
         )
+        harming = threading.Thread(target=_give_inputs, args=(system, inputs, requesting, Random(f"{SEED}/harming")))
         requesting.start()
+        harming.start()
         faults = _inject_faults(daemons, requesting)
         requesting.join()
+        harming.join()
         daemons.start_missing()
         daemons.wait_until_complete()
-        return _report(system, expectations, faults)
+        return _report(system, expectations, inputs, faults)
 
 
 def _request_exports(system: System, expectations: dict[str, Expectation], random: Random) -> None:
@@ -77,7 +87,7 @@ def _request_exports(system: System, expectations: dict[str, Expectation], rando
         if 0.03 <= chance < 0.10:
             threading.Timer(random.uniform(0, 4), _cancel, args=(system, export_id)).start()
             statuses.add("CANCELLED")
-        expectations[export_id] = Expectation(statuses=frozenset(statuses), repeats=2)
+        expectations[export_id] = Expectation(statuses=frozenset(statuses), repeats=LATE)
         if random.random() < 0.9:  # the sweeper finds the others
             threading.Thread(
                 target=_publish, args=(system, export_id, random.choice((1, 1, 1, 2, 5))), daemon=True
@@ -111,6 +121,15 @@ def _retry_until_available(do: Any) -> Any:
             time.sleep(1)
 
 
+def _give_inputs(system: System, inputs: list[Input], requesting: threading.Thread, random: Random) -> None:
+    """Give a hostile input every few seconds; one that a stopped server does not take is not counted."""
+    while requesting.is_alive():
+        given = _retry_until_available(partial(random.choice(KINDS), system, random))
+        if given is not None:
+            inputs.append(given)
+        time.sleep(HOSTILE_SECONDS * random.uniform(0.5, 1.5))
+
+
 def _inject_faults(daemons: Daemons, requesting: threading.Thread) -> Counter[str]:
     done: Counter[str] = Counter()
     while requesting.is_alive():
@@ -124,33 +143,72 @@ def _inject_faults(daemons: Daemons, requesting: threading.Thread) -> Counter[st
     return done
 
 
-def _report(system: System, expectations: dict[str, Expectation], faults: Counter[str]) -> int:
+def _report(system: System, expectations: dict[str, Expectation], inputs: list[Input], faults: Counter[str]) -> int:
+    regular = len(expectations)
+    expectations |= {each.handle: each.expectation for each in inputs if each.expectation is not None}
     ids = list(expectations)
-    problems: list[str] = []
+    found: list[str] = []
     try:
         invariants.wait_until_settled(system, ids, SETTLE_SECONDS)
     except AssertionError as error:
-        problems.append(str(error))
-    time.sleep(5)
+        found.append(str(error))
+    unexplained = _wait_until_ended(system, inputs)
     observed = invariants.observe(system)
-    problems += [
+    found += [
         f"{each}: {why}" for each in ids for why in invariants.violations(system, observed, each, expectations[each])
     ]
-    problems += invariants.eventually_none(lambda: invariants.metric_differences(system))
-    doubled = sum(count - 1 for each in ids for count in observed.emails[each].values())
+    found += invariants.eventually_none(lambda: invariants.metric_differences(system))
+    found += _strangers(system, [*ids, *(each.reached for each in inputs)])
+    found += [f"{each.kind} ({each.what}): {why}" for each, why in unexplained]
+    print(f"\n{sum(faults.values())} faults:")
+    for name, times in sorted(faults.items()):
+        print(f"  {times:>5}  {name}")
+    _print_inputs(inputs, unexplained)
+    _print_exports(system, regular, len(ids) - regular)
+    _print_emails(observed)
+    print(f"{len(found)} violations")
+    for each in found:
+        print(f"  {each}")
+    return 1 if found else 0
+
+
+def _wait_until_ended(system: System, inputs: list[Input]) -> list[tuple[Input, str]]:
+    """Wait until every hostile input has ended with a reason; returns those that have not, with what is wrong."""
+    deadline = time.monotonic() + HOSTILE_END_SECONDS
+    while (unexplained := hostile.problems(hostile.collect(system), inputs)) and time.monotonic() < deadline:
+        time.sleep(5)
+    return unexplained
+
+
+def _strangers(system: System, known: list[str]) -> list[str]:
+    """Return the recipients of emails that no export has; `known` are ids of exports and addresses."""
+    expected = {each if "@" in each else address(each) for each in known}
+    return [f"an email went to {each}" for each in hostile.collect(system).recipients if each not in expected]
+
+
+def _print_inputs(inputs: list[Input], unexplained: list[tuple[Input, str]]) -> None:
+    given: Counter[str] = Counter()
+    for each in inputs:
+        given[each.kind] += each.count
+    failed = Counter(each.kind for each, _ in unexplained)
+    print(f"{given.total()} hostile inputs, {failed.total()} of them not accounted for:")
+    for kind, count in sorted(given.items()):
+        print(f"  {count:>5}  {kind}: {failed[kind]} not accounted for")
+
+
+def _print_exports(system: System, regular: int, hostile_exports: int) -> None:
     with system.engine.connect() as connection:
         states = Counter(connection.execute(select(batch_exports.c.status)).scalars())
         outcomes = Counter(connection.execute(select(runs.c.outcome)).scalars())
         most = connection.execute(select(func.max(runs.c.attempt))).scalar()
-    print(f"\n{sum(faults.values())} faults:")
-    for name, times in sorted(faults.items()):
-        print(f"  {times:>4}  {name}")
-    print(f"{len(ids)} exports: {dict(states)}; attempts: {dict(outcomes)}, {most} at most for one export")
-    print(f"{sum(sum(each.values()) for each in observed.emails.values())} emails, {doubled} of them repeats")
-    print(f"{len(problems)} violations")
-    for each in problems:
-        print(f"  {each}")
-    return 1 if problems else 0
+    print(f"{regular} exports, and {hostile_exports} with a hostile name or address")
+    print(f"all rows, the hostile ones too: {dict(states)}; attempts: {dict(outcomes)}, {most} at most for one export")
+
+
+def _print_emails(observed: Observed) -> None:
+    sent = sum(each.total() for each in observed.emails.values())
+    repeated = sent - sum(len(each) for each in observed.emails.values())
+    print(f"{sent} emails, {repeated} of them repeats; {observed.unanswered.total()} counted as unanswered")
 
 
 if __name__ == "__main__":

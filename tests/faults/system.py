@@ -16,6 +16,7 @@ from typing import Any
 from confluent_kafka import Consumer, Producer, TopicPartition
 from sqlalchemy import Engine, insert, select, update
 
+from config.events import Malformed, read_finished
 from config.settings import load
 from config.tables import batch_exports, notices, users
 from runtime.database import open_database
@@ -103,9 +104,16 @@ class System:
         """The running daemons, all of them or those of one command."""
         return [each for each in self.daemons if each.process.poll() is None and each.log.name.startswith(name)]
 
-    def insert(self, query: Mapping[str, Any] = SMALL, file_format: str = "JSONL", **values: Any) -> str:
+    def insert(
+        self,
+        query: Mapping[str, Any] = SMALL,
+        file_format: str = "JSONL",
+        *,
+        user: Mapping[str, Any] | None = None,
+        **values: Any,
+    ) -> str:
         """Insert an export with a user of its own, as Langfuse does; returns its id."""
-        export_id = uuid.uuid4().hex
+        export_id = str(values.get("id") or uuid.uuid4().hex)
         row: dict[str, Any] = {
             "id": export_id,
             "project_id": PROJECT,
@@ -115,7 +123,8 @@ class System:
         }
         row |= {"query": dict(query), "format": file_format, "created_at": datetime.now(UTC)}
         with self.engine.begin() as connection:
-            connection.execute(insert(users).values(id=export_id, name="Ada", email=address(export_id)))
+            owner = {"id": export_id, "name": "Ada", "email": address(export_id)} | dict(user or {})
+            connection.execute(insert(users).values(owner))
             connection.execute(insert(batch_exports).values(row | values))
         self.requested.append(export_id)
         return export_id
@@ -204,8 +213,8 @@ class System:
                 message = reader.poll(0.5)
                 if message is not None and message.error() is None:
                     left -= 1
-                    with contextlib.suppress(ValueError):
-                        found.append(json.loads(message.value() or b""))
+                    with contextlib.suppress(Malformed):
+                        found.append(read_finished(message.value()).model_dump(by_alias=True))
             assert not left, "the completions could not be read"
             return found
         finally:

@@ -1,7 +1,6 @@
 """HTTP clients misbehave while exports run, and the consumer may open 1,024 descriptors; links need few servers."""
 
 import contextlib
-import socket
 import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,7 +14,7 @@ from tests.faults.source import LARGE, PROJECT, SMALL
 from tests.faults.system import System
 from tests.support.clients import HALF_SENT, PIPELINED, SLOW_BODY, WHOLE, Behaviour, crowd
 from tests.support.daemons import Daemon, command, eventually
-from tests.support.garbage import make_garbage
+from tests.support.garbage import make_garbage, send_bytes
 from tests.support.responses import refuse
 
 pytestmark = pytest.mark.faults
@@ -70,7 +69,7 @@ def _garbage(system: System) -> None:
     export_id = system.request()
     for _ in range(STREAMS):
         for url in (consumer.url, consumer.links):
-            _send(url, make_garbage(system.random))
+            send_bytes(url, make_garbage(system.random))
     system.wait_for(export_id, "COMPLETED")
     assert system.outcomes(export_id) == ["completed"]
     eventually(lambda: _answers(consumer, export_id), seconds=60, what="a download afterwards")
@@ -88,15 +87,6 @@ def _links_alone(system: System) -> None:
     restarted = system.start("consumer", LINKS, wait=False)
     assert not restarted.ready()
     assert _answers(restarted, export_id)
-
-
-def _send(url: str, data: bytes) -> None:
-    parts = urlsplit(url)
-    with socket.create_connection((parts.hostname, parts.port), timeout=20) as client:
-        client.settimeout(0.02)
-        with contextlib.suppress(OSError):
-            client.sendall(data)
-            client.recv(1000)
 
 
 CASES = (

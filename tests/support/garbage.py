@@ -1,7 +1,10 @@
 """Byte streams that are almost HTTP requests."""
 
+import contextlib
+import socket
 from collections.abc import Callable
 from random import Random
+from urllib.parse import urlsplit
 
 _METHODS = (b"GET", b"HEAD", b"POST", b"OPTIONS", b"CONNECT", b"PRI", b"get", b"G\x00T", b"", b"\xff" * 3, b"A" * 9000)
 _TARGETS = (
@@ -43,6 +46,16 @@ _LINE_ENDS = (b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b"\r\r\n", b"\x00")
 def make_garbage(random: Random) -> bytes:
     """Return one byte stream."""
     return random.choice(_SHAPES)(random)
+
+
+def send_bytes(url: str, data: bytes) -> None:
+    """Send bytes to this host and port, and read a part of the response if it comes within a moment."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as client:
+        client.settimeout(0.02)
+        with contextlib.suppress(OSError):
+            client.sendall(data)
+            client.recv(1000)
 
 
 def _request(random: Random) -> bytes:
