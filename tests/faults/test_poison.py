@@ -1,20 +1,22 @@
-"""Bytes that no Kafka client can decode: each ends in the dead-letter topic, and all good records are handled."""
+"""Records that can't be decoded and rows that can't be loaded: each ends with a reason, and holds up no other."""
 
 import json
-import struct
 import sys
 from collections.abc import Sequence
-from random import Random
 
 import pytest
 
 from config.settings import load
+from config.tables import batch_exports
 from runtime.dead_letters import DeadLetter, read_all
+from tests.faults import hostile, invariants
 from tests.faults.case import FULL, Case, run_case
+from tests.faults.hostile_kinds import HARMLESS, ROWS, insert_hidden, insert_row, ring
 from tests.faults.source import PROJECT
 from tests.faults.system import System
 from tests.support.daemons import eventually
-from tests.support.kafka_raw import BAD_NAME, CODECS, GZIP, Produced, batch, crc32c, frame, produce, record
+from tests.support.extremes import write
+from tests.support.kafka_raw import BAD_NAME, CODECS, GZIP, Produced, batch, mutate_batch, produce, record
 
 pytestmark = pytest.mark.faults
 DAEMONS = (System.consumer, System.notifier)
@@ -23,8 +25,6 @@ INPUTS = 300 if FULL else 60
 MINUTE = 60.0
 HUGE = 256 << 20
 BAD = [(BAD_NAME, b"x")]
-COVERED = 21
-"""Where the part of a batch begins that its checksum covers."""
 
 
 def _event(export_id: str) -> bytes:
@@ -132,35 +132,12 @@ def _decompresses_to_too_much(system: System) -> None:
     _wait_for_dead_letters(system, [offset])
 
 
-def _mutate(random: Random) -> bytes:
-    """Return a batch of a few records with some bytes changed, and a checksum that is right again."""
-    codec = random.choice([0, 0, 0, *CODECS])
-    names = [b"name", BAD_NAME, b"", b"\xc3", b"traceparent"]
-    records = [
-        record(
-            random.choice([None, b"", b"x" * random.randrange(300), b'{"projectId": 1}']),
-            number,
-            key=random.choice([None, b"", b"key"]),
-            headers=[(random.choice(names), random.choice([None, b"v"])) for _ in range(random.randrange(4))],
-            timestamp_delta=random.choice([0, 0, 1, -5, 1 << 40, -(1 << 40)]),
-        )
-        for number in range(random.randint(1, 6))
-    ]
-    attributes = random.choice([0, 0, 0, 0x08, 0x4000, 0x20, 0x10])
-    content = bytearray(batch(records, codec=codec, attributes=attributes)[COVERED:])
-    for _ in range(random.choice([0, 1, 1, 2, 5])):
-        content[random.randrange(len(content))] = random.randrange(256)
-    data = frame(bytes(content))
-    assert struct.unpack_from(">I", data, COVERED - 4) == (crc32c(bytes(content)),)
-    return data
-
-
 def _fuzz(system: System) -> None:
     """After each batch that the broker accepts, a request in the same partition is handled within a minute."""
     accepted = rejected = 0
     waiting = []
     while accepted < INPUTS:
-        if _write(system, _mutate(system.random)).error != 0:
+        if _write(system, mutate_batch(system.random)).error != 0:
             rejected += 1
             continue
         accepted += 1
@@ -175,16 +152,54 @@ def _fuzz(system: System) -> None:
     sys.stderr.write(f"\n{accepted} batches accepted, {rejected} rejected, {len(_dead_letters(system))} dead letters\n")
 
 
+def _rows(system: System) -> None:
+    """Good exports, with and without an event, wait among rows with values that can't be loaded."""
+    given = [
+        insert_row(system, column, value, with_event=with_event)
+        for column, values in (ROWS | HARMLESS | {"id": ("x" * 513,)}).items()
+        for value in values
+        for with_event in ((False,) if column == "id" else (False, True))
+    ]
+    good = [system.insert(), system.request()]
+    _wait_for_all(system, good)
+    unended = invariants.eventually_none(
+        lambda: [f"{each.what}: {why}" for each, why in hostile.problems(hostile.collect(system), given)], MINUTE
+    )
+    assert unended == []
+
+
+def _status_that_nobody_knows(system: System) -> None:
+    """A row with a status outside Langfuse's is none of Waybill's: it stays, and its request is refused."""
+    (daemon,) = system.alive("consumer")
+    handle = insert_hidden(system)
+    before = daemon.metric("waybill_requests_total", verdict="finished")
+    assert write(system.engine, batch_exports.c.status, "PAUSED", user_id=handle)
+    ring(system, handle)
+    _wait_for_all(system, [system.insert(), system.request()])
+    eventually(
+        lambda: daemon.metric("waybill_requests_total", verdict="finished") > before,
+        seconds=MINUTE,
+        what="the request is refused",
+    )
+    assert system.status(handle) == "PAUSED"
+
+
 CASES = (
     Case("a record that can't be decoded among requests, in every codec", _among_requests),
     Case("a record that can't be decoded among completions", _among_completions),
     Case("a batch damaged on the broker's disk", _on_a_damaged_disk),
     Case("a message larger than a fetch", _larger_than_a_fetch),
     Case("a batch that decompresses to 256 MiB", _decompresses_to_too_much),
+    Case("rows that can't be loaded", _rows),
+    Case("a row with an unknown status", _status_that_nobody_knows),
     Case("mutated batches", _fuzz, scaled="" if FULL else f"{INPUTS} batches"),
 )
 
-OFTEN = ("a record that can't be decoded among requests, in every codec", "a batch damaged on the broker's disk")
+OFTEN = (
+    "a record that can't be decoded among requests, in every codec",
+    "a batch damaged on the broker's disk",
+    "rows that can't be loaded",
+)
 
 
 def test_the_invariants_hold_after_the_poison(system: System, case: Case, number: int) -> None:

@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 
 import pyarrow as pa
 
@@ -18,6 +19,9 @@ GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 CODECS = {GZIP: "gzip", SNAPPY: "snappy", LZ4: "lz4", ZSTD: "zstd"}
 BAD_NAME = b"\xff\xfe\xc3\x28"
 """The name of a header that is not UTF-8."""
+
+COVERED = 21
+"""Where the part of a batch begins that its checksum covers."""
 
 ANSWER_SECONDS = 30.0
 _numbers = itertools.count(1)
@@ -115,6 +119,29 @@ def compress(codec: int, data: bytes) -> bytes:
     with pa.CompressedOutputStream(sink, CODECS[codec]) as stream:
         stream.write(data)
     return bytes(sink.getvalue().to_pybytes())
+
+
+def mutate_batch(random: Random) -> bytes:
+    """Return a batch of a few records with some bytes changed, and a checksum that is right again."""
+    codec = random.choice([0, 0, 0, *CODECS])
+    names = [b"name", BAD_NAME, b"", b"\xc3", b"traceparent"]
+    records = [
+        record(
+            random.choice([None, b"", b"x" * random.randrange(300), b'{"projectId": 1}']),
+            number,
+            key=random.choice([None, b"", b"key"]),
+            headers=[(random.choice(names), random.choice([None, b"v"])) for _ in range(random.randrange(4))],
+            timestamp_delta=random.choice([0, 0, 1, -5, 1 << 40, -(1 << 40)]),
+        )
+        for number in range(random.randint(1, 6))
+    ]
+    attributes = random.choice([0, 0, 0, 0x08, 0x4000, 0x20, 0x10])
+    content = bytearray(batch(records, codec=codec, attributes=attributes)[COVERED:])
+    for _ in range(random.choice([0, 1, 1, 2, 5])):
+        content[random.randrange(len(content))] = random.randrange(256)
+    data = frame(bytes(content))
+    assert struct.unpack_from(">I", data, COVERED - 4) == (crc32c(bytes(content)),)
+    return data
 
 
 @dataclass(frozen=True)
