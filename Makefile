@@ -61,8 +61,12 @@ faults-often: install ## The third of the fault suite that finds most, once: a f
 	@$(BIN)/python -m pytest -m faults_often tests/faults
 
 .PHONY: faults-soak
-faults-soak: install ## Let everything fail at random for an hour (SOAK_MINUTES)
+faults-soak: install ## Let everything fail at random for an hour (SOAK_MINUTES), with hostile inputs
 	@WAYBILL_TEST_PATIENCE=180 $(BIN)/python -m tests.faults.soak
+
+.PHONY: faults-fuzz
+faults-fuzz: install ## Give random hostile inputs of every kind for ten minutes (FUZZ_MINUTES)
+	@WAYBILL_TEST_PATIENCE=180 $(BIN)/python -m tests.faults.fuzz
 
 .PHONY: check
 check: install ## Lint, format check, types
