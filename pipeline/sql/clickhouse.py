@@ -20,6 +20,7 @@ from sqlalchemy import (
     Float,
     Select,
     String,
+    and_,
     bindparam,
     case,
     cast,
@@ -56,6 +57,16 @@ COMPARISONS: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
 
 _EXACT = Context(prec=400)
 _WORD = re.compile(r"[0-9a-z\u0080-\U0010ffff]+")
+# ClickHouse refuses lone surrogates and numbers beyond the range of a double, which are valid JSON. Texts that begin
+# like JSON and may have either are checked again without them; the server evaluates that for no other text.
+_MAY_BE_REFUSED = r"(?s)^[ \t\r\n]*(?:[0-9]|[\[{\"-].*(?:\\u[dD][89a-fA-F]|[0-9][eE]\+?[0-9]|[0-9]{300}))"
+_REFUSED = (
+    # The escaped backslashes are matched too, because an `u` behind one begins no escape.
+    (r"\\\\|\\u[0-9a-fA-F]{4}", "x"),
+    (r"([1-9])[0-9]{300,}", r"\1"),
+    # The sign keeps the digits behind an invalid `\u` from becoming a valid escape.
+    (r"([0-9])[eE]\+?[0-9]+", r"\1e+0"),
+)
 _CLICKHOUSE = ClickHouseDialect(server_side_params=True)
 
 
@@ -213,9 +224,22 @@ def to_utc(value: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def is_json(value: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Return whether a text is JSON; null is not. ClickHouse accepts a byte order mark, but JSON readers don't."""
-    valid = func.isValidJSON(value) & not_(func.startsWith(value, bind_text(BYTE_ORDER_MARK)))
+    """Return whether a text is JSON as the parsers of Python and JavaScript read it; null is not."""
+    known = func.isValidJSON(value, type_=Boolean())
+    refused = and_(
+        func.match(value, bind_text(_MAY_BE_REFUSED), type_=Boolean()),
+        func.isValidJSON(_without_refused(value), type_=Boolean()),
+    )
+    # ClickHouse accepts a byte order mark, but JSON readers don't.
+    valid = or_(known, refused) & not_(func.startsWith(value, bind_text(BYTE_ORDER_MARK)))
     return cast(func.coalesce(valid, bind_bool(value=False)), Boolean())
+
+
+def _without_refused(value: ColumnElement[Any]) -> ColumnElement[str]:
+    """Replace what ClickHouse refuses in JSON, so that the text is valid for it if the rest of the text is JSON."""
+    for pattern, replacement in _REFUSED:
+        value = func.replaceRegexpAll(value, bind_text(pattern), bind_text(replacement), type_=String())
+    return value
 
 
 def to_string_object(pairs: ColumnElement[Any]) -> ColumnElement[str]:

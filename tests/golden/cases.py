@@ -7,7 +7,6 @@ from typing import Any
 
 from pipeline.types import FORMATS
 from tests.oracle import worlds
-from tests.oracle.cells import border
 from tests.oracle.columns import columns_of
 from tests.oracle.load import Document
 from tests.oracle.pools import EVENTS_ONLY, PROJECTS
@@ -67,7 +66,7 @@ def _numberless(table: str, row: dict[str, Any]) -> dict[str, Any]:
 
 def _settled(value: Any) -> Any:
     if isinstance(value, str):
-        return "plain" if border(value) or NOT_UTF_8 & set(value) else value
+        return "plain" if NOT_UTF_8 & set(value) else value
     if isinstance(value, list):
         return [_settled(each) for each in value]
     if isinstance(value, dict):

@@ -50,7 +50,7 @@ JSON_TEXTS = (
     ' {"spaced" : [1, 2.50, null, {"deep": {"er": []}}]} ',
     '{"esc": "\\u00e9\\u6570 \\ud83d\\ude42 \\u0022 \\u000a \\\\u0041"}',
     '{"line":\n  "breaks"}',
-    '{"lone": "\\ud800"}',
+    '{"lone": "\\ud800 \\u00e9", "large": 1e400}',
     '{"unfinished": ',
     '{"a": 1} trailing',
     '{"数": "=1+1", "k": "alpha Beta"}',
