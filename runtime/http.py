@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, closing
 from typing import cast, get_args
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.log import server_logger
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -146,6 +148,15 @@ def health_routes(registry: CollectorRegistry, health: Health) -> tuple[web.Rout
     return web.get("/metrics", metrics), web.get("/livez", livez), web.get("/readyz", readyz)
 
 
+def _hide_malformed(record: logging.LogRecord) -> bool:
+    """Log requests that can't be parsed only for debugging: any client could fill the log with tracebacks."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError):
+        return True
+    logger.debug("a request can't be parsed: %s", type(error).__name__)
+    return False
+
+
 @asynccontextmanager
 async def serve(
     host: str,
@@ -169,6 +180,7 @@ async def serve(
     connections = Connections(limits, count)
     app = web.Application(middlewares=[connections.track])
     app.add_routes(routes)
+    server_logger.addFilter(_hide_malformed)
     runner = web.AppRunner(
         app,
         access_log=None,

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -145,3 +146,28 @@ def test_the_counter_of_closed_connections_starts_at_zero() -> None:
     asyncio.run(run())
     labels = {"port": "links", "reason": "idle"}
     assert metrics.registry.get_sample_value("waybill_http_connections_closed_total", labels) == 0
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/9.9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 9000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    ],
+)
+def test_a_malformed_request_gets_400_and_is_not_logged_as_an_error(
+    request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> bytes:
+        limits, metrics = Limits(connections=16), Metrics(CollectorRegistry())
+        async with serve("127.0.0.1", 0, (), name="links", limits=limits, metrics=metrics) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request_)
+            response = await reader.readline()
+            writer.close()
+            return response
+
+    assert b" 400 " in asyncio.run(run())
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
