@@ -17,11 +17,8 @@ from tests.support.tcp_proxy import Conditions, TcpProxy
 
 STARTERS = 3
 NUMBERS = {"consumer": 3, "notify": 2}
-SETTINGS = {
-    "WAYBILL_MAX_ATTEMPTS": "12",
-    "WAYBILL_PUBLIC_URL": "http://links.test",
-    "WAYBILL_SECRET_KEY": "0123456789abcdef" * 2,
-}
+LINKS = {"WAYBILL_PUBLIC_URL": "http://links.test", "WAYBILL_SECRET_KEY": "0123456789abcdef" * 2}
+SETTINGS = {"WAYBILL_MAX_ATTEMPTS": "12"} | LINKS
 MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9.2.1)\n"
 
 

@@ -1,21 +1,19 @@
 """Random inputs: mutated Kafka batches and events, extreme values of every column, and random email addresses."""
 
 import json
-import unicodedata
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-import idna
 from sqlalchemy import Column, Table, insert, update
 
 from config.tables import batch_exports, notices, outbox, runs, users
-from tests.faults.hostile import Evidence, Input, Kind
+from tests.faults.hostile import Evidence, Input, Kind, same_address
 from tests.faults.hostile_kinds import COMPLETIONS, REQUESTS, insert_hidden, ring, show, write_record
 from tests.faults.source import PROJECT, SMALL
-from tests.faults.system import System, address
+from tests.faults.system import System
 from tests.support.extremes import extremes, write
 from tests.support.kafka_raw import batch, mutate_batch, record
 from tests.support.notices import completion
@@ -60,7 +58,7 @@ def _mutated_completion(system: System, random: Random) -> Input | None:
         noticed = found.notices.get(handle) or found.notices.get(f"event-{handle}")
         return "there is neither a dead letter nor a notice" if noticed is None else _unsent(noticed)
 
-    return None if offset is None else Input("mutated completion", str(value), problem, reached=address(handle))
+    return None if offset is None else Input("mutated completion", str(value), problem)
 
 
 def _mutate(event: dict[str, Any], random: Random) -> bytes:
@@ -95,7 +93,7 @@ def _extreme_export(system: System, random: Random) -> Input | None:
         show(system, handle)
         ring(system, handle)
     problem: Callable[[Evidence], str | None] = (lambda _: None) if column.name == "status" else _ended(handle)
-    return Input("extreme value in batch_exports", what, problem, reached=address(handle))
+    return Input("extreme value in batch_exports", what, problem)
 
 
 def _extreme_run(system: System, random: Random) -> Input | None:
@@ -112,7 +110,7 @@ def _extreme_run(system: System, random: Random) -> Input | None:
         return None
     system.set_status(handle, "PROCESSING" if dead else "QUEUED")
     state = "dead" if dead else "retried"
-    return Input("extreme value in waybill_runs", f"{what}, {state}", _ended(handle), reached=address(handle))
+    return Input("extreme value in waybill_runs", f"{what}, {state}", _ended(handle))
 
 
 def _extreme_notice(system: System, random: Random) -> Input | None:
@@ -133,7 +131,7 @@ def _extreme_notice(system: System, random: Random) -> Input | None:
         noticed = found.notices.get(str(row[key]))
         return "the notice is missing" if noticed is None else _unsent(noticed)
 
-    return Input("extreme value in waybill_notices", what, problem, reached=address(handle))
+    return Input("extreme value in waybill_notices", what, problem)
 
 
 def _extreme_event(system: System, random: Random) -> Input | None:
@@ -149,7 +147,7 @@ def _extreme_event(system: System, random: Random) -> Input | None:
     if column.name not in {"published_at", "id"}:
         with system.engine.begin() as connection:
             connection.execute(update(outbox).where(outbox.c.id == number).values(published_at=None))
-    return Input("extreme value in waybill_outbox", what, reached=address(handle))
+    return Input("extreme value in waybill_outbox", what)
 
 
 def _extreme_user(system: System, random: Random) -> Input | None:
@@ -159,7 +157,7 @@ def _extreme_user(system: System, random: Random) -> Input | None:
         return None
     show(system, handle)
     ring(system, handle)
-    return Input("extreme value in users", what, _announced(handle), reached=address(handle))
+    return Input("extreme value in users", what, _announced(handle))
 
 
 PIECES = (
@@ -197,19 +195,7 @@ def _random_address(system: System, random: Random) -> Input | None:
             return f"an email went to {others}"
         return _announced(handle)(found)
 
-    return Input("random address", repr(given), problem, reached=given)
-
-
-def same_address(reached: str, stored: str) -> bool:
-    """Whether an envelope's recipient is the stored address: its domain may be in ASCII form."""
-    local, _, domain = reached.rpartition("@")
-    kept, _, wanted = stored.strip(" ").rpartition("@")
-    if not wanted.isascii():
-        try:
-            domain, wanted = idna.decode(domain), unicodedata.normalize("NFC", wanted)
-        except idna.IDNAError:
-            return False
-    return local == kept and domain.lower() == wanted.lower()
+    return Input("random address", repr(given), problem)
 
 
 def _ended(handle: str) -> Callable[[Evidence], str | None]:

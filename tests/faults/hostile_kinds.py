@@ -14,7 +14,7 @@ from config.tables import batch_exports
 from tests.faults.hostile import Evidence, Input, Kind, must_end
 from tests.faults.invariants import Expectation
 from tests.faults.source import PROJECT, SMALL
-from tests.faults.system import System, address
+from tests.faults.system import System
 from tests.support.clients import HALF_SENT, PIPELINED, SLOW_BODY, WHOLE, Behaviour, crowd
 from tests.support.extremes import write
 from tests.support.garbage import make_garbage, send_bytes
@@ -108,7 +108,7 @@ def insert_row(system: System, column: str, value: Any, *, with_event: bool) -> 
     if with_event:
         ring(system, handle)
     statuses = {"FAILED", "COMPLETED"} if column in HARMLESS else {"FAILED"}
-    return Input("row that can't be loaded", what, must_end(handle, statuses), handle=handle, reached=address(handle))
+    return Input("row that can't be loaded", what, must_end(handle, statuses), handle=handle)
 
 
 def insert_hidden(system: System, **values: Any) -> str:
@@ -207,7 +207,7 @@ def bad_name(system: System, random: Random) -> Input:
     system.insert(SMALL, "JSONL", id=handle, name=name, user={"name": random.choice(NAMES)})
     ring(system, handle)
     expectation = Expectation(repeats=LATE)
-    return Input("hostile name", repr(name)[:80], handle=handle, expectation=expectation, reached=address(handle))
+    return Input("hostile name", repr(name)[:80], handle=handle, expectation=expectation)
 
 
 def _topic(setting: str) -> str:

@@ -25,7 +25,7 @@ from tests.faults.hostile_kinds import KINDS, LATE
 from tests.faults.invariants import Expectation, Observed
 from tests.faults.servers import start_servers
 from tests.faults.source import LARGE, SMALL, create_source
-from tests.faults.system import System, address, start_system
+from tests.faults.system import System, start_system
 from tests.services import process
 
 MINUTES = float(os.environ.get("SOAK_MINUTES") or 60)
@@ -158,7 +158,7 @@ def _report(system: System, expectations: dict[str, Expectation], inputs: list[I
         f"{each}: {why}" for each in ids for why in invariants.violations(system, observed, each, expectations[each])
     ]
     found += invariants.eventually_none(lambda: invariants.metric_differences(system))
-    found += _strangers(system, [*ids, *(each.reached for each in inputs)])
+    found += hostile.strangers(hostile.collect(system))
     found += [f"{each.kind} ({each.what}): {why}" for each, why in unexplained]
     print(f"\n{sum(faults.values())} faults:")
     for name, times in sorted(faults.items()):
@@ -178,12 +178,6 @@ def _wait_until_ended(system: System, inputs: list[Input]) -> list[tuple[Input, 
     while (unexplained := hostile.problems(hostile.collect(system), inputs)) and time.monotonic() < deadline:
         time.sleep(5)
     return unexplained
-
-
-def _strangers(system: System, known: list[str]) -> list[str]:
-    """Return the recipients of emails that no export has; `known` are ids of exports and addresses."""
-    expected = {each if "@" in each else address(each) for each in known}
-    return [f"an email went to {each}" for each in hostile.collect(system).recipients if each not in expected]
 
 
 def _print_inputs(inputs: list[Input], unexplained: list[tuple[Input, str]]) -> None:
