@@ -47,7 +47,7 @@ def rebatch(batches: Iterator[pa.RecordBatch], target: int) -> Iterator[pa.Recor
     gathered: list[pa.RecordBatch] = []
     held = 0
     for batch in batches:
-        for piece in _cut(batch, target):
+        for piece in _cut_batch(batch, target):
             if held and held + piece.nbytes > target:
                 yield _join(gathered)
                 gathered, held = [], 0
@@ -57,14 +57,20 @@ def rebatch(batches: Iterator[pa.RecordBatch], target: int) -> Iterator[pa.Recor
         yield _join(gathered)
 
 
-def _cut(batch: pa.RecordBatch, target: int) -> Iterator[pa.RecordBatch]:
+def cut(batches: Iterator[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch]:
+    """Yield the same rows in batches of at most `most` bytes; a larger row comes alone. Nothing is copied."""
+    for batch in batches:
+        yield from _cut_batch(batch, most)
+
+
+def _cut_batch(batch: pa.RecordBatch, target: int) -> Iterator[pa.RecordBatch]:
     """Halve the batch until each piece fits, because rows differ too much in size to cut by their number."""
     if batch.num_rows <= 1 or batch.nbytes <= target:
         yield batch
         return
     middle = batch.num_rows // 2
-    yield from _cut(batch.slice(0, middle), target)
-    yield from _cut(batch.slice(middle), target)
+    yield from _cut_batch(batch.slice(0, middle), target)
+    yield from _cut_batch(batch.slice(middle), target)
 
 
 def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from config.metrics import Metrics
-from pipeline.batches import rebatch
+from pipeline.batches import cut, rebatch
 from pipeline.compress import COMPRESSORS
 from pipeline.encode import ENCODERS
 from pipeline.export_file import open_file
@@ -16,6 +16,9 @@ from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec
 from pipeline.storage.types import Storage
 from pipeline.types import ExportResult
+
+MOST_ENRICHED = 4
+"""A batch that enriching makes more than this many times as large as the format asks for is cut again."""
 
 
 def utc_now() -> datetime:
@@ -59,7 +62,7 @@ def deliver(  # noqa: PLR0913 (as `export`)
         progress.stages = flow.seconds
         batches = flow.stage("read", rebatch(table.batches, encoding.format.batch_bytes))
         batches = watch(batches, progress, spec.export_id)
-        batches = flow.stage("enrich", table.enrich(batches))
+        batches = flow.stage("enrich", cut(table.enrich(batches), MOST_ENRICHED * encoding.format.batch_bytes))
         batches = flow.prefetch("wait", batches)
         chunks = flow.stage("encode", ENCODERS[encoding.format.name](table.columns, batches, encoding))
         chunks = flow.stage("compress", COMPRESSORS[encoding.codec.name](flow.raw.count(chunks)))

@@ -1,15 +1,14 @@
 """Looks up the comments on a batch's rows."""
 
-import json
-from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
-from sqlalchemy import Engine, Select, and_, literal_column, select
+from sqlalchemy import Engine, Row, Select, and_, literal_column, select
 
 from config.tables import comments, users
-from pipeline.enrich.lookup import make_texts
+from pipeline.enrich.lookup import join_texts
 from pipeline.interrupt import connect
 from pipeline.sql.postgres import is_one_of
 
@@ -17,6 +16,11 @@ COMMENTS = "comments"
 NO_COMMENTS = "[]"
 CACHED_IDS = 20_000
 """Up to this many ids of objects with comments are cached, so that only those are queried."""
+
+CHUNK_ROWS = 1_000
+"""Comments are read in chunks of this many, because making Python values of them holds the interpreter's lock."""
+
+_FOUND = {"object_id": pl.String, "text": pl.String}
 
 
 class Comments:
@@ -37,28 +41,25 @@ class Comments:
         """Return the batch with the column at its end."""
         ids = batch.column("id")
         found = self._load_comments(self._list_candidates(ids))
-        return batch.append_column(COMMENTS, make_texts(ids, found, default=NO_COMMENTS))
+        return batch.append_column(COMMENTS, join_texts(ids, found, default=NO_COMMENTS))
 
     def _list_candidates(self, ids: pa.Array) -> list[str]:
         """List the objects that may have comments."""
         series = pl.Series(ids, dtype=pl.String)
         return (series if self._known is None else series.filter(series.is_in(self._known.implode()))).to_list()
 
-    def _load_comments(self, ids: list[str]) -> dict[str, str]:
+    def _load_comments(self, ids: list[str]) -> pl.DataFrame:
+        """Return each object's comments as a JSON array."""
+        found = pl.DataFrame(schema=_FOUND)
         if not ids:
-            return {}
-        by_object: defaultdict[str, list[dict[str, object]]] = defaultdict(list)
-        with connect(self._database) as connection:
-            for row in connection.execute(self._statement(ids)):
-                by_object[row.object_id].append(
-                    {
-                        "id": row.id,
-                        "content": row.content,
-                        "author_email": row.email,
-                        "created_at": row.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                    }
-                )
-        return {owner: json.dumps(each, ensure_ascii=False) for owner, each in by_object.items()}
+            return found
+        with (
+            connect(self._database) as connection,
+            connection.execute(self._statement(ids), execution_options={"yield_per": CHUNK_ROWS}) as rows,
+        ):
+            found = pl.concat([found, *(_encode(part) for part in rows.partitions())])
+        each_object = found.group_by("object_id", maintain_order=True).agg(pl.col("text").str.join(", "))
+        return each_object.with_columns(text=pl.concat_str(pl.lit("["), pl.col("text"), pl.lit("]")))
 
     def _statement(self, ids: list[str]) -> Select[Any]:
         return (
@@ -67,3 +68,29 @@ class Comments:
             .where(self._object, is_one_of(comments.c.object_id, ids, self._database))
             .order_by(comments.c.created_at, comments.c.id)
         )
+
+
+def _encode(rows: Sequence[Row[Any]]) -> pl.DataFrame:
+    """Return each comment's object, and the comment as JSON."""
+    object_ids, ids, contents, emails, times = zip(*rows, strict=True)
+    texts = {"object_id": object_ids, "id": ids, "content": contents, "email": emails}
+    frame = pl.DataFrame(texts, schema=dict.fromkeys(texts, pl.String))
+    return frame.with_columns(pl.Series("created_at", times, dtype=pl.Datetime("us", "UTC"))).select(
+        "object_id",
+        text=pl.concat_str(
+            pl.lit('{"id": '),
+            _to_json("id"),
+            pl.lit(', "content": '),
+            _to_json("content"),
+            pl.lit(', "author_email": '),
+            _to_json("email"),
+            pl.lit(', "created_at": "'),
+            pl.col("created_at").dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"),
+            pl.lit('"}'),
+        ),
+    )
+
+
+def _to_json(name: str) -> pl.Expr:
+    """Return a column of texts as JSON; null becomes JSON's null."""
+    return pl.struct(pl.col(name).alias("v")).struct.json_encode().str.strip_prefix('{"v":').str.strip_suffix("}")

@@ -1,4 +1,4 @@
-"""Makes columns of values that were looked up by the ids of a batch; three enrichers share it."""
+"""Makes columns of values that were looked up by the ids of a batch; the enrichers share it."""
 
 from collections.abc import Mapping
 
@@ -19,3 +19,11 @@ def make_texts(keys: pa.Array, found: Mapping[str, str | None], default: str | N
     series = pl.Series(keys, dtype=pl.String)
     column = series.replace_strict(list(found), list(found.values()), default=default, return_dtype=pl.String)
     return column.to_arrow().cast(pa.string())
+
+
+def join_texts(keys: pa.Array, found: pl.DataFrame, default: str) -> pa.Array:
+    """Make a column with the text found for each key, or the default; `found` has a row for each key, and its text."""
+    key, text = found.columns
+    asked = pl.DataFrame({key: pl.Series(keys, dtype=pl.String)})
+    joined = asked.join(found, on=key, how="left", maintain_order="left")
+    return joined[text].fill_null(default).to_arrow().cast(pa.string())

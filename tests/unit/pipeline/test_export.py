@@ -155,6 +155,18 @@ def test_batches_are_cut_to_the_size_that_the_format_asks_for(storage: Storage, 
     assert max(sizes) <= FORMATS["PARQUET"].batch_bytes
 
 
+def test_batches_that_grow_a_lot_are_cut_again(storage: Storage, tmp_path: Path) -> None:
+    def enrich(batch: pa.RecordBatch) -> pa.RecordBatch:
+        return batch.set_column(0, "id", pa.array(["x" * (5 << 20)] * batch.num_rows))
+
+    result = run(storage, spec("PARQUET"), Table(COLUMNS, batches(1, 30), [enrich], None))
+
+    metadata = pq.ParquetFile(tmp_path / result.key).metadata
+    rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    assert sum(rows) == 30
+    assert max(rows) * (5 << 20) <= 4 * FORMATS["PARQUET"].batch_bytes
+
+
 def test_without_rows_the_file_has_a_header(storage: Storage, tmp_path: Path) -> None:
     result = run(storage, rows=table(iter([])))
     assert (tmp_path / result.key).read_bytes() == b"id,n\r\n"

@@ -1,6 +1,8 @@
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -8,6 +10,7 @@ from sqlalchemy import Engine, create_engine, event, insert
 
 from config.errors import Unavailable
 from config.tables import comments, langfuse
+from pipeline.enrich import comments as enrich_comments
 from pipeline.enrich.comments import Comments
 
 
@@ -79,6 +82,48 @@ def test_a_project_without_comments_is_asked_about_once(database: Engine) -> Non
     assert enrich(batch("a", "b")).column("comments").to_pylist() == ["[]", "[]"]
     assert enrich(batch()).column("comments").to_pylist() == []
     assert sent == []
+
+
+def test_texts_are_written_as_json(database: Engine) -> None:
+    odd = "".join(map(chr, range(1, 128))) + "\x7f\x85\u2028é漢\U0001f600"
+    created = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
+    values = {"id": odd, "project_id": "p", "object_type": "TRACE", "object_id": odd, "content": odd}
+    with database.begin() as connection:
+        connection.execute(insert(comments).values(**values, created_at=created))
+
+    (cell,) = Comments(database, "p", "TRACE")(batch(odd)).column("comments").to_pylist()
+
+    expected = {"id": odd, "content": odd, "author_email": None, "created_at": "2026-01-02T03:04:05.678Z"}
+    assert cell == json.dumps([expected], ensure_ascii=False)
+
+
+def test_python_handles_few_comments_at_a_time_and_their_order_stays(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrich_comments, "CHUNK_ROWS", 3)
+    encode = enrich_comments._encode
+    sizes = []
+
+    def encode_counting(rows: Sequence[Any]) -> Any:
+        sizes.append(len(rows))
+        return encode(rows)
+
+    monkeypatch.setattr(enrich_comments, "_encode", encode_counting)
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    with database.begin() as connection:
+        for number in range(11):
+            values = {"id": f"c{number}", "project_id": "p", "object_type": "TRACE", "object_id": "ab"[number % 2]}
+            connection.execute(
+                insert(comments).values(**values, content="hi", created_at=began - timedelta(seconds=number))
+            )
+
+    cells = Comments(database, "p", "TRACE")(batch("a", "none", "b", "a")).column("comments").to_pylist()
+
+    a, none, b, again = ([each["id"] for each in json.loads(cell)] for cell in cells)
+    assert sizes == [3, 3, 3, 2]
+    assert a == again == ["c10", "c8", "c6", "c4", "c2", "c0"]
+    assert b == ["c9", "c7", "c5", "c3", "c1"]
+    assert none == []
 
 
 def test_a_database_that_fails_is_unavailable(tmp_path: Path) -> None:
