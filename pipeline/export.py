@@ -38,8 +38,9 @@ def export(  # noqa: PLR0913 (the source, the target, the observers and the cloc
 ) -> ExportResult:
     """Export the rows that `spec` selects, and return the result; the file is stored under the spec's key.
 
-    Its manifest is stored beside it. `fence` is called right before the object becomes visible, and raises Cancelled if
-    it must not. Raises Rejected, Unavailable or Cancelled (also after `progress.stop`), and then leaves nothing behind.
+    Its manifest is stored beside it. `fence` is called right before the object becomes visible, and before it is
+    removed after a failure; it raises Cancelled if neither may happen. Raises Rejected, Unavailable or Cancelled (also
+    after `progress.stop`), and leaves nothing behind then, except what the fence forbids to remove.
     """
     with open_table(spec, sources, progress) as table:
         return deliver(spec, table, storage, progress, metrics, fence=fence, clock=clock)
@@ -72,10 +73,9 @@ def deliver(  # noqa: PLR0913 (as `export`)
             with flow.charge("upload"):
                 file.write(chunk)
             progress.bytes = flow.stored.bytes
-        fence()
         result = _make_result(spec, table, progress, flow)
         with flow.charge("upload"):
-            file.commit(lambda: make_manifest(spec, result, clock()))
+            file.commit(lambda: make_manifest(spec, result, clock()), fence)
     return result
 
 

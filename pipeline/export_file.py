@@ -27,17 +27,22 @@ class ExportFile:
         """Append to the file; raises Unavailable, or Cancelled once the export is stopped."""
         self._file.write(data)
 
-    def commit(self, make_manifest: Callable[[], bytes]) -> None:
+    def commit(self, make_manifest: Callable[[], bytes], fence: Callable[[], None]) -> None:
         """Make the file visible, then its manifest, which is made in between; raises as `write` does.
 
-        If the manifest fails, the file is removed, unless a later attempt has replaced it.
+        `fence` raises Cancelled if the attempt has lost its lease, also before anything is visible. If the manifest
+        fails, the file is removed while the lease is kept; otherwise the next attempt replaces or removes it.
         """
+        fence()
         try:
             self._file.finish()
             self._manifest.write(make_manifest())
             self._manifest.finish()
         except (Unavailable, Cancelled):
-            with suppress(Unavailable):
+            with suppress(Unavailable, Cancelled):
+                # The next attempt stores the same bytes, which have the same ETag in S3: no condition of a delete
+                # protects its file.
+                fence()
                 self._storage.delete(self._spec.key, self._spec.attempt)
             raise
 

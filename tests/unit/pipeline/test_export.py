@@ -270,6 +270,22 @@ def test_a_file_without_a_manifest_is_taken_back(storage: Storage, tmp_path: Pat
     assert files(tmp_path) == []
 
 
+def test_a_file_without_a_manifest_is_left_to_the_next_attempt_when_the_lease_is_lost(
+    storage: Storage, tmp_path: Path
+) -> None:
+    """The next attempt may have stored the same bytes already, and S3 could not tell them apart."""
+    (tmp_path / f"{spec().key}.manifest.json" / "in the way").mkdir(parents=True)
+    kept = iter([True, False])
+
+    def fence() -> None:
+        if not next(kept):
+            raise Cancelled
+
+    with pytest.raises(Unavailable):
+        run(storage, fence=fence)
+    assert files(tmp_path) == [spec().key]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in files(folder)}
 
