@@ -211,8 +211,8 @@ def test_files_of_expired_exports_are_deleted_under_the_name_that_an_earlier_ver
         with worker.storage.open(each, "text/csv", 1) as upload:
             upload.write(b"old")
             upload.finish()
-    worker.jobs.complete(claim, result_of(key), url="https://store", expires_at=after(60), now=NOW)
-    worker.time = after(60)
+    worker.jobs.complete(claim, result_of(key), url="https://store", expires_at=after(3600), now=NOW)
+    worker.time = NOW + timedelta(hours=24)
 
     cleanup_of(worker, delete_expired=True).delete_files()
 
