@@ -10,9 +10,10 @@ from sqlalchemy import Connection, Engine, ExecutionContext, event
 
 from cli import build
 from cli.exports import Export, JsonFlag, Project, find_job
-from cli.output import console, print_json, print_table
+from cli.output import console, print_json, print_note, print_table
 from config.settings import load
 from consumer.attempt import read_job_spec
+from pipeline.ignored_keys import describe_names
 from pipeline.progress import Progress
 from pipeline.read import open_table
 from pipeline.read.connections import Sources
@@ -39,6 +40,8 @@ def explain(project: Project, export: Export, as_json: JsonFlag = False) -> None
     jobs = build.jobs(settings)
     job = find_job(jobs, project, export)
     spec = read_job_spec(job, job.attempt, OutputOptions(row_limit=settings.row_limit))
+    if spec.ignored:
+        print_note(f"the query has keys that are unknown and ignored: {describe_names(spec.ignored)}")
     statements = list_statements(spec, build.sources(settings, build.engine(settings)))
     if as_json:
         print_json([_fields(each) for each in statements])

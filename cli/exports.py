@@ -17,7 +17,8 @@ from config.settings import Settings, load
 from consumer.job_store import Jobs
 from consumer.models import Job, Run, Unreadable, UnreadableJob
 from consumer.queries import list_jobs, list_runs
-from pipeline.spec import read_spec
+from pipeline.ignored_keys import describe_names
+from pipeline.spec import list_ignored_keys, read_spec
 from pipeline.types import CODECS, FORMATS
 from runtime.publisher import Outgoing
 
@@ -248,12 +249,13 @@ def _size(job: Job | UnreadableJob) -> str | None:
 
 def _print_job(settings: Settings, jobs: Jobs, job: Job, *, as_json: bool) -> None:
     links = read_links(settings)
+    ignored = list_ignored_keys(job.query)
     fields = _fields(job) | {"link": links.write(job.project_id, job.id) if links is not None else None}
     attempts = [_run_fields(run) for run in list_runs(jobs.engine, job)]
     if as_json:
-        print_json({**fields, "query": job.query, "attempts": attempts})
+        print_json({**fields, "query": job.query, "ignored": ignored, "attempts": attempts})
         return
-    print_fields(fields)
+    print_fields({**fields, "ignored": describe_names(ignored)} if ignored else fields)
     if len(attempts) > 1 or any(each["error"] for each in attempts):
         names = ("attempt", "outcome", "claimed", "finished", "rows", "error")
         print_table(names, [[each[name] for name in names] for each in attempts], empty="")

@@ -34,6 +34,11 @@ def print_error(message: str) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]waybill:[/] {escape(message)}")
 
 
+def print_note(message: str) -> None:
+    """Print a note on stderr, beside the results."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"waybill: {escape(format_cell(message))}")
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document; times are ISO 8601 UTC with Z."""
     typer.echo(json.dumps(value, default=_to_json, ensure_ascii=False, indent=2))

@@ -66,6 +66,7 @@ class ExportFinished(_Event):
     finished_at: datetime
     expires_at: datetime | None
     error: str | None
+    ignored: tuple[str, ...] = ()
 
 
 def are_valid_ids(project_id: str, export_id: str) -> bool:

@@ -105,6 +105,14 @@ class Metrics:
                 registry=registry,
             )
         )
+        self.unknown_keys: Labelled[Counter, str] = Labelled(
+            Counter(
+                "waybill_exports_with_unknown_keys",
+                "Completed exports whose query has keys that Waybill does not know, by table.",
+                ["table"],
+                registry=registry,
+            )
+        )
         self.running = Gauge("waybill_exports_running", "Exports that run in this process now.", registry=registry)
         self.slots = Gauge("waybill_slots", "Exports that this process can run at the same time.", registry=registry)
         self.duration: Labelled[Histogram, Outcome] = Labelled(

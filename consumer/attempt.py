@@ -205,6 +205,8 @@ def _complete(claim: Claim, context: WorkerContext, result: ExportResult, url: s
         context.metrics.rows.labels(table, format_).inc(result.rows)
         context.metrics.bytes.labels("raw", format_).inc(result.raw_bytes)
         context.metrics.bytes.labels("stored", format_).inc(result.bytes)
+        if result.ignored:
+            context.metrics.unknown_keys.labels(table).inc()
         context.metrics.last_success.set(now.timestamp())
         _try_to_delete_former(claim, context)
     return _conclude(claim, context, state, Outcome.COMPLETED, now)

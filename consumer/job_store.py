@@ -17,6 +17,7 @@ from consumer.models import Claim, Job, LeaseState, Run
 from consumer.outbox import make_printable
 from consumer.queries import is_dead, is_live
 from consumer.rows import select_jobs, to_job
+from pipeline.ignored_keys import describe_names
 from pipeline.types import ExportResult
 from runtime.database import reading, writing
 
@@ -96,16 +97,16 @@ class Jobs:
     ) -> LeaseState:
         """Set to COMPLETED, with the link and the completion event."""
         row = {"status": Status.COMPLETED, "finished_at": now, "expires_at": expires_at, "url": url, "log": None}
-        figures = {
+        run = {
+            "outcome": Outcome.COMPLETED,
+            "object_key": result.key,
             "rows": result.rows,
             "bytes": result.bytes,
             "sha256": result.sha256,
             "truncated": result.truncated,
+            "ignored": describe_names(result.ignored),
         }
-        run = {"outcome": Outcome.COMPLETED, "object_key": result.key, **figures}
-        event = outbox.completion_event(claim.job, claim.attempt, Status.COMPLETED, now).model_copy(
-            update={**figures, "started_at": claim.claimed_at, "expires_at": expires_at}
-        )
+        event = outbox.completed_event(claim, result, expires_at=expires_at, now=now)
         return self._settle(claim, row, run, event, now)
 
     def reject(self, claim: Claim, text: str, now: datetime) -> LeaseState:

@@ -39,6 +39,8 @@ def start_at_zero(metrics: Metrics) -> None:
         metrics.attempts_failed.labels(failure)
     for upload_outcome in UPLOAD_OUTCOMES:
         metrics.uploads.labels(upload_outcome)
+    for table in TABLES:
+        metrics.unknown_keys.labels(table)
     for table, format_ in product((*TABLES, OTHER), (*FORMATS, OTHER)):
         metrics.exports_started.labels(table, format_)
         for outcome in Outcome:

@@ -80,6 +80,7 @@ class Run:
     truncated: bool
     next_attempt_at: datetime | None
     traceparent: str | None
+    ignored: str | None
 
     def live(self, now: datetime) -> bool:
         """Whether its lease is live, so that a worker may be running it."""

@@ -14,7 +14,9 @@ from config.errors import Unavailable
 from config.events import LAST_ATTEMPT, ExportFinished, Status
 from config.metrics import Metrics
 from config.tables import outbox
-from consumer.models import Job
+from consumer.models import Claim, Job
+from pipeline.ignored_keys import shorten_names
+from pipeline.types import ExportResult
 from runtime.database import reading, writing
 from runtime.publisher import Outgoing, Publisher
 from runtime.tracing import write_traceparent
@@ -108,6 +110,21 @@ def mark_published(engine: Engine, ids: Collection[int], now: datetime) -> None:
 def completion_event(job: Job, attempt: int, status: Status, now: datetime) -> ExportFinished:
     """Make the event of an export's end, without figures; the same end always gets the same event id."""
     return make_completion(job.project_id, job.id, attempt, status, now, table=job.table, format_=job.format)
+
+
+def completed_event(claim: Claim, result: ExportResult, *, expires_at: datetime, now: datetime) -> ExportFinished:
+    """Make the event of a completed export, with its figures."""
+    return completion_event(claim.job, claim.attempt, Status.COMPLETED, now).model_copy(
+        update={
+            "rows": result.rows,
+            "bytes": result.bytes,
+            "sha256": result.sha256,
+            "truncated": result.truncated,
+            "started_at": claim.claimed_at,
+            "expires_at": expires_at,
+            "ignored": shorten_names(result.ignored),
+        }
+    )
 
 
 def make_completion(  # noqa: PLR0913 (the parts of an event)

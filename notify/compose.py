@@ -23,6 +23,7 @@ NO_REASON = "An internal error occurred"
 NAME_LIMIT = 120
 REASON_LIMIT = 1000
 ADDRESS_LIMIT = 320
+IGNORED_LIMIT = 1200
 NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
 
 
@@ -44,6 +45,7 @@ class EmailContent:
     url: str | None
     page: str | None
     expires_at: datetime | None
+    ignored: str | None = None
 
 
 def compose_email(event: ExportFinished, content: EmailContent, *, sender: Sender, now: datetime) -> EmailMessage:
@@ -102,6 +104,7 @@ def _variables(event: ExportFinished, content: EmailContent, now: datetime) -> d
         "format": one_line(event.format, limit=NAME_LIMIT),
         "sha256": one_line(event.sha256, limit=NAME_LIMIT),
         "truncated": event.truncated,
+        "ignored": one_line(content.ignored, limit=IGNORED_LIMIT),
         "reason": one_line(event.error, limit=REASON_LIMIT) or NO_REASON,
         "lifetime": format_duration(expires - now) if expires else "",
         "expires": format_instant(expires) if expires else "",

@@ -139,6 +139,7 @@ def _send(context: NotifierContext, notice: Notice, now: datetime) -> Attempt:
         url=url,
         page=page,
         expires_at=recipient.expires_at,
+        ignored=recipient.ignored,
     )
     message = compose_email(event, content, sender=context.transport.sender, now=now)
     name = str(message["Message-ID"])

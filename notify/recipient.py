@@ -4,16 +4,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, and_, select
 
 from config.events import ExportFinished, Status
-from config.tables import batch_exports, users
+from config.tables import batch_exports, runs, users
 from runtime.database import reading
 
 
 @dataclass(frozen=True)
 class Recipient:
-    """The export's row and its user as they are now; `user_id` is None when the user no longer exists."""
+    """The export's row and its user as they are now; `user_id` is None when the user no longer exists.
+
+    `ignored` names the keys of the query that the event's attempt ignored.
+    """
 
     export_name: str
     status: str
@@ -22,6 +25,7 @@ class Recipient:
     user_id: str | None
     user_name: str | None
     address: str | None
+    ignored: str | None
 
 
 def find_recipient(engine: Engine, event: ExportFinished) -> Recipient | None:
@@ -38,8 +42,13 @@ def find_recipient(engine: Engine, event: ExportFinished) -> Recipient | None:
             users.c.id.label("user_id"),
             users.c.name.label("user_name"),
             users.c.email.label("address"),
+            runs.c.ignored,
         )
-        .select_from(batch_exports.outerjoin(users, users.c.id == batch_exports.c.user_id))
+        .select_from(
+            batch_exports.outerjoin(users, users.c.id == batch_exports.c.user_id).outerjoin(
+                runs, and_(runs.c.export_id == batch_exports.c.id, runs.c.attempt == event.attempt)
+            )
+        )
         .where(batch_exports.c.project_id == event.project_id, batch_exports.c.id == event.batch_export_id)
     )
     with reading(engine) as connection:

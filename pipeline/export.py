@@ -1,5 +1,6 @@
 """Runs one export: rows in, one finished object and its manifest out."""
 
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -8,6 +9,7 @@ from pipeline.batches import cut, rebatch
 from pipeline.compress import COMPRESSORS
 from pipeline.encode import ENCODERS
 from pipeline.export_file import open_file
+from pipeline.ignored_keys import describe_names
 from pipeline.manifest import make_manifest
 from pipeline.metering import Flow
 from pipeline.progress import Progress, watch
@@ -16,6 +18,8 @@ from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec
 from pipeline.storage.types import Storage
 from pipeline.types import ExportResult
+
+logger = logging.getLogger(__name__)
 
 MOST_ENRICHED = 4
 """A batch that enriching makes more than this many times as large as the format asks for is cut again."""
@@ -58,6 +62,12 @@ def deliver(  # noqa: PLR0913 (as `export`)
 ) -> ExportResult:
     """Do as `export` does with a table that is already open."""
     encoding = spec.encoding
+    if spec.ignored:
+        logger.warning(
+            "the query has keys that are unknown and ignored: %s",
+            describe_names(spec.ignored),
+            extra={"export_id": spec.export_id},
+        )
     # The flow is left first: its threads end before the uploads are aborted.
     with open_file(spec, storage, progress, metrics) as file, Flow(metrics) as flow:
         progress.stages = flow.seconds
@@ -89,4 +99,5 @@ def _make_result(spec: ExportSpec, table: Table, progress: Progress, flow: Flow)
         truncated=table.truncated,
         columns=tuple(column.name for column in table.columns),
         cutoff=spec.created_at,
+        ignored=spec.ignored,
     )

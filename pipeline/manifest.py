@@ -31,6 +31,7 @@ def make_manifest(spec: ExportSpec, result: ExportResult, finished_at: datetime)
         "batchExportId": spec.export_id,
         "attempt": spec.attempt,
         "query": spec.query.model_dump(mode="json", by_alias=True),
+        "ignored": result.ignored,
         "cutoff": _format_instant(result.cutoff),
         "finishedAt": _format_instant(finished_at),
     }

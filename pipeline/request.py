@@ -38,11 +38,12 @@ Number = Annotated[FiniteFloat, WrapValidator(_keep_digits)]
 FIRST_YEAR, LAST_YEAR = 1900, 2299
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+class _Stored(BaseModel):
+    # A newer Langfuse may store keys that are not declared here; pipeline/ignored_keys.py finds them.
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
 
-class _OnColumn(_Strict):
+class _OnColumn(_Stored):
     column: Text
 
 
@@ -183,14 +184,14 @@ Filter = Annotated[
 ]
 
 
-class OrderBy(_Strict):
+class OrderBy(_Stored):
     """The column to sort by, named as in a filter."""
 
     column: Text
     order: Direction
 
 
-class ExportQuery(_Strict):
+class ExportQuery(_Stored):
     """The rows to export: those that match all filters.
 
     `limit` and `page` describe the user's screen and have no effect on an export. Only Waybill knows `compression`.

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from config.errors import Rejected
+from pipeline.ignored_keys import find_ignored_keys
 from pipeline.object_key import make_former_key, make_key
 from pipeline.request import ExportQuery
 from pipeline.types import FORMATS, Encoding, OutputOptions, choose_encoding
@@ -20,7 +21,6 @@ DEFAULT_OUTPUT = OutputOptions()
 # Replaces pydantic's messages that speak of its own types.
 _MESSAGES = {
     "missing": "is missing",
-    "extra_forbidden": "is unknown",
     "union_tag_not_found": "has no 'type'",
     "too_short": "should not be empty",
     "model_type": "should be an object",
@@ -33,7 +33,8 @@ _MESSAGES = {
 class ExportSpec:
     """One attempt at one export: what to read, and how to write it.
 
-    `created_at` (aware, UTC) is the cutoff: rows created at that instant or later are left out.
+    `created_at` (aware, UTC) is the cutoff: rows created at that instant or later are left out. `ignored` names the
+    keys of the stored query that Waybill does not know.
     """
 
     project_id: str
@@ -42,6 +43,7 @@ class ExportSpec:
     created_at: datetime
     query: ExportQuery
     encoding: Encoding
+    ignored: tuple[str, ...] = ()
 
     @property
     def output(self) -> OutputOptions:
@@ -85,7 +87,7 @@ def read_spec(  # noqa: PLR0913 (the columns of the row, and the settings for it
     """
     if format.upper() not in FORMATS:
         raise Rejected(f"The format {format[:40]!r} is unknown; it can be {', '.join(FORMATS)}.")
-    asked = read_query(query)
+    asked, ignored = _read_query(query)
     compression = asked.compression if "compression" in asked.model_fields_set else None
     return ExportSpec(
         project_id=project_id,
@@ -94,11 +96,24 @@ def read_spec(  # noqa: PLR0913 (the columns of the row, and the settings for it
         created_at=created_at.astimezone(UTC),
         query=asked,
         encoding=choose_encoding(format.upper(), compression, output),
+        ignored=ignored,
     )
 
 
 def read_query(query: object) -> ExportQuery:
     """Read a stored query, parsed or as text; raises Rejected with the names of all that is wrong."""
+    return _read_query(query)[0]
+
+
+def list_ignored_keys(query: object) -> tuple[str, ...]:
+    """Return the keys of a stored query that Waybill does not know; none if the query can't be read."""
+    try:
+        return _read_query(query)[1]
+    except Rejected:
+        return ()
+
+
+def _read_query(query: object) -> tuple[ExportQuery, tuple[str, ...]]:
     text = query if isinstance(query, str) else json.dumps(query)
     if len(text) > MAX_QUERY_CHARACTERS:
         raise Rejected(
@@ -106,12 +121,14 @@ def read_query(query: object) -> ExportQuery:
             "Filter by fewer values."
         )
     try:
-        return _limit_filters(ExportQuery.model_validate(json.loads(text) if isinstance(query, str) else query))
+        stored: Any = json.loads(text) if isinstance(query, str) else query
+        read = _limit_filters(ExportQuery.model_validate(stored))
     except ValidationError as error:
         problems = [_describe(each) for each in error.errors(include_url=False)[:10]]
         raise Rejected(f"The query can't be read: {'; '.join(problems)}.") from error
     except ValueError as error:
         raise Rejected("The query can't be read: it is not JSON.") from error
+    return read, find_ignored_keys(read, stored)
 
 
 def _limit_filters(query: ExportQuery) -> ExportQuery:

@@ -163,7 +163,7 @@ class ExportResult:
     """One finished object, as its manifest, its run, its completion event and its email describe it.
 
     `rows` are rows in the file, `raw_bytes` its size before compression, `bytes` its size as stored, `sha256` (hex)
-    that of the stored bytes; `truncated` when the row limit cut it.
+    that of the stored bytes; `truncated` when the row limit cut it; `ignored` names the unknown keys of the query.
     """
 
     key: str
@@ -174,3 +174,4 @@ class ExportResult:
     truncated: bool
     columns: tuple[str, ...]
     cutoff: datetime
+    ignored: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """The queries that `waybill create` stores."""
 
 import json
+import re
 
 import pytest
 from sqlalchemy import select
@@ -33,6 +34,20 @@ def test_filters_are_stored_as_langfuse_stores_them(stack: Stack, migrated: Data
         {"type": "numberObject", "column": "scores", "key": "accuracy", "operator": ">=", "value": 0.8},
     ]
     assert json.loads(created.stdout)["query"] == query
+
+
+@pytest.mark.usefixtures("migrated")
+def test_keys_that_are_unknown_are_named_by_create_show_and_explain(stack: Stack) -> None:
+    odd = {"type": "string", "column": "userId", "operator": "=", "value": "x", "colour": "red"}
+    command = ("create", "p", "traces", "--filter", json.dumps(odd))
+    created = waybill(*command, environment=stack.environment())
+    as_json = json.loads(waybill(*command, "--json", environment=stack.environment()).stdout)
+    shown = waybill("show", "p", as_json["id"], "--json", environment=stack.environment())
+    explained = waybill("explain", "p", as_json["id"], environment=stack.environment())
+
+    assert re.search(r"ignored +filter\[0\]\.colour", created.stdout)
+    assert as_json["ignored"] == json.loads(shown.stdout)["ignored"] == ["filter[0].colour"]
+    assert (explained.returncode, "filter[0].colour" in explained.stderr) == (0, True)
 
 
 def test_no_export_is_created_for_an_invalid_filter(stack: Stack, migrated: Databases) -> None:

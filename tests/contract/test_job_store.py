@@ -183,7 +183,22 @@ def test_completing_writes_the_row_the_run_and_the_event(engine: Engine, jobs: J
         "finishedAt": "2026-11-21T12:00:05Z",
         "expiresAt": "2026-11-21T13:00:00Z",
         "error": None,
+        "ignored": [],
     }
+
+
+def test_keys_that_were_ignored_are_on_the_run_and_in_the_event_in_short(engine: Engine, jobs: Jobs) -> None:
+    names = ("filter[0].colour", "x" * 5_000, *map(str, range(10)))
+    result = replace(result_of(), ignored=names)
+
+    jobs.complete(claimed(jobs), result, url="https://link", expires_at=after(3600), now=after(5))
+
+    (run,), (letter,) = runs_of(engine), outbox_rows(engine)
+    short = ["filter[0].colour", f"{'x' * 99}…", *map(str, range(8))]
+    assert run["ignored"] == f"{', '.join(short)} and 2 more"
+    assert json.loads(letter["payload"])["ignored"] == short
+    assert job_of(jobs).run is not None
+    assert job_of(jobs).run.ignored == run["ignored"]  # type: ignore[union-attr] # asserted above
 
 
 def test_an_outcome_whose_answer_was_lost_may_be_written_again(engine: Engine, jobs: Jobs) -> None:

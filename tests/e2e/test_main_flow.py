@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine, inspect, select, text, update
 
 from config.settings import load
-from config.tables import batch_exports, langfuse, notices, runs
+from config.tables import batch_exports, langfuse, notices, outbox, runs
 from runtime.database import open_database
 from tests.e2e.requests import QUICK, ROWS, insert_export, publish_request, read_status
 from tests.services.stacks import Stack
@@ -70,6 +70,30 @@ def test_five_requests_to_two_consumers_lead_to_one_file_and_one_email(
         attempts = connection.execute(select(runs.c.attempt).where(runs.c.export_id == export_id)).all()
         states = connection.execute(select(notices.c.state)).all()
     assert (completed, len(attempts), len(states), len(stack.mails()), len(stack.objects())) == (1, 1, 1, 1, 2)
+
+
+def test_keys_that_a_newer_langfuse_adds_are_left_out_and_announced(
+    stack: Stack, sample_data: Engine, tmp_path: Path
+) -> None:
+    environment = stack.environment() | QUICK
+    known = {"type": "string", "column": "id", "operator": "ends with", "value": "7"}
+    query = {"tableName": "traces", "filter": [known | {"caseSensitive": False}], "orderBy": None, "timeZone": "UTC"}
+
+    with daemon("consumer", tmp_path, environment) as consumer, daemon("notify", tmp_path, environment):
+        export_id = insert_export(sample_data, query=query)
+        publish_request(stack, export_id)
+        (email,) = eventually(stack.mails, what="an email arrives")
+        counted = consumer.metric("waybill_exports_with_unknown_keys_total", table="traces")
+
+    manifest = json.loads(stack.read(max(stack.objects())))
+    with sample_data.connect() as connection:
+        event = json.loads(connection.execute(select(outbox.c.payload)).scalar_one())
+    assert (manifest["rows"], counted) == (ROWS // 10, 1)
+    assert manifest["ignored"] == event["ignored"] == ["timeZone", "filter[0].caseSensitive"]
+    assert "left them out: timeZone, filter[0].caseSensitive." in str(
+        email.message.get_body(("plain",)).get_content()  # type: ignore[union-attr] # every email has one
+    )
+    assert any("timeZone" in log.read_text() and export_id in log.read_text() for log in tmp_path.glob("*.log"))
 
 
 def filtered(**changes: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A worker whose pipeline is scripted by the test, with a job store and a local folder."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class ScriptedWorker:
             with storage.open(key, "text/csv", spec.attempt) as upload:
                 upload.write(data)
                 upload.finish()
-        return result_of(spec.key)
+        return replace(result_of(spec.key), ignored=spec.ignored)
 
     def now(self) -> datetime:
         return self.time

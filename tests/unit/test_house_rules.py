@@ -35,7 +35,8 @@ PIPELINE_MAY_IMPORT: dict[str, set[str]] = {
     "request": set(),
     "read": {*CHAIN[1:], "batches", "interrupt", "progress"},
     "enrich": {"sql", "spec", "request", "types", "interrupt"},
-    "spec": {"object_key", "request", "types"},
+    "spec": {"ignored_keys", "object_key", "request", "types"},
+    "ignored_keys": {"request"},
     **{name: set() for name in ("batches", "buffer", "memory", "prefetch", "progress")},
     **{name: {"types"} for name in ("object_key", "storage")},
     "interrupt": {"progress"},
@@ -45,7 +46,7 @@ PIPELINE_MAY_IMPORT: dict[str, set[str]] = {
     "metering": {"buffer", "prefetch"},
     "export_file": {"buffer", "manifest", "object_key", "progress", "spec", "storage"},
     "export": {"read", "spec", "request", "types", "batches", "encode", "compress", "storage", "manifest", "metering"}
-    | {"progress", "export_file"},
+    | {"ignored_keys", "progress", "export_file"},
 }
 """Whatever is not listed here is forbidden: `encode`, `storage`, `compress` and `manifest` are of `export` alone."""
 

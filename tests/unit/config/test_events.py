@@ -4,12 +4,21 @@ from datetime import UTC, datetime
 import pytest
 
 from config.events import ExportFinished, ExportRequested, Malformed, Status, read_finished, read_request
+from tests.support.notices import completion
 
 
 def test_unknown_fields_of_a_request_are_ignored() -> None:
     value = b'{"projectId": "p", "batchExportId": "e", "id": 7, "name": "batch-export-job"}'
 
     assert read_request(value) == ExportRequested(project_id="p", batch_export_id="e")
+
+
+def test_a_completion_of_an_earlier_or_later_version_is_read() -> None:
+    later = json.loads(completion(ignored=("newKey",)).encode()) | {"newField": 1}
+    earlier = {name: each for name, each in later.items() if name != "ignored"}
+
+    assert read_finished(json.dumps(later).encode()) == completion(ignored=("newKey",))
+    assert read_finished(json.dumps(earlier).encode()) == completion()
 
 
 @pytest.mark.parametrize(

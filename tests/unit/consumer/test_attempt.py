@@ -1,3 +1,4 @@
+import json
 import os
 from dataclasses import replace
 from datetime import timedelta
@@ -43,6 +44,27 @@ def test_a_finished_export_is_completed_with_its_link(worker: ScriptedWorker) ->
     assert worker.metrics.registry.get_sample_value("waybill_rows_total", {"table": "traces", "format": "CSV"}) == 3
     stored = worker.metrics.registry.get_sample_value("waybill_bytes_total", {"kind": "stored", "format": "CSV"})
     assert stored == 100
+
+
+def test_unknown_keys_do_not_fail_an_export_and_are_counted_once_it_completes(worker: ScriptedWorker) -> None:
+    queue(worker.engine, "odd", query={"tableName": "traces", "filter": [], "orderBy": None, "newKey": 1})
+
+    def counted() -> float | None:
+        name = "waybill_exports_with_unknown_keys_total"
+        return worker.metrics.registry.get_sample_value(name, {"table": "traces"})
+
+    worker.raises = Unavailable("the store is unavailable")
+    assert worker.run(claimed(worker.jobs, export_id="odd")) is Outcome.RETRY
+    assert counted() is None
+    worker.raises = None
+    assert worker.run(claimed(worker.jobs, export_id="odd")) is Outcome.COMPLETED
+
+    assert counted() == 1
+    assert [run["ignored"] for run in runs_of(worker.engine, "odd")] == [None, "newKey"]
+    (event,) = outbox_rows(worker.engine)
+    assert json.loads(event["payload"])["ignored"] == ["newKey"]
+    assert worker.run(claimed(worker.jobs)) is Outcome.COMPLETED
+    assert counted() == 1
 
 
 def test_an_invalid_query_is_rejected_immediately(worker: ScriptedWorker) -> None:

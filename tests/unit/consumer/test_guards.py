@@ -43,6 +43,7 @@ def a_run(**changes: Any) -> Run:
         "object_key": None,
         "sha256": None,
         "truncated": False,
+        "ignored": None,
         "next_attempt_at": None,
         "traceparent": None,
     }

@@ -23,6 +23,7 @@ COUNTERS = (
     "waybill_attempts_failed_total",
     "waybill_dead_letters_total",
     "waybill_uploads_total",
+    "waybill_exports_with_unknown_keys_total",
 )
 
 

@@ -121,6 +121,26 @@ def test_an_incomplete_file_is_announced() -> None:
         assert "incomplete: it contains the first 1,000 rows, the limit for one export" in text
 
 
+def test_parts_of_the_request_that_were_left_out_are_named() -> None:
+    message, usual = receive(ignored="newKey, filter[0].<b>&"), receive(ignored=None)
+
+    for text in (part(message, "plain"), Page(part(message, "html")).text):
+        assert "Waybill does not know these parts of the request and left them out: newKey, filter[0].<b>&." in text
+    assert "filter[0].&lt;b&gt;&amp;" in part(message, "html")
+    assert "left them out" not in part(usual, "plain") + part(usual, "html")
+
+
+def test_names_of_parts_that_were_left_out_can_not_change_the_email() -> None:
+    usual = receive(ignored="x")
+    odd = receive(ignored="</p><script>alert(1)</script>\r\nBcc: eve@example.com\u202e\x1b{{ 7 * 7 }}" + "ü" * 10_000)
+
+    assert odd.keys() == usual.keys()
+    assert Page(part(odd, "html")).tags == Page(part(usual, "html")).tags
+    assert "49" not in part(odd, "plain")
+    assert not any(each in part(odd, "plain") + part(odd, "html") for each in "\x1b\u202e")
+    assert len(odd.as_bytes()) < 40_000
+
+
 @pytest.mark.parametrize("name", [None, "", " \r\n "])
 def test_a_user_without_a_name_is_greeted_without_one(name: str | None) -> None:
     message = receive(user_name=name)

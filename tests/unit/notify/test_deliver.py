@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, Row, delete, make_url, select, update
+from sqlalchemy import Engine, Row, delete, insert, make_url, select, update
 
 from config.events import Status
 from config.labels import NoticeOutcome
 from config.links import Links
 from config.settings import Misconfigured, load
-from config.tables import batch_exports, notices, users
+from config.tables import batch_exports, notices, runs, users
 from notify.deliver import Attempt, MailTransport, NotifierContext, attempt, read_transport, settle
 from notify.notices import Notice
 from notify.smtp import parse_server
@@ -66,6 +66,26 @@ def test_the_user_who_requested_the_export_gets_an_email(
     body = server.messages[0].get_body(("plain",))
     assert body is not None
     assert URL in str(body.get_content()).splitlines()
+
+
+@pytest.mark.parametrize("ignored", ["newKey", b"newKey", None])
+def test_the_email_names_the_parts_that_the_attempt_of_the_event_left_out(
+    engine: Engine, context: NotifierContext, server: MailServer, ignored: str | bytes | None
+) -> None:
+    add_user(engine)
+    add_export(engine)
+    with engine.begin() as connection:
+        for attempt_number, text in ((1, ignored), (2, "another attempt")):
+            run = {"export_id": "export-1", "attempt": attempt_number, "project_id": "project-1", "worker": "w"}
+            times = dict.fromkeys(("claimed_at", "heartbeat_at", "lease_until"), NOW)
+            connection.execute(insert(runs).values(**run, **times, ignored=text))
+
+    assert attempt(context, claim(context), NOW).outcome is NoticeOutcome.SENT
+
+    body = server.messages[0].get_body(("plain",))
+    assert body is not None
+    assert ("left them out: newKey." in body.get_content()) is (ignored is not None)
+    assert "another attempt" not in body.get_content()
 
 
 def test_a_notifier_suspended_for_longer_than_its_lease_sends_nothing(

@@ -118,6 +118,7 @@ def test_the_file_holds_the_rows_and_the_manifest_describes_it(
         "projectId": "p/1",
         "batchExportId": "e1",
         "attempt": 2,
+        "ignored": [],
         "query": json.loads(what.query.model_dump_json(by_alias=True)),
         "cutoff": "2026-03-01T12:00:00.123Z",
         "finishedAt": "2026-03-01T12:05:00.000Z",
@@ -193,6 +194,20 @@ def test_a_name_that_is_too_long_for_the_store_is_rejected_and_leaves_nothing(
         deliver(longer, table(), storage, Progress(), metrics, fence=lambda: None)
 
     assert len(files(tmp_path)) == 2
+
+
+def test_keys_of_the_query_that_are_unknown_are_logged_and_in_the_manifest(
+    storage: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unknown = [f"key-{number:02}" for number in range(12)]
+    result = run(storage, spec("CSV", 2, **dict.fromkeys(unknown, "x")))
+    manifest = json.loads((tmp_path / f"{result.key}.manifest.json").read_bytes())
+    assert manifest["ignored"] == list(result.ignored) == unknown
+    assert not set(unknown) & set(manifest["query"])
+    (record,) = [each for each in caplog.records if "unknown" in each.getMessage()]
+    assert "key-00, " in record.getMessage()
+    assert record.getMessage().endswith(" and 2 more")
+    assert record.__dict__["export_id"] == "e1"
 
 
 def failing(error: BaseException) -> Iterator[pa.RecordBatch]:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from config.errors import Rejected
-from pipeline.spec import ExportSpec, read_query, read_spec
+from pipeline.ignored_keys import describe_names, shorten_names
+from pipeline.spec import ExportSpec, list_ignored_keys, read_query, read_spec
 from pipeline.types import OutputOptions
 
 QUERY = {"tableName": "traces", "filter": None, "orderBy": None}
@@ -102,7 +103,6 @@ FILTER = {"column": "a", "type": "string", "operator": "=", "value": "x"}
     ("change", "told"),
     [
         ({"tableName": 7}, "tableName: should be a valid string"),
-        ({"tabelName": "x"}, "tabelName: is unknown"),
         (
             {"filter": [FILTER, {**FILTER, "operator": "=="}]},
             "filter 2, operator: '==' is unknown; it can be '='",
@@ -112,7 +112,6 @@ FILTER = {"column": "a", "type": "string", "operator": "=", "value": "x"}
         ({"filter": [{**FILTER, "value": 5}]}, "filter 1, value: should be a valid string"),
         ({"filter": [{**FILTER, "value": "\ud800"}]}, "filter 1, value: should be valid Unicode"),
         ({"filter": [{**FILTER, "value": "x" * 20_000}]}, "filter 1, value: String should have at most 16384"),
-        ({"filter": [{**FILTER, "colour": "red"}]}, "filter 1, colour: is unknown"),
         ({"filter": [{**FILTER, "type": "stringObject"}]}, "filter 1, key: is missing"),
         (
             {"filter": [{**FILTER, "type": "stringOptions", "operator": "any of", "value": []}]},
@@ -140,6 +139,53 @@ def test_what_is_wrong_is_named_with_what_would_be_right(change: dict[str, Any],
     with pytest.raises(Rejected) as raised:
         read_query({**QUERY, **change})
     assert told in str(raised.value)
+
+
+def test_unknown_keys_are_ignored_and_named_by_their_place() -> None:
+    query = {
+        **QUERY,
+        "filter": [FILTER, {**FILTER, "colour": "red", "type": "string"}, {**FILTER, "key": "k"}],
+        "orderBy": {"column": "a", "order": "ASC", "nulls": {"filter": []}},
+        "search_query": "x",
+        "tabelName": None,
+    }
+    made = spec(query=query)
+    assert made.ignored == ("search_query", "tabelName", "filter[1].colour", "filter[2].key", "orderBy.nulls")
+    assert made.query == spec(query={**QUERY, "filter": [FILTER] * 3, "orderBy": {"column": "a", "order": "ASC"}}).query
+    assert spec(query=json.dumps(query)).ignored == list_ignored_keys(query) == made.ignored
+    assert spec().ignored == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"filter": [{**FILTER, "type": "newType", "colour": "red"}]},
+        {"filter": [{**FILTER, "operator": "newOperator", "colour": "red"}]},
+        {"orderBy": {"column": "a", "order": "NEW", "colour": "red"}},
+        {"filter": "x", "colour": "red"},
+        {"filter": [7]},
+    ],
+)
+def test_unknown_values_are_refused_beside_unknown_keys(change: dict[str, Any]) -> None:
+    with pytest.raises(Rejected, match="The query can't be read"):
+        read_query({**QUERY, **change})
+    assert list_ignored_keys({**QUERY, **change}) == ()
+
+
+def test_names_of_unknown_keys_can_be_stored() -> None:
+    assert spec(query={**QUERY, "a\0b": 1, "\ud800": 1, "": 1, "é": 1}).ignored == ("ab", "?", "", "é")
+
+
+def test_the_list_of_unknown_keys_is_short_for_people_and_says_how_many_more() -> None:
+    names = [f"{number}{'x' * 200}" for number in range(1_000_000)]
+    assert len(shorten_names(names)) == 10
+    assert {len(each) for each in shorten_names(names)} == {100}
+    text = describe_names(names)
+    assert text is not None
+    assert text.endswith("… and 999,990 more")
+    assert len(text) < 1_100
+    assert describe_names([]) is None
+    assert describe_names(["a", "filter[0].b"]) == "a, filter[0].b"
 
 
 @pytest.mark.parametrize("query", ["{", "", "[]", 5, None, "null"])

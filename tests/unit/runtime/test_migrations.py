@@ -1,9 +1,10 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect, make_url
+from sqlalchemy import Engine, insert, inspect, make_url, select
 
 from config.tables import langfuse, runs, waybill
 from runtime.database import open_database
@@ -32,6 +33,17 @@ def test_migrations_change_none_of_langfuses_tables(engine: Engine) -> None:
     migrate(engine)
 
     assert set(inspect(engine).get_table_names()) - before == {*waybill.tables, VERSION_TABLE}
+    engine.dispose()
+
+
+def test_a_run_of_the_version_before_can_be_written(engine: Engine) -> None:
+    migrate(engine)
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    with engine.begin() as connection:
+        values = {"export_id": "e", "attempt": 1, "project_id": "p", "worker": "w"}
+        connection.execute(insert(runs).values(**values, claimed_at=now, heartbeat_at=now, lease_until=now))
+        assert connection.execute(select(runs.c.ignored)).scalar_one() is None
     engine.dispose()
 
 
