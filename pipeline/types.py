@@ -20,7 +20,7 @@ class Kind(Enum):
     - BOOL: bool
     - INTEGER: any int
     - NUMBER: double
-    - DECIMAL: decimal128
+    - DECIMAL: decimal128 with at least one decimal place
     - INSTANT: timestamp[ms|us, UTC]
     - JSON: string; null, or one valid JSON text
     - MAYBE_JSON: string that may hold a JSON text; a bool column named `<name>#json` says which cells do

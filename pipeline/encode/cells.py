@@ -11,7 +11,7 @@ from pipeline.types import JSON_FLAG, Column, Kind
 _ESCAPED = r"\u"
 # An escaped backslash, a surrogate pair, or one escape: the first from the left in valid JSON text.
 _ESCAPE = r"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4})"
-_INSTANT_FORMATS = {"ms": "%Y-%m-%dT%H:%M:%S%.3fZ", "us": "%Y-%m-%dT%H:%M:%S%.6fZ"}
+_INSTANT_FORMAT = "%Y-%m-%dT%H:%M:%S%.3fZ"
 
 
 def list_fixed(columns: Sequence[Column]) -> list[Column]:
@@ -99,9 +99,14 @@ def _decode(escape: str) -> str | None:
     return None if stays else character
 
 
-def format_instants(batch: pa.RecordBatch, name: str) -> pl.Expr:
-    """Return an INSTANT column as ISO 8601 text in UTC."""
-    return pl.col(name).dt.strftime(_INSTANT_FORMATS[batch.field(int(name)).type.unit])
+def format_instants(name: str) -> pl.Expr:
+    """Return an INSTANT column as ISO 8601 text in UTC, cut to milliseconds."""
+    return pl.col(name).dt.strftime(_INSTANT_FORMAT)
+
+
+def format_decimals(name: str) -> pl.Expr:
+    """Return a DECIMAL column as texts with all digits, without the zeros at their end."""
+    return pl.col(name).cast(pl.String).str.strip_chars_end("0").str.strip_chars_end(".")
 
 
 def format_json(name: str) -> pl.Expr:

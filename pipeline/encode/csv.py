@@ -8,6 +8,7 @@ import pyarrow as pa
 from pipeline.buffer import Chunk, WriteBuffer
 from pipeline.encode.cells import (
     find_masks,
+    format_decimals,
     format_instants,
     format_json,
     list_fixed,
@@ -47,7 +48,7 @@ def make_texts(batch: pa.RecordBatch, columns: Sequence[Column], *, safe: bool) 
     frame = make_frame(batch, columns)
     masks = find_masks(frame, columns, _list_checks(columns, safe=safe))
     return frame.with_columns(unescape_columns(frame, masks)).select(
-        _format(batch, column.kind, str(place), masks).alias(str(place)) for place, column in enumerate(columns)
+        _format(column.kind, str(place), masks).alias(str(place)) for place, column in enumerate(columns)
     )
 
 
@@ -69,7 +70,7 @@ def _list_checks(columns: Sequence[Column], *, safe: bool) -> dict[str, pl.Expr]
     return checks
 
 
-def _format(batch: pa.RecordBatch, kind: Kind, name: str, special: Container[str]) -> pl.Expr:
+def _format(kind: Kind, name: str, special: Container[str]) -> pl.Expr:
     cell = pl.col(name)
     match kind:
         case Kind.TEXT | Kind.MAYBE_JSON:
@@ -77,7 +78,9 @@ def _format(batch: pa.RecordBatch, kind: Kind, name: str, special: Container[str
         case Kind.NUMBER if name in special:
             return cell.cast(pl.String).str.replace("inf", "Infinity", literal=True)
         case Kind.INSTANT:
-            return format_instants(batch, name)
+            return format_instants(name)
+        case Kind.DECIMAL:
+            return format_decimals(name)
         case Kind.LIST:
             return format_json(name)
         case _:

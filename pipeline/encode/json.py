@@ -11,6 +11,7 @@ from pipeline.buffer import Chunk
 from pipeline.encode.cells import (
     concatenate,
     find_masks,
+    format_decimals,
     format_instants,
     format_json,
     list_fixed,
@@ -85,7 +86,7 @@ def _encode_rows(batch: pa.RecordBatch, columns: Sequence[Column], start: str, *
     """Return each row's text: the start, its pairs, and the rest."""
     frame = make_frame(batch, columns)
     masks = find_masks(frame, columns, _list_checks(columns))
-    row = pl.concat_str(pl.lit(start), *_encode_pairs(batch, columns, masks), *map(pl.lit, rest))
+    row = pl.concat_str(pl.lit(start), *_encode_pairs(columns, masks), *map(pl.lit, rest))
     return frame.with_columns(unescape_columns(frame, masks)).select(row).to_series()
 
 
@@ -98,12 +99,12 @@ def _list_checks(columns: Sequence[Column]) -> dict[str, pl.Expr]:
     }
 
 
-def _encode_pairs(batch: pa.RecordBatch, columns: Sequence[Column], folded: Container[str]) -> Iterator[pl.Expr]:
+def _encode_pairs(columns: Sequence[Column], folded: Container[str]) -> Iterator[pl.Expr]:
     """Yield the text of each `"name":value`; adjacent columns that polars can encode are encoded together: faster."""
     comma = ""
     for spliced, run in itertools.groupby(enumerate(columns), lambda pair: pair[1].kind in _SPLICED):
         if not spliced:
-            fields = [_select_field(batch, column, str(place)) for place, column in run]
+            fields = [_select_field(column, str(place)) for place, column in run]
             yield pl.lit(comma)
             yield pl.struct(fields).struct.json_encode().str.strip_prefix("{").str.strip_suffix("}")
             comma = ","
@@ -114,15 +115,15 @@ def _encode_pairs(batch: pa.RecordBatch, columns: Sequence[Column], folded: Cont
             comma = ","
 
 
-def _select_field(batch: pa.RecordBatch, column: Column, name: str) -> pl.Expr:
-    return (format_instants(batch, name) if column.kind is Kind.INSTANT else pl.col(name)).alias(column.name)
+def _select_field(column: Column, name: str) -> pl.Expr:
+    return (format_instants(name) if column.kind is Kind.INSTANT else pl.col(name)).alias(column.name)
 
 
 def _encode_value(kind: Kind, name: str, folded: Container[str]) -> pl.Expr:
     """Return a column's values as JSON: JSON cells as they are, on one line; other cells as strings."""
     cell = pl.col(name)
     if kind is Kind.DECIMAL:
-        return cell.cast(pl.String).fill_null("null")
+        return format_decimals(name).fill_null("null")
     # A raw line break in valid JSON is between tokens, where any white space is allowed.
     value = cell.str.replace_all(r"[\r\n]", " ") if name in folded else cell
     if kind is Kind.MAYBE_JSON:

@@ -31,7 +31,7 @@ def _write(rows: raw.World) -> None:
         table = table_of(rows, case.project, query["tableName"], CUTOFF, use_events_table=query["useEventsTable"])
         wanted = expected(table, query)
         for file_format in ENDINGS:
-            case.path(file_format).write_bytes(written(wanted, file_format, micros=case.micros))
+            case.path(file_format).write_bytes(written(wanted, file_format))
         print(f"{case.name}: {len(wanted.rows)} rows")
 
 

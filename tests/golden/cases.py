@@ -27,11 +27,6 @@ class Case:
     project: str
     query: Mapping[str, Any]
 
-    @property
-    def micros(self) -> bool:
-        """Whether its instants are those of events, with microseconds."""
-        return self.name in {"events", "observations-of-events", "traces-of-events", "sessions-of-events"}
-
     def path(self, file_format: str) -> Path:
         """The path of the file of a format; of Parquet, of its typed content."""
         return FILES / f"{self.name}.{ENDINGS[file_format]}"

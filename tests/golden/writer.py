@@ -3,8 +3,8 @@ r"""Writes expected rows as files, one value at a time, with Python's own json a
 Where `tests.oracle.cells` says what a cell must mean, this says how it is spelt:
 
 - JSON is compact; comments and the documents of SQL databases have a space after `,` and `:`. A text that is JSON
-  stands as it came, on one line, its `\uXXXX` escapes as characters. Numbers have their shortest digits, decimals as
-  many as their type.
+  stands as it came, on one line, its `\uXXXX` escapes as characters. Numbers have their shortest digits, and
+  instants three digits of a second.
 - JSONL ends each row with a line feed; JSON has a row a line. CSV quotes what needs it, and ends lines with CRLF.
 - Parquet is written as the JSON of its typed values: `{"decimal": …}`, `{"instant": …}`, `{"float": …}` say what JSON
   can't.
@@ -19,32 +19,27 @@ from decimal import Decimal
 from typing import Any
 
 from tests.golden.cases import PARQUET
-from tests.oracle.cells import neutral, standing, unescaped
+from tests.oracle.cells import digits, neutral, standing, unescaped
 from tests.oracle.values import Bag, Cell, Expected, Json, MaybeJson, Metadata
 
 Row = Mapping[str, Cell]
 
-PLACES = {
-    **dict.fromkeys(("inputCost", "outputCost", "totalCost"), 12),
-    **dict.fromkeys(("inputPrice", "outputPrice", "totalPrice"), 30),
-    **dict.fromkeys(("latency", "timeToFirstToken"), 3),
-}
 SPACED = frozenset({"comments", "input", "expectedOutput", "metadata"})
 
 
-def written(expected: Expected, file_format: str, *, micros: bool = False) -> bytes:
-    """The file of a format, of Parquet the JSON of its typed values; `micros` where instants have microseconds."""
+def written(expected: Expected, file_format: str) -> bytes:
+    """The file of a format, of Parquet the JSON of its typed values."""
     if file_format == PARQUET:
         return _parquet(expected).encode()
-    rows = tuple({name: _spelt(name, cell, micros=micros) for name, cell in row.items()} for row in expected.rows)
+    rows = tuple({name: _spelt(cell) for name, cell in row.items()} for row in expected.rows)
     return WRITE[file_format](replace(expected, rows=rows)).encode()
 
 
-def _spelt(name: str, cell: Cell, *, micros: bool) -> Cell:
-    """An instant as its text, and a decimal with all places of its type."""
+def _spelt(cell: Cell) -> Cell:
+    """An instant as its text, and a decimal with the digits that it needs."""
     if isinstance(cell, datetime):
-        return cell.isoformat(timespec="microseconds" if micros else "milliseconds").replace("+00:00", "Z")
-    return cell.quantize(Decimal(10) ** -PLACES[name]) if isinstance(cell, Decimal) and name in PLACES else cell
+        return cell.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return Decimal(digits(cell)) if isinstance(cell, Decimal) else cell
 
 
 def _csv(expected: Expected) -> str:

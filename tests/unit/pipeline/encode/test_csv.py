@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -51,7 +52,7 @@ def test_a_file_is_written_to_the_letter() -> None:
     )
     assert encoded("CSV", columns, [rows]).decode() == (
         'id,at,n,ok,tags,input,"a,b"\r\n'
-        'x,2026-01-02T03:04:05.006Z,9223372036854775807,true,"[""a"",""b""]","{""a"":""é\\n""}",1.500000000000\r\n'
+        'x,2026-01-02T03:04:05.006Z,9223372036854775807,true,"[""a"",""b""]","{""a"":""é\\n""}",1.5\r\n'
         '"say ""hi""",,,false,,\\u00e9,\r\n'
     )
 
@@ -115,11 +116,37 @@ def test_finite_numbers_beside_an_infinite_one_keep_every_digit() -> None:
     assert [float(row[0]) for row in parsed(data)[1:-1]] == [math.inf, 0.1 + 0.2, 1e300, 5e-324]
 
 
-def test_microseconds_are_written_with_six_digits() -> None:
-    columns = (Column("at", Kind.INSTANT),)
-    at = pa.array([datetime(2026, 1, 1, 0, 0, 0, 1, UTC)], pa.timestamp("us", tz="UTC"))
-    data = encoded("CSV", columns, [pa.RecordBatch.from_arrays([at], names=["at"])])
-    assert data == b"at\r\n2026-01-01T00:00:00.000001Z\r\n"
+@pytest.mark.parametrize("form", ["CSV", "JSON", "JSONL"])
+@pytest.mark.parametrize(
+    ("instant", "expected"),
+    [
+        (datetime(2026, 1, 1, 0, 0, 0, 1, UTC), "2026-01-01T00:00:00.000Z"),
+        (datetime(2026, 1, 1, 0, 0, 0, 123_999, UTC), "2026-01-01T00:00:00.123Z"),
+        (datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC), "1969-12-31T23:59:59.999Z"),
+        (datetime(1955, 11, 5, 6, 15, 0, 7, UTC), "1955-11-05T06:15:00.000Z"),
+    ],
+)
+def test_instants_are_cut_to_milliseconds(form: str, instant: datetime, expected: str) -> None:
+    at = pa.RecordBatch.from_arrays([pa.array([instant], pa.timestamp("us", tz="UTC"))], names=["at"])
+    assert expected in re.split('[,"\r\n]', encoded(form, (Column("at", Kind.INSTANT),), [at]).decode())
+
+
+@pytest.mark.parametrize("form", ["CSV", "JSON", "JSONL"])
+@pytest.mark.parametrize(
+    ("cost", "expected"),
+    [
+        ("1.5", "1.5"),
+        ("10", "10"),
+        ("0", "0"),
+        ("-0.50", "-0.5"),
+        ("0.000000000001", "0.000000000001"),
+        ("100.01", "100.01"),
+    ],
+)
+def test_decimals_have_no_zeros_at_their_end(form: str, cost: str, expected: str) -> None:
+    columns = (Column("n", Kind.INTEGER), Column("c", Kind.DECIMAL))
+    data = encoded(form, columns, [batch(columns, n=[7], c=[Decimal(cost)])])
+    assert re.findall(r"(-?[\d.]+)\W*$", data.decode()) == [expected]
 
 
 @pytest.mark.parametrize(
