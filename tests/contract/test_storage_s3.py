@@ -2,17 +2,25 @@
 
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from config.errors import Unavailable
-from pipeline.storage import S3Options, open_storage
-from pipeline.types import FORMATS
+from config.errors import Cancelled, Unavailable
+from config.metrics import Metrics
+from pipeline.export_file import open_file
+from pipeline.progress import Progress
+from pipeline.spec import read_spec
+from pipeline.storage import S3Options, Storage, open_storage
+from pipeline.types import FORMATS, OutputOptions
 from tests import moto_server
 from tests.contract.stores import KEY, PART, noise, s3_options, s3_store, upload_file
 from tests.services.s3 import S3, Bucket
+from tests.support.http_proxy import Forward, Response, http_proxy
 
 
 @pytest.fixture(params=["moto", "real"])
@@ -96,3 +104,48 @@ def test_the_error_names_a_wrong_key(s3: S3) -> None:
         options = S3Options(**{**s3_options(bucket).__dict__, "secret_access_key": "wrong"})
         with pytest.raises(Unavailable, match="SignatureDoesNotMatch"):
             open_storage(f"s3://{bucket.name}", options).check("")
+
+
+def store_both(storage: Storage, attempt: int, fence: Callable[[], None], manifest: Callable[[], bytes]) -> str:
+    query: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
+    spec = read_spec(
+        project_id="p",
+        export_id="e",
+        attempt=attempt,
+        created_at=datetime(2026, 3, 1, tzinfo=UTC),
+        query=query,
+        format="CSV",
+        output=OutputOptions(),
+    )
+    with open_file(spec, storage, Progress(), Metrics(CollectorRegistry())) as file:
+        file.write(b"the same bytes")
+        file.commit(manifest, fence)
+    return spec.key
+
+
+def test_an_attempt_that_lost_its_lease_keeps_the_equal_file_of_the_next_one(bucket: Bucket) -> None:
+    """The next attempt stores its file after the first one has read the head of its own, with the same ETag."""
+    direct = s3_store(bucket).storage
+    calls = iter([True, False])
+    stored = []
+
+    def fence() -> None:
+        if not next(calls):
+            raise Cancelled
+
+    def stop() -> bytes:
+        raise Cancelled
+
+    def overtake(forward: Forward) -> Response:
+        stored.append(store_both(direct, 2, lambda: None, lambda: b"{}"))
+        return forward()
+
+    with http_proxy(bucket.endpoint) as proxy:
+        proxy.add(lambda request: request.method == "DELETE", overtake)
+        late = open_storage(f"s3://{bucket.name}", replace(s3_options(bucket), endpoint=proxy.url))
+        with pytest.raises(Cancelled):
+            store_both(late, 1, fence, stop)
+    if not stored:
+        stored.append(store_both(direct, 2, lambda: None, lambda: b"{}"))
+
+    assert sorted(bucket.objects()) == [stored[0], f"{stored[0]}.manifest.json"]
