@@ -68,6 +68,10 @@ faults-soak: install ## Let everything fail at random for an hour (SOAK_MINUTES)
 faults-fuzz: install ## Give random hostile inputs of every kind for ten minutes (FUZZ_MINUTES)
 	@WAYBILL_TEST_PATIENCE=180 $(BIN)/python -m tests.faults.fuzz
 
+.PHONY: faults-upgrade
+faults-upgrade: install ## Run an older version (WAYBILL_OLD_CHECKOUT) and this one together, and replace each by the other
+	@WAYBILL_TEST_PATIENCE=180 WAYBILL_TEST_REAL=require $(BIN)/python -m pytest -m faults tests/faults/test_upgrade.py
+
 .PHONY: check
 check: install ## Lint, format check, types
 	@$(BIN)/ruff check .

@@ -145,6 +145,6 @@ def _address(process: subprocess.Popen[bytes], log: Path, port: str) -> str | No
     for line in log.read_text().splitlines():
         with contextlib.suppress(json.JSONDecodeError):
             record = json.loads(line)
-            if record.get("message") == "listening" and record["serves"] == port:
+            if record.get("message") == "listening" and record.get("serves", port) == port:
                 return f"http://{record['host']}:{record['port']}"
     return None

@@ -15,7 +15,13 @@ from tests.support.documents import DOCUMENTS, ROOT, anchors, code, commands, li
 
 SETTINGS = {str(field.alias) for field in Settings.model_fields.values()}
 SETTING = re.compile(r"\b(?:WAYBILL|LANGFUSE_S3|BATCH_EXPORT|CLICKHOUSE|KAFKA|SMTP|EMAIL)_[A-Z0-9_]*[A-Z0-9]\b")
-OF_TESTS = {"WAYBILL_TEST_REAL", "WAYBILL_TEST_CACHE", "WAYBILL_TEST_PATIENCE", "WAYBILL_OBSERVE"}
+OF_TESTS = {
+    "WAYBILL_TEST_REAL",
+    "WAYBILL_TEST_CACHE",
+    "WAYBILL_TEST_PATIENCE",
+    "WAYBILL_OBSERVE",
+    "WAYBILL_OLD_CHECKOUT",
+}
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 FOLDERS = ("config", "runtime", "pipeline", "consumer", "notify", "embedded", "cli", "tests", "helm", "docs", "deploy")
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
