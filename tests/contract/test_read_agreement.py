@@ -20,6 +20,8 @@ from tests.support.agreement import Filled, cached_lookups, fill_databases
 from tests.support.tables import READINGS
 
 SEED = int(os.environ.get("SEED", "7"))
+SECONDS_A_CASE = 5
+"""The longest that a case takes on average, on a machine that does other work."""
 
 every_table = pytest.mark.parametrize(
     ("table", "events"), READINGS, ids=[f"{table}-of-events" if events else table for table, events in READINGS]
@@ -52,6 +54,7 @@ def many(rows: Filled) -> Iterator[Filled]:
 
 
 @pytest.mark.parametrize("world", [SEED])
+@pytest.mark.timeout(300 + SECONDS_A_CASE * settings().max_examples)
 @every_table
 @seed(SEED)
 @settings(
