@@ -11,6 +11,12 @@ from pipeline.types import JSON_FLAG, Column, Kind
 _ESCAPED = r"\u"
 # An escaped backslash, a surrogate pair, or one escape: the first from the left in valid JSON text.
 _ESCAPE = r"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4})"
+# Texts that are JSON up to a missing end: an object or a list, as far as their tokens tell, or a string.
+_STRING = r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*'
+_TOKEN = rf'[ \t\r\n\[\]{{}},:]|-?[0-9][0-9.eE+-]*|true|false|null|{_STRING}"'
+_CUT_STRING = rf"{_STRING}(?:\\(?:u[0-9a-fA-F]{{0,3}})?)?"
+_CUT_WORD = r"-|t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?"
+_CUT_OFF = rf"^[ \t\r\n]*(?:[\[{{](?:{_TOKEN})*(?:{_CUT_STRING}|{_CUT_WORD})?|{_CUT_STRING})$"
 _INSTANT_FORMAT = "%Y-%m-%dT%H:%M:%S%.3fZ"
 
 
@@ -57,27 +63,36 @@ def find_masks(frame: pl.DataFrame, columns: Sequence[Column], checks: dict[str,
 def _list_escapes(columns: Sequence[Column]) -> dict[str, pl.Expr]:
     return {
         f"{place}{_ESCAPED}": pl.col(str(place)).str.contains(_ESCAPED, literal=True)
-        & mask_json(column.kind, str(place))
         for place, column in enumerate(columns)
         if column.kind in {Kind.JSON, Kind.MAYBE_JSON}
     }
 
 
 def unescape_columns(frame: pl.DataFrame, masks: dict[str, pl.Series]) -> list[pl.Series]:
-    r"""Return the columns that have `\u` escapes in JSON, with the characters themselves in their place."""
+    r"""Return the columns that have `\u` escapes; in JSON, whole or cut off, they are replaced by the characters."""
     result = []
     for mask_name, mask in masks.items():
         if mask_name.endswith(_ESCAPED):
-            series, cells = frame[mask_name.removesuffix(_ESCAPED)], mask.arg_true()
+            name = mask_name.removesuffix(_ESCAPED)
+            series, cells = frame[name], _find_json(frame, name, mask.arg_true())
             result.append(series.scatter(cells, unescape(series.gather(cells))))
     return result
+
+
+def _find_json(frame: pl.DataFrame, name: str, cells: pl.Series) -> pl.Series:
+    """Return those of a column's cells, by index, that are JSON, or are JSON up to a missing end."""
+    if flag_name(name) not in frame.columns:
+        return cells
+    flags = frame[flag_name(name)].gather(cells).fill_null(value=False)
+    others = cells.filter(~flags)
+    return cells.filter(flags).append(others.filter(frame[name].gather(others).str.contains(_CUT_OFF)))
 
 
 def unescape(texts: pl.Series) -> pl.Series:
     r"""Replace the `\uXXXX` escapes in JSON texts by their characters; each text keeps its JSON value.
 
     Quotes, backslashes and control characters stay escaped, because the text would change its meaning. Lone surrogates
-    stay too, because UTF-8 can't hold them. All cells must be valid JSON or null.
+    stay too, because UTF-8 can't hold them. All cells must be JSON, JSON without its end, or null.
     """
     escapes = texts.str.extract_all(_ESCAPE).explode(empty_as_null=False).unique().drop_nulls()
     table = {escape: text for escape in escapes if (text := _decode(escape)) is not None}

@@ -34,6 +34,17 @@ JSON = (
     '{"a": ' * 150 + "1" + "}" * 150,
 )
 NOT_JSON = (
+    r'{"role": "user", "n": [1.5, true, null], "content": "\u00e9\u6570 \ud83d\ude42 \ud83d',
+    r'["\u00e9", {"a": "\\u00e9 \" \u00e',
+    r'["\u00e9", fal',
+    r'{"\u00e9": {"b": -',
+    r'{"\u00e9": [1, 2',
+    ' "\\u00e9 \\',
+    r"[INST] caf\u00e9",
+    r'["\u00e9", and more',
+    r'"caf\u00e9" is closed',
+    r"C:\users\u00e9",
+    '["\\u00e9 \n cut',
     "NaN",
     '{"a": NaN, "b": "\\u00e9"}',
     "[-Infinity]",
