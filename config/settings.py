@@ -87,6 +87,7 @@ class Settings(BaseSettings):
 
     link_hours: float = Field(24, alias="BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS", gt=0, le=SIGV4_MAX_HOURS)
     row_limit: int | None = Field(None, alias="BATCH_EXPORT_ROW_LIMIT", ge=1)
+    max_row_mib: int = Field(32, alias="WAYBILL_MAX_ROW_MIB", ge=20, le=1024)
 
     database_url: Annotated[str, AfterValidator(urls.read_database)] | None = Field(
         None, alias="DATABASE_URL", repr=False

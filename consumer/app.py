@@ -250,7 +250,10 @@ def _listen(settings: Settings, intake: Intake, datadir: Path) -> faust.App:
 def _export_policy(settings: Settings) -> ExportPolicy:
     return ExportPolicy(
         output=OutputOptions(
-            prefix=settings.prefix, row_limit=settings.row_limit, csv_neutralise=settings.csv_neutralise
+            prefix=settings.prefix,
+            row_limit=settings.row_limit,
+            row_bytes=settings.max_row_mib << 20,
+            csv_neutralise=settings.csv_neutralise,
         ),
         link_lifetime=timedelta(hours=settings.link_hours),
         max_attempts=settings.max_attempts,

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from config.errors import Rejected
+
 
 def repair(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Yield the batches with valid UTF-8 only; invalid bytes become U+FFFD, because text files can't hold them."""
@@ -61,6 +63,25 @@ def cut(batches: Iterator[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch
     """Yield the same rows in batches of at most `most` bytes; a larger row comes alone. Nothing is copied."""
     for batch in batches:
         yield from _cut_batch(batch, most)
+
+
+def refuse_large_rows(batches: Iterator[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch]:
+    """Yield the batches; raises Rejected for a row of more than `most` bytes, which must come alone.
+
+    The first column is the id of the row.
+    """
+    for batch in batches:
+        if batch.num_rows == 1 and batch.nbytes > most:
+            raise make_large_row_error(str(batch.column(0)[0]), most)
+        yield batch
+
+
+def make_large_row_error(row_id: str, most: int) -> Rejected:
+    """Make the error for a row of more than `most` bytes."""
+    return Rejected(
+        f"The row with the ID {row_id[:200]!r} is too large: a row can have up to {most >> 20} MiB. Exclude it with a "
+        "filter, or ask your administrator to raise WAYBILL_MAX_ROW_MIB."
+    )
 
 
 def _cut_batch(batch: pa.RecordBatch, target: int) -> Iterator[pa.RecordBatch]:

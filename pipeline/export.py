@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from config.metrics import Metrics
-from pipeline.batches import cut, rebatch
+from pipeline.batches import cut, rebatch, refuse_large_rows
 from pipeline.compress import COMPRESSORS
 from pipeline.encode import ENCODERS
 from pipeline.export_file import open_file
@@ -73,7 +73,8 @@ def deliver(  # noqa: PLR0913 (as `export`)
         progress.stages = flow.seconds
         batches = flow.stage("read", rebatch(table.batches, encoding.format.batch_bytes))
         batches = watch(batches, progress, spec.export_id)
-        batches = flow.stage("enrich", cut(table.enrich(batches), MOST_ENRICHED * encoding.format.batch_bytes))
+        batches = cut(table.enrich(batches), MOST_ENRICHED * encoding.format.batch_bytes)
+        batches = flow.stage("enrich", refuse_large_rows(batches, spec.output.row_bytes))
         batches = flow.prefetch("wait", batches)
         chunks = flow.stage("encode", ENCODERS[encoding.format.name](table.columns, batches, encoding))
         chunks = flow.stage("compress", COMPRESSORS[encoding.codec.name](flow.raw.count(chunks)))

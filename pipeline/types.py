@@ -117,12 +117,14 @@ _INNER_COMPRESSION = "zstd"
 class OutputOptions:
     """The settings that say how files are written.
 
-    `prefix` begins each object's key. `row_limit` None means all rows. `csv_neutralise` makes CSV cells safe that a
-    spreadsheet would run as a formula.
+    `prefix` begins each object's key. `row_limit` None means all rows. `row_bytes` is the largest size of a row, in
+    memory and not in the file; a larger one is rejected. `csv_neutralise` makes CSV cells safe that a spreadsheet would
+    run as a formula.
     """
 
     prefix: str = ""
     row_limit: int | None = None
+    row_bytes: int = 32 << 20
     csv_neutralise: bool = True
 
 

@@ -12,7 +12,7 @@ from pipeline.query.resolve_columns import ResolvedOrder, ResolvedQuery, resolve
 from pipeline.query.search import search_condition
 from pipeline.spec import ExportSpec
 from pipeline.sql import scores, sources
-from pipeline.sql.clickhouse import bind_bool, contains, contains_ignoring_case, is_before, is_json
+from pipeline.sql.clickhouse import bind_bool, bind_number, contains, contains_ignoring_case, is_before, is_json
 from pipeline.sql.events import null_if_empty
 from pipeline.sql.sources import View, is_latest
 from pipeline.tables import comments
@@ -37,8 +37,24 @@ def select_rows(
         joined, listed = scores.join_scores(joined, spec.project_id, spec.created_at, table.scores, score_names)
         values.append(listed)
     columns = [value.label(f"c{place}") for place, value in enumerate(values)]
-    statement: Select[Any] = (
-        _select_latest(table, query, spec, select(*columns).select_from(joined))
+    return _select(table, query, spec, select(*columns).select_from(joined), by_day=by_day)
+
+
+def select_large_row(table: ClickHouseTable, query: Resolved, spec: ExportSpec) -> Select[Any]:
+    """Select the id of one of the rows of `select_rows` that are larger than the rows of an export may be."""
+    columns = (table.identity.label("large_id"), sources.measure(table.wide).label("large_bytes"))
+    joined: Any = _join(table.rows, _joins(table, query), spec)
+    selected = _select(table, query, spec, select(*columns).select_from(joined), by_day=True)
+    rows = selected.limit(spec.output.row_limit).subquery("rows")
+    return select(rows.c.large_id).where(rows.c.large_bytes > bind_number(spec.output.row_bytes)).limit(1)
+
+
+def _select(
+    table: ClickHouseTable, query: Resolved, spec: ExportSpec, statement: Select[Any], *, by_day: bool
+) -> Select[Any]:
+    """Restrict a statement to the rows that the spec asks for, in their order, and to the row limit and one more."""
+    selected: Select[Any] = (
+        _select_latest(table, query, spec, statement)
         .where(
             is_before(table.moment, spec.created_at),
             table.only,
@@ -48,7 +64,7 @@ def select_rows(
         .order_by(*_order_by(table, query.order, by_day=by_day))
         .limit(None if spec.output.row_limit is None else spec.output.row_limit + 1)
     )
-    return statement
+    return selected
 
 
 def read_columns(table: ClickHouseTable, spec: ExportSpec) -> dict[str, ColumnElement[Any]]:

@@ -11,6 +11,8 @@ from pipeline.read.clickhouse_errors import find_server_error
 
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 TAIL = 64 * 1024
+PIECE_BYTES = 1 << 20
+"""The body is read in pieces of this size, because the client's library joins what one call returns from copies."""
 
 
 class Body(Protocol):
@@ -31,7 +33,15 @@ class _Recorder:
         self.tail = b""
         self.ended = False
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes | bytearray:
+        if size <= PIECE_BYTES:
+            return self._read_piece(size)
+        whole = bytearray()  # not allocated in advance, because the size in a broken message may be any number
+        while len(whole) < size and not self.ended:
+            whole += self._read_piece(min(PIECE_BYTES, size - len(whole)))
+        return whole
+
+    def _read_piece(self, size: int) -> bytes:
         try:
             data = self._body.read(size)
         except HTTPError as error:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 from sqlalchemy import Engine
 
-from pipeline.batches import repair
+from pipeline.batches import make_large_row_error, repair
 from pipeline.enrich.comments import Comments
 from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, make_score_columns
 from pipeline.interrupt import interrupt_on_stop
 from pipeline.progress import Progress
-from pipeline.query.clickhouse import external_tables, read_columns, select_rows, select_survey
+from pipeline.query.clickhouse import external_tables, read_columns, select_large_row, select_rows, select_survey
 from pipeline.query.resolve_columns import resolve_query
 from pipeline.read import postgres
 from pipeline.read.clickhouse import ClickHouseConnection
@@ -20,15 +20,15 @@ from pipeline.read.connections import Sources
 from pipeline.read.external_data import read_external_data
 from pipeline.spec import ExportSpec
 from pipeline.sql.scores import select_names
+from pipeline.sql.sources import WIDE_ROW
 from pipeline.tables import resolve_table
 from pipeline.tables.clickhouse_table import ClickHouseTable, Enricher
 from pipeline.tables.database_table import DatabaseTable
 from pipeline.types import CELLS, JSON_FLAG, Column, Kind
 
 # ClickHouse limits its batches only by rows; their number is chosen such that a batch has at most this size.
-BATCH_BYTES = 32 << 20
+BATCH_BYTES = 16 << 20
 MOST_ROWS = 8192
-FEWEST_ROWS = 16
 
 
 class Table:
@@ -107,6 +107,8 @@ def _open_clickhouse_table(
         survey = _read_survey(table, spec, connection)
     query = resolve_query(table, spec.query)
     external = read_external_data(external_tables(table, query), spec.project_id, database)
+    if survey.widest > spec.output.row_bytes:
+        _refuse_large_rows(connection.batches(select_large_row(table, query, spec), external), spec)
     scores = _read_score_columns(table, spec, connection)
     statement = select_rows(table, query, spec, [each.score for each in scores], by_day=survey.by_day)
     names = [*read_columns(table, spec), *([SCORES] if scores else [])]
@@ -128,23 +130,32 @@ def _name_columns(batches: Iterator[pa.RecordBatch], names: Sequence[str]) -> It
         yield batch.rename_columns(names)
 
 
+def _refuse_large_rows(found: Iterator[pa.RecordBatch], spec: ExportSpec) -> None:
+    """Raise Rejected if the query selects a row that is too large; found before it is read, it takes no memory."""
+    for row_id in [each for batch in found for each in batch.column(0).to_pylist()]:
+        raise make_large_row_error(row_id, spec.output.row_bytes)
+
+
 @dataclass(frozen=True)
 class _Survey:
     """What is known of a project's rows before they are read; see `pipeline.sql.sources.select_survey`."""
 
     widest: int = 0
+    wide_bytes: int = 0
     by_day: bool = True
     rows: int = 0
 
     @property
     def rows_per_batch(self) -> int:
-        return max(FEWEST_ROWS, min(MOST_ROWS, BATCH_BYTES // (self.widest + 1)))
+        # Batches of a few rows are slow to read, so a few wide rows, which fit into one batch, do not decide.
+        widest = self.widest if self.wide_bytes > BATCH_BYTES else min(self.widest, WIDE_ROW)
+        return max(1, min(MOST_ROWS, BATCH_BYTES // (widest + 1)))
 
 
 def _read_survey(table: ClickHouseTable, spec: ExportSpec, connection: ClickHouseConnection) -> _Survey:
     statement = select_survey(table, spec)
     for row in connection.rows(statement) if statement is not None else ():
-        return _Survey(row["bytes"] or 0, bool(row["by_day"]), row["rows"])
+        return _Survey(row["bytes"] or 0, row["wide_bytes"] or 0, bool(row["by_day"]), row["rows"])
     return _Survey()
 
 

@@ -24,7 +24,6 @@ FETCH_BYTES = 4 << 20
 COMPRESSED = 8
 ROW_BYTES = 256
 MOST_ROWS = 2048
-FEWEST_ROWS = 16
 
 SETTINGS = {
     # On a slow connection, an upload leaves minutes between two reads, and a sort takes hours before the first.
@@ -65,7 +64,7 @@ def _read_batches(
 ) -> Generator[pa.RecordBatch]:
     with _snapshot(database) as connection:
         size = connection.scalar(widest) or 0
-        fetched = max(FEWEST_ROWS, min(MOST_ROWS, FETCH_BYTES // (size * COMPRESSED + ROW_BYTES)))
+        fetched = max(1, min(MOST_ROWS, FETCH_BYTES // (size * COMPRESSED + ROW_BYTES)))
         with connection.execute(rows, execution_options={"yield_per": fetched}) as result:
             for part in result.partitions():
                 yield _to_batch(table.outputs, list(zip(*part, strict=True)), nested=spec.encoding.format.nested)

@@ -31,6 +31,8 @@ from pipeline.sql.clickhouse import EPOCH, bind_text, is_after
 Columns = ReadOnlyColumnCollection[str, Any]
 
 ALL_BUT_THE_FIRST = 1_000_000_000
+WIDE_ROW = 1 << 20
+"""A row of more bytes is counted as wide by the survey."""
 
 
 @dataclass(frozen=True)
@@ -170,20 +172,31 @@ def is_latest(source: Source, rows: FromClause, project_id: str) -> ColumnElemen
     return and_(rows.c.project_id == bind_text(project_id), place.not_in(_select_superseded(source, project_id)))
 
 
+def measure(wide: Sequence[ColumnElement[Any]]) -> ColumnElement[int]:
+    """Return the bytes that a row has in these columns."""
+    size: ColumnElement[int] = literal(0)
+    for value in wide:
+        size += func.coalesce(func.length(value), func.toUInt64(0))
+    return size
+
+
 def select_survey(
     rows: FromClause, wide: Sequence[ColumnElement[Any]], moment: ColumnElement[Any], project_id: str
 ) -> Select[Any]:
     """Select what must be known of a project's rows, in all their versions, before they are read.
 
-    `bytes` is the size of the widest row in the columns `wide`, `by_day` whether all days are in toDate()'s range,
-    `rows` the number of rows.
+    `bytes` is the size of the widest row in the columns `wide`, `wide_bytes` that of all rows of more than WIDE_ROW
+    together, `by_day` whether all days are in toDate()'s range, `rows` the number of rows.
     """
-    size: ColumnElement[int] = literal(0)
-    for value in wide:
-        size += func.coalesce(func.length(value), func.toUInt64(0))
+    size = measure(wide)
     by_day = is_after(func.min(moment), EPOCH, inclusive=True)
     return (
-        select(func.max(size).label("bytes"), by_day.label("by_day"), func.count().label("rows"))
+        select(
+            func.max(size).label("bytes"),
+            func.sumIf(size, size > WIDE_ROW).label("wide_bytes"),
+            by_day.label("by_day"),
+            func.count().label("rows"),
+        )
         .select_from(rows)
         .where(rows.c.project_id == bind_text(project_id))
     )

@@ -10,13 +10,14 @@ from sqlalchemy import Engine, delete, insert, make_url, text, update
 from config.errors import Cancelled
 from config.tables import audit_logs, langfuse
 from pipeline.progress import Progress
-from pipeline.read.postgres import FETCH_BYTES, FEWEST_ROWS, MOST_ROWS, read_batches
+from pipeline.read.postgres import FETCH_BYTES, MOST_ROWS, read_batches
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.tables.audit_logs import AUDIT_LOGS
 from runtime.database import open_database
 from tests.services.postgres import Postgres
 
 ROWS = 3 * MOST_ROWS
+WIDE_ROWS = 48
 LOG = {"org_id": "o", "resource_type": "trace", "resource_id": "r", "action": "create", "project_id": "p"}
 MAY = datetime(2026, 5, 10, tzinfo=UTC)
 
@@ -72,12 +73,12 @@ def test_all_rows_are_of_one_moment_while_others_write(database: Engine) -> None
 
 
 def test_batches_are_bounded_by_bytes(database: Engine) -> None:
-    fill(database, 3 * FEWEST_ROWS, after="x" * FETCH_BYTES)
+    fill(database, WIDE_ROWS, after="x" * FETCH_BYTES)
 
     sizes = [batch.num_rows for batch in read_batches(AUDIT_LOGS, spec(), database, Progress())]
 
-    assert sum(sizes) == 3 * FEWEST_ROWS
-    assert max(sizes) < 3 * FEWEST_ROWS
+    assert sum(sizes) == WIDE_ROWS
+    assert max(sizes) < WIDE_ROWS
 
 
 def test_an_unfinished_reader_keeps_no_connection(database: Engine) -> None:

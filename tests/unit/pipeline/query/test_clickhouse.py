@@ -1,9 +1,10 @@
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from pipeline.query.clickhouse import select_rows, select_survey
+from pipeline.query.clickhouse import select_large_row, select_rows, select_survey
 from pipeline.query.resolve_columns import resolve_order, resolve_query
 from pipeline.request import OrderBy
 from pipeline.spec import ExportSpec, read_spec
@@ -58,12 +59,18 @@ def rows(asked: ExportSpec, score_names: list[str]) -> CompiledStatement:
     return compile_statement(select_rows(table, resolve_query(table, asked.query), asked, score_names))
 
 
+def large_row(asked: ExportSpec) -> Any:
+    table = CLICKHOUSE_TABLES[asked.query.table_name]
+    return select_large_row(table, resolve_query(table, asked.query), asked)
+
+
 @pytest.mark.parametrize("table", CLICKHOUSE_TABLES)
 @pytest.mark.parametrize("form", ["CSV", "JSONL"])
 def test_no_value_of_a_request_is_part_of_the_text(table: str, form: str) -> None:
     asked = spec(table, form)
     others = (
         select_survey(CLICKHOUSE_TABLES[table], asked),
+        large_row(asked),
         scores.select_names(asked.project_id, asked.created_at),
     )
     for made in (rows(asked, [MARK]), *(compile_statement(each) for each in others if each is not None)):
@@ -74,11 +81,11 @@ def test_no_value_of_a_request_is_part_of_the_text(table: str, form: str) -> Non
 
 @pytest.mark.parametrize("table", CLICKHOUSE_TABLES)
 def test_every_read_of_a_table_is_bound_to_the_project(table: str) -> None:
-    made = rows(spec(table), ["a"])
-    reads = len(re.findall(READ, made.sql))
-    places = re.findall(r"`project_id` = \{(\w+):String\}", made.sql)
-    assert reads == len(places) >= 3
-    assert {made.parameters[place] for place in places} == {MARK}
+    for made in (rows(spec(table), ["a"]), compile_statement(large_row(spec(table)))):
+        reads = len(re.findall(READ, made.sql))
+        places = re.findall(r"`project_id` = \{(\w+):String\}", made.sql)
+        assert reads == len(places) >= 3
+        assert {made.parameters[place] for place in places} == {MARK}
 
 
 def test_the_text_is_as_long_for_a_thousand_score_names_as_for_one() -> None:

@@ -1,0 +1,87 @@
+"""Wide rows are read in small batches, and a row that is too large to export is refused by its id."""
+
+import pyarrow as pa
+import pytest
+
+from config.errors import Rejected
+from pipeline.read.open_table import BATCH_BYTES
+from tests.support.databases import MAY, Databases, Row
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+
+def put_wide(
+    databases: Databases, table: str, column: str, size: int, count: int = 1, *, name: str = "wide", at: str = MAY
+) -> None:
+    """Insert rows in which one column has this many bytes; the text is made by the server."""
+    row_id = f"concat('{name} ', toString(number))"
+    ids = ("span_id, trace_id", f"{row_id}, {row_id}") if table == "events_full" else ("id", row_id)
+    time = "timestamp" if table in {"traces", "scores"} else "start_time"
+    kind = ("data_type, ", "'NUMERIC', ") if table == "scores" else ("", "")
+    databases.client.command(
+        f"INSERT INTO {table} (project_id, {ids[0]}, name, {time}, {kind[0]}{column}, event_ts, is_deleted) "
+        f"SELECT 'p', {ids[1]}, 'n', '{MAY}', {kind[1]}repeat(repeat('x', {KIB}), {size // KIB}), '{at}', 0 "
+        f"FROM numbers({count})"
+    )
+
+
+def test_wide_rows_come_in_batches_of_limited_size(databases: Databases) -> None:
+    put_wide(databases, "traces", "input", 2 * MIB, 24)
+    sizes: list[int] = []
+
+    databases.read_through(lambda batch: sizes.append(batch.nbytes))
+
+    assert sum(sizes) > 48 * MIB
+    assert max(sizes) <= BATCH_BYTES
+
+
+def test_a_few_wide_rows_do_not_make_all_batches_small(databases: Databases) -> None:
+    put_wide(databases, "traces", "input", 12 * MIB)
+    databases.traces(*({"id": f"narrow {number:03}"} for number in range(300)))
+    rows: list[int] = []
+
+    databases.read_through(lambda batch: rows.append(batch.num_rows))
+
+    assert sum(rows) == 301
+    assert max(rows) >= 10
+
+
+@pytest.mark.parametrize(
+    ("table", "source", "column"),
+    [
+        ("traces", "traces", "input"),
+        ("traces", "events_full", "output"),
+        ("observations", "observations", "output"),
+        ("events", "events_full", "input"),
+        ("scores", "scores", "comment"),
+    ],
+)
+def test_a_row_that_is_too_large_is_refused_by_its_id_before_it_is_read(
+    databases: Databases, table: str, source: str, column: str
+) -> None:
+    put_wide(databases, source, column, 33 * MIB)
+    read: list[pa.RecordBatch] = []
+
+    with pytest.raises(Rejected, match="ID 'wide 0' is too large: a row can have up to 32 MiB"):
+        databases.read_through(read.append, tableName=table, useEventsTable=source == "events_full")
+
+    assert read == []
+
+
+def test_a_large_row_beyond_the_row_limit_does_no_harm(databases: Databases) -> None:
+    put_wide(databases, "traces", "input", 33 * MIB)
+    databases.traces({"id": "first"})
+
+    found = databases.read(limit=1, orderBy={"column": "id", "order": "ASC"})
+
+    assert (found.ids(), found.truncated) == (["first"], True)
+
+
+def test_a_large_row_that_the_query_does_not_select_does_no_harm(databases: Databases) -> None:
+    without: Row = {"type": "string", "column": "id", "operator": "does not contain", "value": "wide"}
+    databases.traces({"id": "narrow"}, {"id": "updated 0"})
+    put_wide(databases, "traces", "input", 33 * MIB)
+    put_wide(databases, "traces", "input", 33 * MIB, name="updated", at="2026-05-09 12:00:00.000")
+
+    assert sorted(databases.ids(without)) == ["narrow", "updated 0"]
