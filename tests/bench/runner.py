@@ -34,6 +34,7 @@ class Job:
     format: str
     target: str
     clickhouse: str
+    clickhouse_database: str = "default"
     database: str
     s3: dict[str, Any]
     project: str = PROJECT
@@ -88,7 +89,9 @@ def _spec(job: Job) -> ExportSpec:
 
 
 def _sources(job: Job) -> Sources:
-    return Sources(clickhouse=ClickHouse(url=job.clickhouse), database=open_database(make_url(job.database)))
+    return Sources(
+        ClickHouse(url=job.clickhouse, database=job.clickhouse_database), open_database(make_url(job.database))
+    )
 
 
 def _export(job: Job, metrics: Metrics) -> tuple[int, int]:
