@@ -21,7 +21,7 @@ from sqlalchemy import select
 from config.events import ExportFinished
 from config.tables import runs
 from tests.faults.case import FULL, Case, run_case
-from tests.faults.source import PROJECT, SMALL
+from tests.faults.source import PROJECT
 from tests.faults.system import System
 from tests.support.daemons import Daemon, eventually
 from tests.support.exports import row_of
@@ -43,14 +43,12 @@ CASE_SECONDS = 2400
 """Starting six pairs of daemons takes long on a busy machine."""
 
 LOAD: tuple[tuple[dict[str, Any], str], ...] = (
-    (SMALL, "CSV"),
-    (SMALL | {"compression": "zstd"}, "CSV"),
     ({"tableName": "scores", "filter": [], "orderBy": None}, "JSON"),
     ({"tableName": "sessions", "filter": [], "orderBy": None, "compression": "gzip"}, "CSV"),
-    ({"tableName": "dataset_items", "filter": [], "orderBy": None}, "JSONL"),
+    ({"tableName": "dataset_items", "filter": [], "orderBy": None, "compression": "zstd"}, "JSONL"),
 )
 """Exports in whose files versions do not differ. A fix of a format would look like a wrong file: versions differ in
-which texts of traces they write as JSON values.
+which texts of traces they write as JSON values, and which they neutralise in CSV.
 """
 
 
