@@ -59,6 +59,8 @@ class Failure(StrEnum):
     """No row was read and no byte written for too long."""
     STALE = auto()
     LOST = auto()
+    UNREADABLE = auto()
+    """The row has a value that can't be read."""
 
 
 class NoticeOutcome(StrEnum):

@@ -138,7 +138,7 @@ def due(export: Candidate) -> Refusal | None:
 def refuse_unreadable(error: Unreadable) -> Refusal:
     """Refuse an export whose row can't be read; asked instead of the guards, because there is no job."""
     text = f"This export can't be read: {error}. Please start it again."
-    return Refusal(Verdict.INVALID, Reaction.FAIL, f"the row can't be read: {error}", text, Failure.REJECTED)
+    return Refusal(Verdict.INVALID, Reaction.FAIL, f"the row can't be read: {error}", text, Failure.UNREADABLE)
 
 
 GUARDS: tuple[Guard, ...] = (

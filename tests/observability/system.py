@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -43,6 +43,7 @@ QUICK = {
     "WAYBILL_SECRET_KEY": "k" * 32,
 }
 ROWS = 500
+TRACES = {"tableName": "traces", "filter": [], "orderBy": None}
 NO_LIMIT = 1 << 40
 _IN_ITS_OWN_GROUP = 'mount --bind "$1" /sys/fs/cgroup; shift; exec "$@"'
 
@@ -101,11 +102,10 @@ class System:
         self.publish_request(job)
         return job
 
-    def queue(self) -> Job:
+    def queue(self, query: Mapping[str, Any] = TRACES) -> Job:
         """Queue an export."""
         format_ = list(FORMATS)[next(self._numbers) % len(FORMATS)]
-        query: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
-        return self._jobs.create(PROJECTS[0], self._user, "An export", query, format_, datetime.now(UTC))
+        return self._jobs.create(PROJECTS[0], self._user, "An export", dict(query), format_, datetime.now(UTC))
 
     def publish_request(self, job: Job) -> None:
         """Publish the request event of an export."""

@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(bool(why := prometheus_service.available().why_not), reason=f"prometheus: {why}"),
     pytest.mark.skipif(os.getuid() != 0, reason="creating a control group needs root"),
 ]
+NESTED = json.loads("[" * 200 + "]" * 200)
 slow = pytest.mark.skipif(not os.environ.get("WAYBILL_OBSERVE"), reason="`make observe` runs it: it takes minutes")
 
 
@@ -69,6 +70,13 @@ def test_an_unreadable_record_fires_an_alert_that_resolves_when_no_more_come(way
 
     fires(waybill, "WaybillUnreadableRecords")
     resolves(waybill, "WaybillUnreadableRecords")
+
+
+def test_a_row_that_cannot_be_read_fires_an_alert_that_resolves_when_no_more_come(waybill: System) -> None:
+    waybill.queue({"tableName": "traces", "filter": NESTED})
+
+    fires(waybill, "WaybillUnreadableRows")
+    resolves(waybill, "WaybillUnreadableRows")
 
 
 def test_a_pod_near_its_memory_limit_fires_an_alert_until_the_limit_is_raised(waybill: System) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -175,6 +176,15 @@ def test_a_stale_export_fails_with_a_completion_event(engine: Engine) -> None:
     assert scripted.count("stale") == 1
     assert scripted.counted("waybill_exports_total", outcome="failed", table="traces", format="CSV") == 1
     assert scripted.counted("waybill_attempts_failed_total", reason="stale") == 1
+
+
+def test_an_export_whose_row_cannot_be_read_fails_and_is_counted(engine: Engine) -> None:
+    queue(engine, query={"tableName": "traces", "filter": json.loads("[" * 200 + "]" * 200)})
+
+    scripted = answer(engine, request())
+
+    assert (row_of(engine)["status"], len(outbox_rows(engine)), scripted.ran) == ("FAILED", 1, [])
+    assert scripted.counted("waybill_attempts_failed_total", reason="unreadable") == 1
 
 
 @pytest.mark.parametrize("status", ["CANCELLED", "COMPLETED", "FAILED"])

@@ -98,5 +98,5 @@ def test_every_counter_starts_at_zero() -> None:
     assert {each.name for each in samples} == set(COUNTERS)
     assert {each.value for each in samples} == {0}
     reasons = {each.labels["reason"] for each in samples if each.name == "waybill_attempts_failed_total"}
-    assert {"unavailable", "bug", "lost", "rejected", "stale"} <= reasons
+    assert {"unavailable", "bug", "lost", "rejected", "stale", "unreadable"} <= reasons
     assert {each.labels["table"] for each in samples if "table" in each.labels} >= {"traces", "scores", "other"}
