@@ -62,12 +62,7 @@ def deliver(  # noqa: PLR0913 (as `export`)
 ) -> ExportResult:
     """Do as `export` does with a table that is already open."""
     encoding = spec.encoding
-    if spec.ignored:
-        logger.warning(
-            "the query has keys that are unknown and ignored: %s",
-            describe_names(spec.ignored),
-            extra={"export_id": spec.export_id},
-        )
+    _warn_of_ignored_keys(spec)
     # The flow is left first: its threads end before the uploads are aborted.
     with open_file(spec, storage, progress, metrics) as file, Flow(metrics) as flow:
         progress.stages = flow.seconds
@@ -88,6 +83,12 @@ def deliver(  # noqa: PLR0913 (as `export`)
         with flow.charge("upload"):
             file.commit(lambda: make_manifest(spec, result, clock()), fence)
     return result
+
+
+def _warn_of_ignored_keys(spec: ExportSpec) -> None:
+    if spec.ignored:
+        names = describe_names(spec.ignored)
+        logger.warning("ignored unknown keys of the query: %s", names, extra={"export_id": spec.export_id})
 
 
 def _make_result(spec: ExportSpec, table: Table, progress: Progress, flow: Flow) -> ExportResult:
