@@ -12,7 +12,7 @@ from cli import build
 from cli.output import console, fail, print_fields, print_json
 from config.settings import Settings, load
 from config.urls import MASK, mask_password
-from runtime.kafka import MESSAGE_BYTES, client_config
+from runtime.kafka_clients import MESSAGE_BYTES, client_config
 from runtime.migrations import migrate as migrate_database
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]

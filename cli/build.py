@@ -14,8 +14,8 @@ from config.metrics import Metrics
 from config.settings import Misconfigured, Settings
 from config.tables import langfuse, waybill
 from runtime.database import open_database, reading
-from runtime.kafka import build_producer
 from runtime.kafka_admin import check_topics
+from runtime.kafka_clients import build_producer
 from runtime.publisher import Publisher
 from runtime.tracing import open_tracer
 

@@ -8,7 +8,6 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cli import build
-from cli.filters import check_query, read_filters
 from cli.output import FAILED, console, fail, format_size, join_choices, print_fields, print_json, print_table
 from config.errors import Rejected
 from config.events import ExportRequested, Status
@@ -61,6 +60,8 @@ def create(
     as_json: JsonFlag = False,
 ) -> None:
     """Create an export and publish its request."""
+    from cli.filters import check_query, read_filters
+
     settings = load(needs=["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"])
     now = datetime.now(UTC)
     try:

@@ -11,7 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Top
 
 from config.errors import Rejected, Unavailable
 from config.settings import Settings
-from runtime.kafka import client_config, read_headers
+from runtime.kafka_clients import client_config
 from runtime.kafka_records import Unreadable
 from runtime.publisher import Outgoing, Publisher
 
@@ -60,7 +60,7 @@ def read_message(event: Any) -> ReceivedMessage:
         offset=message.offset,
         key=message.key,
         value=value,
-        headers=read_headers(message),
+        headers=_read_headers(message),
         unreadable=value if isinstance(value, Unreadable) else None,
     )
 
@@ -152,6 +152,11 @@ def _to_dead_letter(message: Message) -> DeadLetter:
         headers=tuple(each for each in headers if not each[0].startswith(PREFIX)),
         why=why,
     )
+
+
+def _read_headers(message: Any) -> Headers:
+    headers = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
+    return tuple((name, value) for name, value in headers)
 
 
 def _bytes(value: object) -> bytes | None:

@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from config.settings import Settings
-from runtime.kafka import client_config
+from runtime.kafka_clients import client_config
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from cli import build
 from config.events import Status, read_request
 from config.settings import load
 from config.tables import batch_exports
-from runtime.kafka import client_config
+from runtime.kafka_clients import client_config
 from tests.chart.tools import ROOT, kept
 from tests.services.installed import pinned
 from tests.services.stacks import RealStack, Stack

@@ -19,7 +19,7 @@ from config.settings import load
 from config.tables import batch_exports, langfuse, outbox, runs
 from runtime.database import open_database
 from runtime.dead_letters import DeadLetter, read_all
-from runtime.kafka import MESSAGE_BYTES
+from runtime.kafka_clients import MESSAGE_BYTES
 from runtime.migrations import migrate
 from tests.services.stacks import Stack
 from tests.support.daemons import Daemon, daemon, eventually

@@ -43,7 +43,7 @@ QUICK = {
     "WAYBILL_SECRET_KEY": "k" * 32,
 }
 ROWS = 500
-TRACES = {"tableName": "traces", "filter": [], "orderBy": None}
+TRACES: Mapping[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
 NO_LIMIT = 1 << 40
 _IN_ITS_OWN_GROUP = 'mount --bind "$1" /sys/fs/cgroup; shift; exec "$@"'
 

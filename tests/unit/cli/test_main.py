@@ -49,6 +49,12 @@ def test_the_help_loads_no_command() -> None:
     assert not {"config", "consumer", "pydantic", "sqlalchemy"} & loaded_by("--help")
 
 
+def test_commands_that_read_no_rows_load_no_library_for_them() -> None:
+    heavy = {"aiohttp", "aiokafka", "clickhouse_connect", "faust", "polars", "pyarrow", "s3fs"}
+
+    assert not heavy & loaded_by("list", "--help")
+
+
 @pytest.mark.parametrize("name", _COMMANDS)
 def test_every_command_in_the_help_can_be_loaded(name: str) -> None:
     assert name in CliRunner().invoke(app, ["--help"]).output

@@ -5,13 +5,9 @@ import faust
 import pytest
 
 from config.settings import Misconfigured, Settings, load
-from runtime.kafka import (
-    SESSION_SECONDS,
-    STATIC_SESSION_SECONDS,
-    build_app,
-    client_config,
-)
+from runtime.kafka import SESSION_SECONDS, STATIC_SESSION_SECONDS, build_app
 from runtime.kafka_admin import check_topics
+from runtime.kafka_clients import client_config
 from tests.services.stacks import Stack
 
 SASL = {

@@ -4,7 +4,7 @@ from confluent_kafka import KafkaError
 
 from config.settings import load
 from runtime.dead_letters import read_all
-from runtime.kafka import build_producer
+from runtime.kafka_clients import build_producer
 from runtime.publisher import Outgoing, Publisher
 from tests.services.stacks import Stack
 
