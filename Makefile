@@ -45,7 +45,7 @@ PARALLEL = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=4 --dist=workste
 
 .PHONY: unit
 unit: install ## Run the unit tests, without real services
-	@WAYBILL_TEST_REAL=off $(PARALLEL) tests/unit
+	@WAYBILL_TEST_REAL=off $(PARALLEL) -m "not faults and not slow" tests/unit
 
 .PHONY: test
 test: install ## Run the tests that a change needs, on real services where this machine has them

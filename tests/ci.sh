@@ -3,7 +3,7 @@
 # and tries the image. The output of the second is shown when it has ended.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-export WAYBILL_TEST_REAL=require WAYBILL_TEST_PATIENCE=180 CASES="${CASES:-150}"
+export WAYBILL_TEST_REAL=require WAYBILL_TEST_PATIENCE=180 CASES="${CASES:-100}"
 waiting=(tests/chart tests/observability)
 output="$(mktemp)" stream=""
 trap 'kill "$stream" 2>/dev/null || true; rm -f "$output"' EXIT

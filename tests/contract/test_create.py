@@ -36,6 +36,7 @@ def test_filters_are_stored_as_langfuse_stores_them(stack: Stack, migrated: Data
     assert json.loads(created.stdout)["query"] == query
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("migrated")
 def test_keys_that_are_unknown_are_named_by_create_show_and_explain(stack: Stack) -> None:
     odd = {"type": "string", "column": "userId", "operator": "=", "value": "x", "colour": "red"}

@@ -119,6 +119,7 @@ def test_no_filter_of_any_type_puts_its_value_into_a_statement(databases: Databa
                 assert MARK in each.values.values()
 
 
+@pytest.mark.slow
 def test_the_command_shows_text_types_and_values_apart(databases: Databases, stack: Stack) -> None:
     now = datetime.now(UTC)
     row = {"id": "a", "project_id": "p", "org_id": "o", "resource_type": "r", "resource_id": "x", "action": "create"}

@@ -129,6 +129,7 @@ def test_extreme_values_of_a_notice_stop_no_email_and_the_notice_ends(
     assert ("good", "sent", None) in rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", [users, batch_exports], ids=lambda table: table.name)
 def test_extreme_values_of_an_export_and_its_user_stop_no_email(engine: Engine, server: MailServer, table: Any) -> None:
     store = Notices(engine, retry_for=timedelta(hours=1), first_delay=timedelta(seconds=5), lease=timedelta(seconds=60))

@@ -29,6 +29,8 @@ from tests.support.exports import CLAIM_POLICY, NOW
 from tests.support.full_tables import fill
 from tests.support.intake import FakePublisher
 
+pytestmark = pytest.mark.slow
+
 SIZE = int(os.environ.get("PLAN_ROWS") or 1_000_000)
 TRIES = 3
 MILLISECONDS = float(os.environ.get("PLAN_MILLISECONDS") or 200)

@@ -243,6 +243,7 @@ def databases(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield databases
 
 
+@pytest.mark.slow
 @settings(
     deadline=None,
     derandomize=True,

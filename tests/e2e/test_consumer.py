@@ -163,6 +163,7 @@ def test_two_consumers_of_one_group_share_the_partitions(
     assert [len(runs_of(engine, export_id)) for export_id in exports] == [1] * 8
 
 
+@pytest.mark.slow
 def test_malformed_messages_become_dead_letters_and_the_agent_continues(
     stack: Stack, engine: Engine, tmp_path: Path
 ) -> None:
@@ -185,6 +186,7 @@ def test_malformed_messages_become_dead_letters_and_the_agent_continues(
     assert "batchExportId" in by_value[b'{"projectId": "p"}'].why["reason"]
 
 
+@pytest.mark.slow
 def test_a_message_of_ten_megabytes_does_not_stop_the_agent(
     stack: Stack, engine: Engine, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -201,6 +203,7 @@ def test_a_message_of_ten_megabytes_does_not_stop_the_agent(
     assert (letter.value, letter.why["error-class"]) == (b"x" * size, "malformed")
 
 
+@pytest.mark.slow
 def test_a_row_committed_after_its_event_is_found(stack: Stack, engine: Engine, tmp_path: Path) -> None:
     with consumer(stack, tmp_path, WAYBILL_SWEEP_SECONDS=NO_SWEEPS) as running:
         publish(stack, event("late-1"), event("nowhere"), event("late-1", "another-project"))
@@ -214,6 +217,7 @@ def test_a_row_committed_after_its_event_is_found(stack: Stack, engine: Engine, 
     assert missing == 2
 
 
+@pytest.mark.slow
 def test_no_export_runs_while_exports_are_disabled(stack: Stack, engine: Engine, tmp_path: Path) -> None:
     export_id = queue_export(engine, "quick")
     with consumer(stack, tmp_path, LANGFUSE_S3_BATCH_EXPORT_ENABLED="false"):
@@ -225,6 +229,7 @@ def test_no_export_runs_while_exports_are_disabled(stack: Stack, engine: Engine,
     assert row_of(engine, export_id)["status"] == "QUEUED"
 
 
+@pytest.mark.slow
 def test_failures_are_retried_but_rejections_are_not(stack: Stack, engine: Engine, tmp_path: Path) -> None:
     flaky, broken, refused = queue_export(engine, "fail-2"), queue_export(engine, "bug"), queue_export(engine, "reject")
     with consumer(stack, tmp_path) as running:
@@ -258,6 +263,7 @@ def test_failures_are_retried_but_rejections_are_not(stack: Stack, engine: Engin
     }
 
 
+@pytest.mark.slow
 def test_exports_that_wait_for_a_slot_show_as_lag_and_as_queued(stack: Stack, engine: Engine, tmp_path: Path) -> None:
     topic = stack.environment()["WAYBILL_REQUESTS_TOPIC"]
     exports = [queue_export(engine, "sleep-60"), *(queue_export(engine, "quick") for _ in range(3))]
@@ -311,6 +317,7 @@ def test_sigterm_lets_short_exports_finish_and_releases_long_ones(stack: Stack, 
     assert [run["failures"] for run in runs_of(engine, long)] == [0, 0]
 
 
+@pytest.mark.slow
 def test_another_consumer_runs_the_export_of_a_killed_worker(stack: Stack, engine: Engine, tmp_path: Path) -> None:
     export_id = queue_export(engine, "sleep-4")
     with consumer(stack, tmp_path, wait=False) as first:
@@ -388,6 +395,7 @@ def test_an_unpublished_completion_is_published_after_another_request(
     assert first == second
 
 
+@pytest.mark.slow
 def test_a_consumer_waits_for_missing_tables_and_reports_them(stack: Stack, tmp_path: Path) -> None:
     opened = open_database(load(stack.environment()).database)
     langfuse.create_all(opened)

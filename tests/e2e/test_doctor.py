@@ -13,6 +13,8 @@ from tests.services.stacks import Stack
 from tests.support.daemons import waybill
 from tests.support.exports import queue
 
+pytestmark = pytest.mark.slow
+
 PARTS = {"settings", "database", "clickhouse", "storage", "kafka", "mail"}
 LIBRARY_TEXTS = re.compile(
     r"sqlalche\.me|MaxRetryError|HTTPConnection|object at 0x|Http Driver|psycopg|Errno|%3\||Traceback"

@@ -19,6 +19,8 @@ from tests.services.process import free_port
 from tests.services.stacks import Stack
 from tests.support.daemons import daemon, eventually, waybill
 
+pytestmark = pytest.mark.slow
+
 KEY = "0123456789abcdef0123456789abcdef"
 
 

@@ -45,6 +45,7 @@ def test_a_request_event_leads_to_a_complete_file_and_an_email(
     assert "500" in str(email.message.get_body(("plain",)))
 
 
+@pytest.mark.slow
 def test_five_requests_to_two_consumers_lead_to_one_file_and_one_email(
     stack: Stack, sample_data: Engine, tmp_path: Path
 ) -> None:
@@ -72,6 +73,7 @@ def test_five_requests_to_two_consumers_lead_to_one_file_and_one_email(
     assert (completed, len(attempts), len(states), len(stack.mails()), len(stack.objects())) == (1, 1, 1, 1, 2)
 
 
+@pytest.mark.slow
 def test_keys_that_a_newer_langfuse_adds_are_left_out_and_announced(
     stack: Stack, sample_data: Engine, tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.slow
 def test_an_invalid_query_fails_immediately_and_names_the_reason(
     stack: Stack, sample_data: Engine, tmp_path: Path
 ) -> None:
@@ -138,6 +141,7 @@ def test_an_invalid_query_fails_immediately_and_names_the_reason(
     assert stack.objects() == {}
 
 
+@pytest.mark.slow
 def test_a_stale_row_fails_and_asks_the_user_to_start_again(stack: Stack, sample_data: Engine, tmp_path: Path) -> None:
     environment = stack.environment() | QUICK
 
@@ -167,6 +171,7 @@ def test_migrate_adds_only_waybills_tables_to_langfuses_database(stack: Stack) -
     assert {name: str(after[name]) for name in before} == {name: str(columns) for name, columns in before.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sample_data")
 def test_the_command_creates_an_export_waits_for_it_and_shows_it(stack: Stack, tmp_path: Path) -> None:
     environment = stack.environment() | QUICK
@@ -189,6 +194,7 @@ def test_the_command_creates_an_export_waits_for_it_and_shows_it(stack: Stack, t
     assert [each["id"] for each in json.loads(listed.stdout)] == [shown["id"]]
 
 
+@pytest.mark.slow
 def test_langfuses_enums_and_json_types_are_exported(stack: Stack, sample_data: Engine, tmp_path: Path) -> None:
     environment = stack.environment() | QUICK
     if sample_data.dialect.name == "postgresql":
@@ -207,6 +213,7 @@ def test_langfuses_enums_and_json_types_are_exported(stack: Stack, sample_data: 
     assert all(set(each) == {"id", "content", "author_email", "created_at"} for cell in comments for each in cell)
 
 
+@pytest.mark.slow
 def test_an_export_cancelled_before_it_starts_is_not_run(stack: Stack, sample_data: Engine, tmp_path: Path) -> None:
     environment = stack.environment() | QUICK
     export_id = insert_export(sample_data)

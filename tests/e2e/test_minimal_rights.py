@@ -12,6 +12,8 @@ from tests.services.stacks import Stack
 from tests.support.daemons import daemon, eventually, waybill
 from tests.support.grants import grant
 
+pytestmark = pytest.mark.slow
+
 TABLES = ("traces", "observations", "sessions", "scores", "dataset_run_items", "dataset_items", "audit_logs")
 
 

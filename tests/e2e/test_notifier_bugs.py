@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine, text
 
 from config.settings import load
@@ -9,6 +10,8 @@ from runtime.dead_letters import read_all
 from tests.e2e.completions import add_ended_export, notifier, publish, wait_until_ended
 from tests.services.stacks import Stack
 from tests.support.daemons import eventually
+
+pytestmark = pytest.mark.slow
 
 REFUSE = {
     "sqlite": """

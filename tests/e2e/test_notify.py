@@ -15,6 +15,7 @@ from tests.support.daemons import eventually
 from tests.support.notices import mail_server
 
 
+@pytest.mark.slow
 def test_a_completion_published_five_times_is_one_email(stack: Stack, engine: Engine, tmp_path: Path) -> None:
     event = add_ended_export(engine)
     again = event.model_copy(update={"event_id": f"{event.event_id}-again"})
@@ -42,6 +43,7 @@ def test_a_failure_email_has_the_reason(stack: Stack, engine: Engine, tmp_path: 
     assert "Column latncy is not known" in body.get_content()
 
 
+@pytest.mark.slow
 def test_malformed_completions_do_not_block_the_next(stack: Stack, engine: Engine, tmp_path: Path) -> None:
     event = add_ended_export(engine)
     with notifier(stack, tmp_path) as running:
@@ -52,6 +54,7 @@ def test_malformed_completions_do_not_block_the_next(stack: Stack, engine: Engin
         assert running.ready()
 
 
+@pytest.mark.slow
 def test_a_completion_published_while_no_notifier_runs_is_sent_later(
     stack: Stack, engine: Engine, tmp_path: Path
 ) -> None:
@@ -68,6 +71,7 @@ def test_a_completion_published_while_no_notifier_runs_is_sent_later(
     assert len(emails(stack, event)) == 1
 
 
+@pytest.mark.slow
 def test_an_unavailable_smtp_server_fails_the_notice_and_not_the_export(
     stack: Stack, engine: Engine, tmp_path: Path
 ) -> None:
@@ -88,6 +92,7 @@ def test_an_unavailable_smtp_server_fails_the_notice_and_not_the_export(
     assert emails(stack, event) == []
 
 
+@pytest.mark.slow
 def test_an_smtp_server_that_comes_back_gets_the_waiting_email(stack: Stack, engine: Engine, tmp_path: Path) -> None:
     event, port = add_ended_export(engine), free_port()
     with notifier(stack, tmp_path, SMTP_CONNECTION_URL=f"smtp://127.0.0.1:{port}"):
@@ -101,6 +106,7 @@ def test_an_smtp_server_that_comes_back_gets_the_waiting_email(stack: Stack, eng
     assert [each["Message-ID"] for each in server.messages] == [kept.message_id]
 
 
+@pytest.mark.slow
 def test_only_an_email_without_a_reply_is_sent_twice(stack: Stack, engine: Engine, tmp_path: Path) -> None:
     event, other = add_ended_export(engine), add_ended_export(engine)
     with mail_server() as server, notifier(stack, tmp_path, SMTP_CONNECTION_URL=server.url) as running:
@@ -127,6 +133,7 @@ def row_id(engine: Engine, event: ExportFinished) -> str:
     return str(kept.message_id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("local_part", "state"), [("refused", "failed"), ("later", "pending")])
 def test_a_refused_recipient_is_retried_only_after_a_temporary_reply(
     stack: Stack, engine: Engine, smtp: Smtp, tmp_path: Path, local_part: str, state: str
@@ -146,6 +153,7 @@ def test_a_refused_recipient_is_retried_only_after_a_temporary_reply(
     assert [each for each in smtp.mailbox.mails() if each.recipient.endswith(f"@{event.event_id}.test")] == []
 
 
+@pytest.mark.slow
 def test_a_name_with_line_breaks_adds_no_header_and_no_recipient(stack: Stack, engine: Engine, tmp_path: Path) -> None:
     event = add_ended_export(engine, name="x" * 100_000 + "\r\nBcc: eve@example.com\r\n\r\nEvil")
     with engine.begin() as connection:
@@ -162,6 +170,7 @@ def test_a_name_with_line_breaks_adds_no_header_and_no_recipient(stack: Stack, e
     assert len(stack.mails()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["EMAIL_FROM_ADDRESS", "SMTP_CONNECTION_URL"])
 def test_a_notice_is_logged_and_skipped_without_email_settings(
     stack: Stack, engine: Engine, tmp_path: Path, missing: str
@@ -176,6 +185,7 @@ def test_a_notice_is_logged_and_skipped_without_email_settings(
     assert emails(stack, event) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("engine")
 def test_a_signal_ends_the_notifier_with_status_zero(stack: Stack, tmp_path: Path) -> None:
     with notifier(stack, tmp_path) as running:

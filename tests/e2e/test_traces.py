@@ -19,6 +19,8 @@ from tests.services.stacks import Stack
 from tests.support.daemons import Daemon, daemon, eventually
 from tests.support.exports import queue
 
+pytestmark = pytest.mark.slow
+
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01".encode()
 QUICK = {"WAYBILL_SWEEP_SECONDS": "0.5", "WAYBILL_RETRY_BASE_SECONDS": "0.2"}

@@ -14,6 +14,8 @@ from tests.services.stacks import Stack
 from tests.support.daemons import Daemon, eventually
 from tests.support.notices import MailServer, mail_server
 
+pytestmark = pytest.mark.slow
+
 LEASE = 2.0
 SHORT = {"WAYBILL_LEASE_SECONDS": str(LEASE), "WAYBILL_HEARTBEAT_SECONDS": "0.5", "WAYBILL_DRAIN_SECONDS": "1"}
 

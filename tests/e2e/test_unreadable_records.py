@@ -20,6 +20,8 @@ from tests.support.daemons import Daemon, daemon, eventually, waybill
 from tests.support.exports import queue, row_of
 from tests.support.kafka_raw import BAD_NAME, CODECS, GZIP, LZ4, SNAPPY, ZSTD, batch, produce, record, varint
 
+pytestmark = pytest.mark.slow
+
 LAUNCHER = [sys.executable, "-m", "tests.e2e.scripted_consumer"]
 QUICK = {"WAYBILL_SWEEP_SECONDS": "600", "WAYBILL_HEARTBEAT_SECONDS": "0.3", "WAYBILL_SLOTS": "8"}
 """Without sweeps, an export is found only by its request event."""

@@ -27,6 +27,7 @@ def loaded_by(*arguments: str, **environment: str) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_daemons_load_no_tracing_sdk_and_a_notifier_no_library_that_only_exports_need(tmp_path: Path) -> None:
     exporting = {"pyarrow", "polars", "clickhouse_connect", "fsspec", "s3fs", "aiobotocore"}
     settings = {

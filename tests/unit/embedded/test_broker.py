@@ -1,6 +1,7 @@
 import time
 import uuid
 
+import pytest
 from confluent_kafka import Consumer, Producer
 
 from embedded.stack import Stack
@@ -46,6 +47,7 @@ def test_a_new_topic_has_four_partitions(embedded: Stack) -> None:
     assert len(producer.list_topics(topic, timeout=SECONDS).topics[topic].partitions) == 4
 
 
+@pytest.mark.slow
 def test_a_message_of_ten_megabytes_is_delivered(embedded: Stack) -> None:
     topic = create_topic(embedded.kafka)
     payload = bytes(range(256)) * (TEN_MEGABYTES // 256)
@@ -60,6 +62,7 @@ def test_a_message_of_ten_megabytes_is_delivered(embedded: Stack) -> None:
     consumer.close()
 
 
+@pytest.mark.slow
 def test_a_group_rebalances_within_its_session_timeout(embedded: Stack) -> None:
     topic = create_topic(embedded.kafka)
     join(embedded.kafka, f"group-{topic}", topic).close()

@@ -163,6 +163,7 @@ def test_the_response_to_the_message_has_a_longer_timeout(server: MailServer, mo
         send(server.url)
 
 
+@pytest.mark.slow
 def test_a_connection_lost_within_the_message_is_retried() -> None:
     def cut(listening: socket.socket) -> None:
         connection, _ = listening.accept()

@@ -132,6 +132,7 @@ def ids(form: str, data: bytes) -> list[str]:
     return [str(row["id"]) for row in files_reader.read(data, form).rows]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd")
 def test_zstd_files_open_with_the_usual_tool(storage: Storage, tmp_path: Path) -> None:
     result = run(storage, spec(compression="zstd"), table(batches(200, 1000)))

@@ -10,6 +10,8 @@ from pipeline.storage.s3_upload import MAX_PARTS, part_size
 from tests import moto_server
 from tests.moto_server import Fault, Moto
 
+pytestmark = pytest.mark.slow
+
 PART = 5 << 20
 KEY = "a/b.csv"
 DATA = bytes(range(256)) * ((3 * PART + 7) // 256 + 1)
