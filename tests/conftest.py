@@ -25,7 +25,7 @@ FOLDER = pytest.StashKey[Path]()
 SERVICES = pytest.StashKey[Any]()
 
 # Property tests try few examples by default, and many in CI.
-settings.register_profile("waybill", max_examples=int(os.environ.get("CASES") or 20), deadline=None, database=None)
+settings.register_profile("waybill", max_examples=int(os.environ.get("CASES") or 10), deadline=None, database=None)
 settings.load_profile("waybill")
 
 

@@ -12,6 +12,8 @@ from tests.services.stacks import Stack
 from tests.support.daemons import waybill
 from tests.support.databases import Databases
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def migrated(databases: Databases) -> Databases:
@@ -36,7 +38,6 @@ def test_filters_are_stored_as_langfuse_stores_them(stack: Stack, migrated: Data
     assert json.loads(created.stdout)["query"] == query
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("migrated")
 def test_keys_that_are_unknown_are_named_by_create_show_and_explain(stack: Stack) -> None:
     odd = {"type": "string", "column": "userId", "operator": "=", "value": "x", "colour": "red"}

@@ -125,8 +125,9 @@ def test_a_connection_that_sends_no_request_in_time_is_closed(sent: bytes, reaso
     ids=["header", "second header", "body"],
 )
 def test_a_client_that_sends_a_byte_at_a_time_is_disconnected(behaviour: Behaviour) -> None:
-    with port(SHORT) as opened, crowd(f"http://127.0.0.1:{opened.number}", 4, behaviour) as clients:
-        eventually(lambda: clients.closed >= 8, what="each client is disconnected twice")
+    with port(SHORT) as opened:
+        with crowd(f"http://127.0.0.1:{opened.number}", 4, behaviour) as clients:
+            eventually(lambda: clients.closed >= 8, what="each client is disconnected twice")
         assert opened.answers()
 
 
