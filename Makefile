@@ -70,6 +70,7 @@ faults-fuzz: install ## Give random hostile inputs of every kind for ten minutes
 
 .PHONY: faults-upgrade
 faults-upgrade: install ## Run an older version (WAYBILL_OLD_CHECKOUT) and this one together, and replace each by the other
+	@: $${WAYBILL_OLD_CHECKOUT:?names no checkout of an older version}
 	@WAYBILL_TEST_PATIENCE=180 WAYBILL_TEST_REAL=require $(BIN)/python -m pytest -m faults tests/faults/test_upgrade.py
 
 .PHONY: check

@@ -32,8 +32,8 @@ _SQLITE_INSTANT = _SqliteInstant()  # type: ignore[no-untyped-call] # SQLAlchemy
 class Instant(TypeDecorator[datetime]):
     """An aware UTC datetime, stored as Langfuse stores it: a timestamp without time zone, in UTC.
 
-    Reading never raises: what is not a time in SQLite is the first datetime, and what Postgres stores before the year
-    1 or after 9999 is the first or the last datetime (see runtime/database.py).
+    Reading never raises. A value of SQLite that is not a time is read as the first datetime. A time of Postgres before
+    the year 1 or after 9999 is read as the first or the last datetime (see runtime/database.py).
     """
 
     impl = DateTime

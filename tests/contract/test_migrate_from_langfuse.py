@@ -19,34 +19,11 @@ from pipeline.encode import ENCODERS
 from pipeline.progress import Progress
 from pipeline.read import open_table
 from pipeline.spec import read_spec
-from tests.support.databases import CUTOFF, MAY, Databases, Row
+from tests.support.databases import CUTOFF, EVENT, OBSERVATION, RUN_ITEM, Databases, Row
 
 DOCUMENT = Path(__file__).parents[2] / "docs/migrate-from-langfuse.md"
 MAY_DAY = datetime(2026, 5, 1, tzinfo=UTC)
 LATER = "2026-05-11 00:00:00.000"
-EVENT: Row = {"project_id": "p", "trace_id": "t", "span_id": "e", "start_time": MAY, "name": "n", "event_ts": MAY}
-OBSERVATION: Row = {
-    "id": "o",
-    "trace_id": "t",
-    "project_id": "p",
-    "type": "SPAN",
-    "name": "n",
-    "level": "DEFAULT",
-    "start_time": MAY,
-    "event_ts": MAY,
-    "is_deleted": 0,
-}
-ITEM: Row = {
-    "project_id": "p",
-    "dataset_run_id": "r",
-    "dataset_item_id": "i",
-    "dataset_id": "d",
-    "trace_id": "t",
-    "created_at": MAY,
-    "updated_at": MAY,
-    "event_ts": MAY,
-    "is_deleted": 0,
-}
 
 
 def traces(*rows: Row) -> Callable[[Databases], None]:
@@ -183,7 +160,14 @@ CASES = {
     ),
     "start of a CSV file": Case((), start(40), {"tableName": "dataset_run_items"}),
     "`observationId`: empty text, and null": Case(
-        (put("dataset_run_items_rmt", ITEM, {"id": "x", "observation_id": ""}, {"id": "y", "observation_id": None}),),
+        (
+            put(
+                "dataset_run_items_rmt",
+                RUN_ITEM,
+                {"id": "x", "observation_id": ""},
+                {"id": "y", "observation_id": None},
+            ),
+        ),
         lambda _, file: " and ".join(line.split(",")[4] or "nothing" for line in file.decode().splitlines()[1:]),
         {"tableName": "dataset_run_items"},
     ),
@@ -192,7 +176,7 @@ CASES = {
     ),
     "CSV file of no rows": Case((), lambda _, file: f"{len(file.splitlines())} line"),
     "run items x and y of one dataset item in one run": Case(
-        (put("dataset_run_items_rmt", ITEM, {"id": "x"}, {"id": "y"}),),
+        (put("dataset_run_items_rmt", RUN_ITEM, {"id": "x"}, {"id": "y"}),),
         ids,
         {"tableName": "dataset_run_items"},
         "JSONL",

@@ -33,8 +33,8 @@ pytestmark = pytest.mark.slow
 
 SIZE = int(os.environ.get("PLAN_ROWS") or 1_000_000)
 TRIES = 3
-MILLISECONDS = float(os.environ.get("PLAN_MILLISECONDS") or 200)
-"""What a statement may take on a busy machine; on one that does nothing else, 20 ms are enough."""
+MILLISECONDS = float(os.environ.get("PLAN_MILLISECONDS") or "inf")
+"""What a statement may take: 20 ms are enough on a quiet machine. By default only the plans are checked."""
 
 BIG = {"batch_exports", "waybill_runs", "waybill_notices", "waybill_outbox"}
 
@@ -45,7 +45,7 @@ def recording(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
     seen: list[tuple[str, Any]] = []
 
     def record(_: Connection, __: Any, sql: str, values: Any, *___: Any) -> None:
-        if sql.split(maxsplit=1)[0] in {"SELECT", "UPDATE", "DELETE"}:
+        if sql.split(maxsplit=1)[0] in {"SELECT", "UPDATE", "DELETE", "SET"}:
             seen.append((sql, values))
 
     event.listen(engine, "before_cursor_execute", record)
@@ -127,7 +127,6 @@ PERIODIC: dict[str, Callable[[Engine, Path], object]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PERIODIC)
 def test_a_periodic_statement_reads_no_large_table_from_end_to_end(engine: Engine, tmp_path: Path, name: str) -> None:
     with recording(engine) as seen:

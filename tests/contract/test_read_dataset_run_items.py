@@ -5,24 +5,11 @@ from datetime import UTC, datetime
 from sqlalchemy import insert
 
 from config.tables import datasets
-from tests.support.databases import MAY, Databases, Read, Row
-
-ITEM: Row = {
-    "project_id": "p",
-    "dataset_run_id": "r",
-    "dataset_item_id": "i",
-    "dataset_id": "d",
-    "trace_id": "t",
-    "dataset_run_name": "run",
-    "created_at": MAY,
-    "updated_at": MAY,
-    "event_ts": MAY,
-    "is_deleted": 0,
-}
+from tests.support.databases import RUN_ITEM, Databases, Read, Row
 
 
 def items(databases: Databases, *rows: Row) -> None:
-    databases.put("dataset_run_items_rmt", *({**ITEM, "id": f"i{index}", **row} for index, row in enumerate(rows)))
+    databases.put("dataset_run_items_rmt", *({**RUN_ITEM, "id": f"i{index}", **row} for index, row in enumerate(rows)))
 
 
 def dataset(databases: Databases, id_: str, name: str, project: str = "p") -> None:

@@ -7,9 +7,8 @@ from decimal import Decimal
 import pytest
 
 from config.errors import Rejected
-from tests.support.databases import MAY, Databases, Row
+from tests.support.databases import EVENT, Databases, Row
 
-EVENT: Row = {"project_id": "p", "trace_id": "t", "span_id": "e", "start_time": MAY, "name": "n", "event_ts": MAY}
 LATER = "2026-05-11 00:00:00.000000"
 BY_ID = {"column": "id", "order": "ASC"}
 

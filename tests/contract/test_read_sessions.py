@@ -8,23 +8,11 @@ import pytest
 from sqlalchemy import insert
 
 from config.tables import comments, trace_sessions
-from tests.support.databases import MAY, Databases, Read, Row
-
-SPAN: Row = {
-    "id": "o",
-    "trace_id": "t",
-    "project_id": "p",
-    "type": "SPAN",
-    "name": "n",
-    "level": "DEFAULT",
-    "start_time": MAY,
-    "event_ts": MAY,
-    "is_deleted": 0,
-}
+from tests.support.databases import OBSERVATION, Databases, Read, Row
 
 
 def spans(databases: Databases, *rows: Row) -> None:
-    databases.put("observations", *({**SPAN, "id": f"o{index}", **row} for index, row in enumerate(rows)))
+    databases.put("observations", *({**OBSERVATION, "id": f"o{index}", **row} for index, row in enumerate(rows)))
 
 
 def read(databases: Databases, **query: object) -> Read:

@@ -126,6 +126,30 @@ SCORE: Row = {
     "event_ts": MAY,
     "is_deleted": 0,
 }
+OBSERVATION: Row = {
+    "id": "o",
+    "trace_id": "t",
+    "project_id": "p",
+    "type": "SPAN",
+    "name": "n",
+    "level": "DEFAULT",
+    "start_time": MAY,
+    "event_ts": MAY,
+    "is_deleted": 0,
+}
+EVENT: Row = {"project_id": "p", "trace_id": "t", "span_id": "e", "start_time": MAY, "name": "n", "event_ts": MAY}
+RUN_ITEM: Row = {
+    "project_id": "p",
+    "dataset_run_id": "r",
+    "dataset_item_id": "i",
+    "dataset_id": "d",
+    "trace_id": "t",
+    "dataset_run_name": "run",
+    "created_at": MAY,
+    "updated_at": MAY,
+    "event_ts": MAY,
+    "is_deleted": 0,
+}
 
 
 @contextmanager
