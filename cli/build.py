@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from config.links import read_links
 from config.metrics import Metrics
 from config.settings import Misconfigured, Settings
 from config.tables import langfuse, waybill
+from config.urls import split_clickhouse
 from runtime.database import open_database, reading
 from runtime.kafka_admin import check_topics
 from runtime.kafka_clients import build_producer
@@ -82,16 +84,20 @@ def engine(settings: Settings) -> Engine:
 
 def clickhouse(settings: Settings) -> "ClickHouse":
     """Describe the connection to ClickHouse, by the read-only URL if it is set; needs CLICKHOUSE_URL."""
+    return _clickhouse(settings, settings.clickhouse_read_only_url or settings.clickhouse_url)
+
+
+def _clickhouse(settings: Settings, url: str | None) -> "ClickHouse":
     from pipeline.read.connections import ClickHouse
 
-    url = settings.clickhouse_read_only_url or settings.clickhouse_url
     if url is None:
         raise Misconfigured(["CLICKHOUSE_URL is missing"])
+    parts = split_clickhouse(url)
     return ClickHouse(
-        url=url,
-        user=settings.clickhouse_user,
-        password=settings.clickhouse_password.get_secret_value(),
-        database=settings.clickhouse_db,
+        url=parts.address,
+        user=parts.user or settings.clickhouse_user,
+        password=parts.password or settings.clickhouse_password.get_secret_value(),
+        database=parts.database or settings.clickhouse_db,
     )
 
 
@@ -165,14 +171,12 @@ def checks(settings: Settings, database: Engine) -> dict[str, Check]:
 @contextmanager
 def clickhouse_client(settings: Settings) -> Iterator[Any]:
     """Open a client on the writable URL, for commands, and create its database if it is missing."""
-    import clickhouse_connect
+    from pipeline.read.connect import connect
 
-    connection = clickhouse(settings.model_copy(update={"clickhouse_read_only_url": None}))
-    with clickhouse_connect.get_client(
-        dsn=connection.url, username=connection.user, password=connection.password
-    ) as client:
-        client.command("CREATE DATABASE IF NOT EXISTS {name:Identifier}", parameters={"name": connection.database})
-        client.database = connection.database
+    source = _clickhouse(settings, settings.clickhouse_url)
+    with connect(replace(source, database="")) as client:
+        client.command("CREATE DATABASE IF NOT EXISTS {name:Identifier}", parameters={"name": source.database})
+        client.database = source.database
         yield client
 
 
@@ -189,7 +193,7 @@ def _check_database(database: Engine) -> None:
 
 
 def _check_clickhouse(settings: Settings) -> None:
-    from pipeline.read.clickhouse import list_tables
+    from pipeline.read.connect import list_tables
 
     connection = clickhouse(settings)
     existing = list_tables(connection, CHECK_SECONDS)

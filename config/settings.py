@@ -61,6 +61,7 @@ def _keys(value: SecretStr) -> list[str]:
 
 
 HttpUrl = Annotated[str, AfterValidator(urls.read_http)]
+ClickHouseUrl = Annotated[str, AfterValidator(urls.read_clickhouse)]
 
 
 class Settings(BaseSettings):
@@ -92,8 +93,8 @@ class Settings(BaseSettings):
     database_url: Annotated[str, AfterValidator(urls.read_database)] | None = Field(
         None, alias="DATABASE_URL", repr=False
     )
-    clickhouse_url: HttpUrl | None = Field(None, alias="CLICKHOUSE_URL", repr=False)
-    clickhouse_read_only_url: HttpUrl | None = Field(None, alias="CLICKHOUSE_READ_ONLY_URL", repr=False)
+    clickhouse_url: ClickHouseUrl | None = Field(None, alias="CLICKHOUSE_URL", repr=False)
+    clickhouse_read_only_url: ClickHouseUrl | None = Field(None, alias="CLICKHOUSE_READ_ONLY_URL", repr=False)
     clickhouse_user: str = Field("default", alias="CLICKHOUSE_USER")
     clickhouse_password: SecretStr = Field(SecretStr(""), alias="CLICKHOUSE_PASSWORD")
     clickhouse_db: str = Field("default", alias="CLICKHOUSE_DB")

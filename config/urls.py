@@ -1,12 +1,20 @@
 """Reads the URLs of settings, and hides their passwords; no error contains a part of a URL."""
 
 import re
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 MASK = "**********"
+_TUNING = frozenset(
+    {
+        *("application", "request_timeout", "max_open_connections", "compression_request", "compression_response"),
+        *("log_level", "keep_alive_enabled", "keep_alive_idle_socket_ttl"),
+    }
+)
+"""Parameters of a ClickHouse URL that tune Langfuse's client; Waybill's client needs none of them."""
 _PASSWORD = re.compile(r"(\w[\w+.-]*://[^/?#@:]*:)[^\s]*@")
 
 
@@ -38,6 +46,53 @@ def read_http(value: str) -> str:
         raise ValueError("must start with http:// or https://")
     _check_address(value)
     return value.rstrip("/")
+
+
+@dataclass(frozen=True)
+class ClickHouseUrl:
+    """The parts of a ClickHouse URL, with the meaning that they have for Langfuse's client.
+
+    `address` is the URL of the HTTP interface: scheme, host, port and path. A part that the URL lacks is None.
+    """
+
+    address: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    database: str | None = None
+
+
+def read_clickhouse(value: str) -> str:
+    """Return the URL of a ClickHouse server; raises ValueError for any other text, and for unknown parameters."""
+    read_http(value)
+    parts = urlsplit(value)
+    if "@" in parts.path + parts.query or parts.fragment:
+        raise ValueError("has a password whose special characters are not percent-encoded")
+    if "/" in parts.path.strip("/"):
+        raise ValueError(
+            "has a path of several parts: the path is the name of the database; write the path of a gateway as "
+            "?pathname=/path"
+        )
+    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+        if name != "pathname" and name not in _TUNING:
+            raise ValueError(f"has the parameter {name[:40]!r}, which is not supported; pathname is")
+    return value
+
+
+def split_clickhouse(value: str) -> ClickHouseUrl:
+    """Split a URL that `read_clickhouse` accepts.
+
+    The path is the name of the database. The path of a gateway is the parameter `pathname`. Without a port, the URL
+    means that of its scheme: 80 or 443.
+    """
+    parts = urlsplit(value)
+    path = dict(parse_qsl(parts.query)).get("pathname", "").strip("/")
+    host = parts.netloc.rpartition("@")[2]
+    return ClickHouseUrl(
+        address=f"{parts.scheme}://{host}" + (f"/{path}" if path else ""),
+        user=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        database=unquote(parts.path.strip("/")) or None,
+    )
 
 
 def read_database(value: str) -> str:

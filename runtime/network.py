@@ -4,8 +4,9 @@ import socket
 import ssl
 from collections.abc import Iterator
 
+UNTRUSTED = "the certificate is not trusted"
 _REASONS: dict[type[BaseException], str] = {
-    ssl.SSLCertVerificationError: "the certificate is not trusted",
+    ssl.SSLCertVerificationError: UNTRUSTED,
     ssl.SSLError: "TLS failed",
     socket.gaierror: "the host name can't be resolved",
     TimeoutError: "timeout",

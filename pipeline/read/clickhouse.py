@@ -7,20 +7,17 @@ from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
-from clickhouse_connect import get_client
-from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.external import ExternalData
 from sqlalchemy import Select
-from urllib3 import HTTPConnectionPool
 
 from config.errors import Cancelled, Rejected, Unavailable
 from pipeline.progress import Progress
 from pipeline.read.arrow_stream import read_stream
 from pipeline.read.clickhouse_errors import CLIENT_ERRORS, translate_client_error
 from pipeline.read.client_pool import PooledClient
+from pipeline.read.connect import connect
 from pipeline.read.connections import ClickHouse
 from pipeline.sql.clickhouse import CompiledStatement, compile_statement
 
@@ -28,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 10
-RECEIVE_SECONDS = 300
 SPILL_BYTES = 1 << 30
 STATEMENT_BYTES = (128 << 10) - 64
 """The longest statement that can be sent beside its parameters: the server's limit of a form field, less the format.
@@ -86,7 +81,7 @@ class ClickHouseConnection:
         self._on_statement = source.on_statement
         self._reusable = True
         self._pool = source.pool
-        self._pooled = self._pool.take() or PooledClient(self._unless_stopped(lambda: _connect(source)))
+        self._pooled = self._pool.take() or PooledClient(self._unless_stopped(lambda: connect(source)))
         self._client = self._pooled.client
         known = self._client.server_settings
         self._settings = {name: value for name, value in SETTINGS.items() if name in known and not known[name].readonly}
@@ -182,40 +177,6 @@ class ClickHouseConnection:
         except CLIENT_ERRORS as error:
             # The server also stops a query whose client has disconnected.
             logger.info("query not killed", extra={"query_id": query_id, "reason": type(error).__name__})
-
-
-def list_tables(source: ClickHouse, seconds: float) -> set[str]:
-    """Return the names of the tables in the database; raises Unavailable, also if that takes longer than `seconds`."""
-    try:
-        with _connect(source, connect_seconds=seconds, receive_seconds=seconds) as client:
-            return {row[0] for row in client.query("SHOW TABLES").result_rows}
-    except CLIENT_ERRORS as error:
-        raise translate_client_error(error) from error
-
-
-def _connect(
-    source: ClickHouse, connect_seconds: float = CONNECT_SECONDS, receive_seconds: float = RECEIVE_SECONDS
-) -> Client:
-    url = urlsplit(source.url)
-    client = get_client(
-        interface=url.scheme,
-        host=url.hostname or "localhost",
-        port=url.port or (8443 if url.scheme == "https" else 8123),
-        username=unquote(url.username) if url.username else source.user,
-        password=unquote(url.password) if url.password else source.password,
-        database=source.database,
-        proxy_path=url.path,
-        compress=False,
-        connect_timeout=connect_seconds,
-        send_receive_timeout=receive_seconds,
-        autogenerate_session_id=False,
-        show_clickhouse_errors="scrub",
-        dedicated_pool=True,
-        client_name="waybill",
-    )
-    # Otherwise discarded connections stay open until garbage collection.
-    client.http.pools.dispose_func = HTTPConnectionPool.close  # type: ignore[attr-defined] # its interface is HTTP
-    return client
 
 
 def _give_up(future: Future[Any]) -> None:

@@ -6,7 +6,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from urllib3.exceptions import HTTPError
 
 from config.errors import Unavailable
-from runtime.network import explain_fault
+from runtime.network import UNTRUSTED, explain_fault
 
 CLIENT_ERRORS = (ClickHouseError, HTTPError, OSError)
 """What a call of the client may raise when the server or the connection fails."""
@@ -61,9 +61,11 @@ def translate_client_error(error: Exception) -> Exception:
             f"ClickHouse can't be reached: the server at its address answers with HTTP status {status[1]}: "
             "is CLICKHOUSE_URL the URL of its HTTP interface?"
         )
-    return Unreachable(
-        f"ClickHouse can't be reached ({explain_fault(error)}): is CLICKHOUSE_URL right, and is the server running?"
-    )
+    reason = explain_fault(error)
+    remedy = "is CLICKHOUSE_URL right, and is the server running?"
+    if reason == UNTRUSTED:
+        remedy = "is its certificate authority in the file that SSL_CERT_FILE names?"
+    return Unreachable(f"ClickHouse can't be reached ({reason}): {remedy}")
 
 
 def find_server_error(response: bytes) -> Exception | None:

@@ -14,7 +14,7 @@ from sqlalchemy import Select
 from pipeline.encode import ENCODERS
 from pipeline.progress import Progress
 from pipeline.read import clickhouse as server
-from pipeline.read import open_table
+from pipeline.read import connect, open_table
 from pipeline.spec import read_spec
 from pipeline.sql.clickhouse import compile_statement
 from tests.oracle import load, raw
@@ -87,7 +87,7 @@ def cached_lookups() -> Iterator[None]:
         return answers[key]
 
     with (
-        mock.patch.object(server, "get_client", client),
+        mock.patch.object(connect, "get_client", client),
         mock.patch.object(server.ClickHouseConnection, "rows", rows),
         mock.patch.object(server.ClickHouseConnection, "close"),
         mock.patch.dict(server.SETTINGS, max_threads=1),

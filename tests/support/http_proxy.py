@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -95,8 +96,8 @@ class HttpProxy:
 
 
 @contextlib.contextmanager
-def http_proxy(target: str) -> Iterator[HttpProxy]:
-    """Run a proxy in front of an HTTP server, given as `host:port` or URL, while the block runs."""
+def http_proxy(target: str, tls: ssl.SSLContext | None = None) -> Iterator[HttpProxy]:
+    """Run a proxy in front of an HTTP server, given as `host:port` or URL, while the block runs; over TLS if given."""
     host = target.removeprefix("http://")
     proxy = HttpProxy("")
 
@@ -105,7 +106,9 @@ def http_proxy(target: str) -> Iterator[HttpProxy]:
         rules = proxy
 
     server = _Server(("127.0.0.1", 0), Handler)
-    proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
+    proxy.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -1,0 +1,54 @@
+"""Makes the clients of ClickHouse: those of exports, of checks and of commands connect in the same way."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from clickhouse_connect import get_client
+from clickhouse_connect.driver.client import Client
+from urllib3 import HTTPConnectionPool
+
+from pipeline.read.clickhouse_errors import CLIENT_ERRORS, translate_client_error
+from pipeline.read.connections import ClickHouse
+
+CONNECT_SECONDS = 10
+RECEIVE_SECONDS = 300
+PORTS = {"http": 80, "https": 443}
+"""The ports that a URL without one means."""
+
+
+def connect(
+    source: ClickHouse, connect_seconds: float = CONNECT_SECONDS, receive_seconds: float = RECEIVE_SECONDS
+) -> Client:
+    """Connect, and read the server's settings; the caller closes the client. Raises CLIENT_ERRORS."""
+    client = get_client(**make_options(source), connect_timeout=connect_seconds, send_receive_timeout=receive_seconds)
+    # Otherwise discarded connections stay open until garbage collection.
+    client.http.pools.dispose_func = HTTPConnectionPool.close  # type: ignore[attr-defined] # its interface is HTTP
+    return client
+
+
+def make_options(source: ClickHouse) -> dict[str, Any]:
+    """Return the options of the client that say where it connects to, and as whom."""
+    url = urlsplit(source.url)
+    return {
+        "interface": url.scheme,
+        "host": url.hostname,
+        "port": url.port or PORTS[url.scheme],
+        "proxy_path": url.path,
+        "username": source.user,
+        "password": source.password,
+        "database": source.database,
+        "compress": False,
+        "autogenerate_session_id": False,
+        "show_clickhouse_errors": "scrub",
+        "dedicated_pool": True,
+        "client_name": "waybill",
+    }
+
+
+def list_tables(source: ClickHouse, seconds: float) -> set[str]:
+    """Return the names of the tables in the database; raises Unavailable, also if that takes longer than `seconds`."""
+    try:
+        with connect(source, connect_seconds=seconds, receive_seconds=seconds) as client:
+            return {row[0] for row in client.query("SHOW TABLES").result_rows}
+    except CLIENT_ERRORS as error:
+        raise translate_client_error(error) from error

@@ -1,0 +1,40 @@
+"""A private certificate authority, and a server certificate for 127.0.0.1 that it signs."""
+
+import ssl
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+_NEW = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
+
+
+@dataclass(frozen=True)
+class Authority:
+    """The certificate of the authority, and what a server needs: `key` and `certificate`, PEM files."""
+
+    file: Path
+    key: Path
+    certificate: Path
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return the TLS context of a server on 127.0.0.1."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+def make_authority(folder: Path) -> Authority:
+    """Create an authority and a certificate in a folder."""
+    own = Authority(folder / "ca.pem", folder / "server.key", folder / "server.pem")
+    signing = folder / "ca.key"
+    _run(*_NEW, "-subj", "/CN=Waybill tests", "-keyout", signing, "-out", own.file)
+    _run(
+        *(*_NEW, "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
+        *("-addext", "basicConstraints=critical,CA:FALSE", "-CA", own.file, "-CAkey", signing),
+        *("-keyout", own.key, "-out", own.certificate),
+    )
+    return own
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, capture_output=True)
