@@ -21,7 +21,7 @@ EXPECTED = (Unavailable, ConnectionError, LookupError, ValueError)
 
 
 class Doubtful(Exception):
-    """Everything works, but something else is probably wrong; the text says what."""
+    """Everything works, but something else is probably wrong; each argument is a sentence that says what."""
 
 
 class Mark(StrEnum):
@@ -79,16 +79,20 @@ def _check_database(settings: Settings) -> list[str]:
 
 
 def _check_clickhouse(settings: Settings) -> list[str]:
-    from pipeline.read.check import find_problems
+    from pipeline.read.check import find_effects, find_problems
 
-    return find_problems(build.clickhouse(settings))
+    source = build.clickhouse(settings)
+    problems = find_problems(source)
+    if not problems and (effects := find_effects(source)):
+        raise Doubtful(*effects)
+    return problems
 
 
 def _run(check: Check, settings: Settings) -> Finding:
     try:
         problems = check(settings)
     except Doubtful as doubt:
-        return Finding(Mark.WARNING, (str(doubt),))
+        return Finding(Mark.WARNING, tuple(map(str, doubt.args)))
     except mail.Unused as why:
         return Finding(Mark.OFF, (str(why),))
     except Misconfigured as error:

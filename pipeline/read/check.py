@@ -1,16 +1,26 @@
 """Tries every statement that exports send to ClickHouse on a project without rows, and says what does not work."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 
 from sqlalchemy import create_engine
 
-from config.errors import Unavailable
+from config.errors import Rejected, Unavailable
 from config.tables import langfuse
 from pipeline.progress import Progress
-from pipeline.read.clickhouse_errors import MissingTable, StatementRefused, Unreachable
+from pipeline.read.clickhouse_errors import (
+    CLIENT_ERRORS,
+    MissingTable,
+    StatementRefused,
+    Unreachable,
+    translate_client_error,
+)
+from pipeline.read.clickhouse_settings import OPTIONAL, describe_effects
+from pipeline.read.connect import open_client
 from pipeline.read.connections import ClickHouse, Sources
-from pipeline.read.open_table import open_table
+from pipeline.read.open_table import MOST_ROWS, open_table
+from pipeline.read.server import MAX_BLOCK_SIZE
 from pipeline.spec import read_spec
 from pipeline.tables import TABLES
 from pipeline.tables.clickhouse_table import ClickHouseTable
@@ -34,6 +44,18 @@ def find_problems(source: ClickHouse) -> list[str]:
     return list(found)
 
 
+def find_effects(source: ClickHouse) -> list[str]:
+    """Return one sentence for each limit of the user that exports notice, though their rows are right.
+
+    Raises Unavailable.
+    """
+    try:
+        with closing(open_client(source)) as opened:
+            return describe_effects(opened.server.limits, OPTIONAL | {MAX_BLOCK_SIZE: MOST_ROWS})
+    except CLIENT_ERRORS as error:
+        raise translate_client_error(error) from error
+
+
 def _try_tables(sources: Sources) -> Iterator[str]:
     for query in _list_queries():
         spec = read_spec(
@@ -52,6 +74,8 @@ def _try_tables(sources: Sources) -> Iterator[str]:
         except MissingTable as error:
             if error.table not in OPTIONAL_TABLES:
                 yield str(error)
+        except Rejected as error:
+            yield str(error)
         except Unavailable as error:
             yield str(error)
             if isinstance(error, Unreachable):

@@ -16,8 +16,8 @@ from config.errors import Cancelled, Rejected, Unavailable
 from pipeline.progress import Progress
 from pipeline.read.arrow_stream import read_stream
 from pipeline.read.clickhouse_errors import CLIENT_ERRORS, translate_client_error
-from pipeline.read.client_pool import PooledClient
-from pipeline.read.connect import connect
+from pipeline.read.clickhouse_settings import OPTIONAL, REQUIRED
+from pipeline.read.connect import open_client
 from pipeline.read.connections import ClickHouse
 from pipeline.sql.clickhouse import CompiledStatement, compile_statement
 
@@ -25,53 +25,19 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SPILL_BYTES = 1 << 30
 STATEMENT_BYTES = (128 << 10) - 64
 """The longest statement that can be sent beside its parameters: the server's limit of a form field, less the format.
 
 Parameters that are too long for the URL are sent in a form.
 """
 
-SETTINGS: dict[str, object] = {
-    # The slowest reader is a large upload over a slow connection: hours, with minutes between two reads.
-    "max_execution_time": 12 * 3600,
-    "timeout_before_checking_execution_speed": 0,
-    "http_send_timeout": 1800,
-    "http_receive_timeout": 1800,
-    "cancel_http_readonly_queries_on_client_close": 1,
-    # Headers keep the connection alive before the first byte; Python accepts 100 of them, which lasts for over an hour.
-    "send_progress_in_http_headers": 1,
-    "http_headers_progress_interval_ms": 45_000,
-    # Filters must see the latest versions only, so no row may be skipped before FINAL has merged.
-    "optimize_move_to_prewhere_if_final": 0,
-    "use_skip_indexes_if_final": 0,
-    "defer_partition_pruning_after_final": 1,
-    "do_not_merge_across_partitions_select_final": 1,
-    "enable_shared_storage_snapshot_in_query": 1,
-    # The tables are sorted by days in the server's time zone.
-    "session_timezone": "",
-    # A join that may spill loses the order of the table, and sorting whole rows costs more than spilling saves.
-    "join_algorithm": "hash",
-    "query_plan_join_swap_table": "false",
-    "query_plan_convert_outer_join_to_inner_join": 0,
-    "max_bytes_before_external_join": 0,
-    "max_bytes_ratio_before_external_join": 0,
-    "join_use_nulls": 0,
-    "max_bytes_before_external_sort": SPILL_BYTES,
-    "max_bytes_before_external_group_by": SPILL_BYTES,
-    "output_format_arrow_low_cardinality_as_dictionary": 0,
-    "output_format_arrow_string_as_string": 1,
-    "output_format_json_escape_forward_slashes": 0,
-    "output_format_json_quote_64bit_integers": 0,
-    "output_format_json_quote_denormals": 0,
-}
-
 
 class ClickHouseConnection:
     """The ClickHouse connection of one export; used by one thread, stopped from any through `progress`.
 
     Its methods raise Unavailable when the server fails or can't be reached, Cancelled once `progress` is stopped, and
-    Rejected for a statement that is too long.
+    Rejected for a statement that is too long. Making one raises them too: Rejected if the user may not set what the
+    rows depend on.
     """
 
     def __init__(self, source: ClickHouse, progress: Progress) -> None:
@@ -81,10 +47,10 @@ class ClickHouseConnection:
         self._on_statement = source.on_statement
         self._reusable = True
         self._pool = source.pool
-        self._pooled = self._pool.take() or PooledClient(self._unless_stopped(lambda: connect(source)))
+        self._pooled = self._pool.take() or self._unless_stopped(lambda: open_client(source))
         self._client = self._pooled.client
-        known = self._client.server_settings
-        self._settings = {name: value for name, value in SETTINGS.items() if name in known and not known[name].readonly}
+        self._limits = self._pooled.server.limits
+        self._settings = self._choose_settings()
         progress.on_stop(self._stop)
 
     def batches(
@@ -130,6 +96,13 @@ class ClickHouseConnection:
         else:
             self._client.close()
 
+    def _choose_settings(self) -> dict[str, object]:
+        try:
+            return self._limits.require(REQUIRED) | self._limits.choose(OPTIONAL)
+        except Rejected:
+            self.close()
+            raise
+
     def _open(
         self, query: CompiledStatement, external: ExternalData | None, query_id: str, settings: dict[str, object]
     ) -> Any:
@@ -137,7 +110,7 @@ class ClickHouseConnection:
             query.sql,
             parameters=query.parameters,
             fmt="ArrowStream",
-            settings={**self._settings, **settings, "query_id": query_id, "log_comment": "waybill"},
+            settings={**self._settings, **self._limits.choose(settings), "query_id": query_id},
             external_data=external,
         )
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from clickhouse_connect.driver.client import Client
 
+from pipeline.read.server import Server
+
 FRESH_SECONDS = 60.0
 """After this time the server may be another one, or another version, so its settings must be read again."""
 
@@ -17,10 +19,15 @@ def _expiry() -> float:
 
 @dataclass(frozen=True)
 class PooledClient:
-    """A client that has just read its server's settings, and until when (monotonic clock) it may be used again."""
+    """A client, what it has just read of its server, and until when (monotonic clock) it may be used again."""
 
     client: Client
+    server: Server = field(default_factory=Server)
     until: float = field(default_factory=_expiry)
+
+    def close(self) -> None:
+        """Close the client."""
+        self.client.close()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from clickhouse_connect.driver.client import Client
 from urllib3 import HTTPConnectionPool
 
 from pipeline.read.clickhouse_errors import CLIENT_ERRORS, translate_client_error
+from pipeline.read.client_pool import PooledClient
 from pipeline.read.connections import ClickHouse
+from pipeline.read.server import read_server
 
 CONNECT_SECONDS = 10
 RECEIVE_SECONDS = 300
@@ -24,6 +26,16 @@ def connect(
     # Otherwise discarded connections stay open until garbage collection.
     client.http.pools.dispose_func = HTTPConnectionPool.close  # type: ignore[attr-defined] # its interface is HTTP
     return client
+
+
+def open_client(source: ClickHouse) -> PooledClient:
+    """Connect for an export, and read what it must know of the server; the caller closes it. Raises CLIENT_ERRORS."""
+    client = connect(source)
+    try:
+        return PooledClient(client, read_server(client))
+    except BaseException:
+        client.close()
+        raise
 
 
 def make_options(source: ClickHouse) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pipeline.encode import ENCODERS
 from pipeline.progress import Progress
 from pipeline.read import clickhouse as server
 from pipeline.read import connect, open_table
+from pipeline.read.clickhouse_settings import OPTIONAL
 from pipeline.spec import read_spec
 from pipeline.sql.clickhouse import compile_statement
 from tests.oracle import load, raw
@@ -90,7 +91,7 @@ def cached_lookups() -> Iterator[None]:
         mock.patch.object(connect, "get_client", client),
         mock.patch.object(server.ClickHouseConnection, "rows", rows),
         mock.patch.object(server.ClickHouseConnection, "close"),
-        mock.patch.dict(server.SETTINGS, max_threads=1),
+        mock.patch.dict(OPTIONAL, max_threads=1),
     ):
         yield
     for each in clients.values():

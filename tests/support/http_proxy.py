@@ -61,10 +61,14 @@ class Rule:
 
 @dataclass
 class HttpProxy:
-    """The proxy's address and its rules, of which the first match applies."""
+    """The proxy's address and its rules, of which the first match applies.
+
+    `change` makes what is forwarded of a request that no rule answers otherwise.
+    """
 
     url: str
     rules: list[Rule] = field(default_factory=list)
+    change: Callable[[Request], Request] = lambda request: request
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(
@@ -141,9 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.closing(HTTPConnection(self.upstream, timeout=UPSTREAM_SECONDS)) as connection:
             try:
                 respond = self.rules.take(request)
+                sent = self.rules.change(request)
                 self._send(
-                    request,
-                    respond(lambda: _forward(connection, request)) if respond else _forward(connection, request),
+                    request, respond(lambda: _forward(connection, sent)) if respond else _forward(connection, sent)
                 )
             except (Cut, Dropped, OSError, HTTPException):
                 self._reset()
