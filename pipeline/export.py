@@ -80,6 +80,7 @@ def deliver(  # noqa: PLR0913 (as `export`)
                 file.write(chunk)
             progress.bytes = flow.stored.bytes
         result = _make_result(spec, table, progress, flow)
+        _warn_of_null_columns(result, spec.export_id)
         with flow.charge("upload"):
             file.commit(lambda: make_manifest(spec, result, clock()), fence)
     return result
@@ -89,6 +90,14 @@ def _warn_of_ignored_keys(spec: ExportSpec) -> None:
     if spec.ignored:
         names = describe_names(spec.ignored)
         logger.warning("ignored unknown keys of the query: %s", names, extra={"export_id": spec.export_id})
+
+
+def _warn_of_null_columns(result: ExportResult, export_id: str) -> None:
+    if result.null_columns:
+        names = ", ".join(result.null_columns)
+        logger.warning(
+            "columns that this Langfuse does not have are null in the file: %s", names, extra={"export_id": export_id}
+        )
 
 
 def _make_result(spec: ExportSpec, table: Table, progress: Progress, flow: Flow) -> ExportResult:
@@ -102,4 +111,5 @@ def _make_result(spec: ExportSpec, table: Table, progress: Progress, flow: Flow)
         columns=tuple(column.name for column in table.columns),
         cutoff=spec.created_at,
         ignored=spec.ignored,
+        null_columns=tuple(sorted(table.null_columns)),
     )

@@ -25,6 +25,7 @@ def make_manifest(spec: ExportSpec, result: ExportResult, finished_at: datetime)
         "format": spec.encoding.format.name,
         "compression": spec.encoding.compression,
         "columns": result.columns,
+        "nullColumns": result.null_columns,
         "truncated": result.truncated,
         "tableName": spec.query.table_name,
         "projectId": spec.project_id,

@@ -165,7 +165,8 @@ class ExportResult:
     """One finished object, as its manifest, its run, its completion event and its email describe it.
 
     `rows` are rows in the file, `raw_bytes` its size before compression, `bytes` its size as stored, `sha256` (hex)
-    that of the stored bytes; `truncated` when the row limit cut it; `ignored` names the unknown keys of the query.
+    that of the stored bytes; `truncated` when the row limit cut it; `ignored` names the unknown keys of the query, and
+    `null_columns` the columns, as `table.column`, that are null because the tables do not have them yet.
     """
 
     key: str
@@ -177,3 +178,4 @@ class ExportResult:
     columns: tuple[str, ...]
     cutoff: datetime
     ignored: tuple[str, ...] = ()
+    null_columns: tuple[str, ...] = ()

@@ -45,15 +45,24 @@ def find_problems(source: ClickHouse) -> list[str]:
 
 
 def find_effects(source: ClickHouse) -> list[str]:
-    """Return one sentence for each limit of the user that exports notice, though their rows are right.
+    """Return one sentence for each limit of the user, and each column that tables lack, that exports can do with.
 
-    Raises Unavailable.
+    Call it where there are no problems. Raises Unavailable.
     """
     try:
         with closing(open_client(source)) as opened:
-            return describe_effects(opened.server.limits, OPTIONAL | {MAX_BLOCK_SIZE: MOST_ROWS})
+            server = opened.server
     except CLIENT_ERRORS as error:
         raise translate_client_error(error) from error
+    return [
+        *describe_effects(server.limits, OPTIONAL | {MAX_BLOCK_SIZE: MOST_ROWS}),
+        *(
+            f"the table {table} lacks {', '.join(sorted(columns))}, which newer versions of Langfuse have: "
+            "what exports compute from them is null"
+            for table, columns in server.find_absent().items()
+            if columns
+        ),
+    ]
 
 
 def _try_tables(sources: Sources) -> Iterator[str]:

@@ -3,9 +3,9 @@
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ from pipeline.read.clickhouse_errors import CLIENT_ERRORS, translate_client_erro
 from pipeline.read.clickhouse_settings import OPTIONAL, REQUIRED
 from pipeline.read.connect import open_client
 from pipeline.read.connections import ClickHouse
-from pipeline.sql.clickhouse import CompiledStatement, compile_statement
+from pipeline.sql.compile import CompiledStatement, compile_statement
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +35,12 @@ Parameters that are too long for the URL are sent in a form.
 class ClickHouseConnection:
     """The ClickHouse connection of one export; used by one thread, stopped from any through `progress`.
 
+    `absent` are the columns that the tables do not have; statements read null for them. `null_columns` are those that
+    were read so far, as `table.column`.
+
     Its methods raise Unavailable when the server fails or can't be reached, Cancelled once `progress` is stopped, and
-    Rejected for a statement that is too long. Making one raises them too: Rejected if the user may not set what the
-    rows depend on.
+    Rejected for a statement that is too long, or for a table that is missing. Making one raises them too: Rejected if
+    the user may not set what the rows depend on, or if a table lacks a column that every Langfuse has.
     """
 
     def __init__(self, source: ClickHouse, progress: Progress) -> None:
@@ -49,8 +52,11 @@ class ClickHouseConnection:
         self._pool = source.pool
         self._pooled = self._pool.take() or self._unless_stopped(lambda: open_client(source))
         self._client = self._pooled.client
-        self._limits = self._pooled.server.limits
-        self._settings = self._choose_settings()
+        self.server = self._pooled.server
+        self.null_columns: set[str] = set()
+        with self._closed_if_rejected():
+            self.absent = self.server.find_absent()
+            self._settings = self.server.limits.require(REQUIRED) | self.server.limits.choose(OPTIONAL)
         progress.on_stop(self._stop)
 
     def batches(
@@ -60,7 +66,8 @@ class ClickHouseConnection:
 
         The first batch may take long, because the server sorts first.
         """
-        query = compile_statement(statement)
+        query = compile_statement(statement, self.absent)
+        self.null_columns |= query.absent
         if (size := len(query.sql.encode())) > STATEMENT_BYTES:
             raise Rejected(
                 f"The query has too many filters: its statement has {size:,} bytes, and {STATEMENT_BYTES:,} at most."
@@ -96,9 +103,10 @@ class ClickHouseConnection:
         else:
             self._client.close()
 
-    def _choose_settings(self) -> dict[str, object]:
+    @contextmanager
+    def _closed_if_rejected(self) -> Iterator[None]:
         try:
-            return self._limits.require(REQUIRED) | self._limits.choose(OPTIONAL)
+            yield
         except Rejected:
             self.close()
             raise
@@ -110,7 +118,7 @@ class ClickHouseConnection:
             query.sql,
             parameters=query.parameters,
             fmt="ArrowStream",
-            settings={**self._settings, **self._limits.choose(settings), "query_id": query_id},
+            settings={**self._settings, **self.server.limits.choose(settings), "query_id": query_id},
             external_data=external,
         )
 

@@ -5,7 +5,7 @@ import re
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from urllib3.exceptions import HTTPError
 
-from config.errors import Unavailable
+from config.errors import Rejected, Unavailable
 from runtime.network import UNTRUSTED, explain_fault
 
 CLIENT_ERRORS = (ClickHouseError, HTTPError, OSError)
@@ -42,12 +42,13 @@ class Unreachable(Unavailable):
     """The server does not answer, or is no ClickHouse server."""
 
 
-class MissingTable(Unavailable):
+class MissingTable(Rejected):
     """The database has no such table; `table` is its name."""
 
     def __init__(self, table: str) -> None:
         super().__init__(
-            f"ClickHouse failed: the table {table} is missing: is CLICKHOUSE_DB right, and is Langfuse up to date?"
+            f"In ClickHouse the table {table} is missing. Ask your administrator: is CLICKHOUSE_DB right, and is "
+            "Langfuse up to date?"
         )
         self.table = table
 

@@ -1,6 +1,6 @@
 """Opens the table that a spec names, and gives its rows as record batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from pipeline.interrupt import interrupt_on_stop
 from pipeline.progress import Progress
 from pipeline.query.clickhouse import external_tables, read_columns, select_large_row, select_rows, select_survey
 from pipeline.query.resolve_columns import resolve_query
+from pipeline.query.without_absent import hide_view, without_absent
 from pipeline.read import postgres
 from pipeline.read.clickhouse import ClickHouseConnection
 from pipeline.read.connections import Sources
@@ -36,7 +37,8 @@ class Table:
 
     `columns` are those of the file. `batches` are the rows as the source has them. `enrich` completes each batch: the
     columns of the file in their order, then the `#json` flags of those that may hold JSON, then the cells of sparse
-    columns. `truncated` says, after all batches are read, whether the row limit cut off rows.
+    columns. `truncated` says, after all batches are read, whether the row limit cut off rows, and `null_columns` which
+    columns, as `table.column`, are null because the tables in ClickHouse do not have them.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class Table:
         batches: Iterator[pa.RecordBatch],
         enrichers: Sequence[Enricher],
         row_limit: int | None,
+        null_columns: Collection[str] = (),
     ) -> None:
+        self.null_columns = null_columns
         self.columns = tuple(columns)
         self.truncated = False
         self._source = batches
@@ -101,10 +105,15 @@ def open_table(spec: ExportSpec, sources: Sources, progress: Progress) -> Iterat
 def _open_clickhouse_table(
     table: ClickHouseTable, spec: ExportSpec, connection: ClickHouseConnection, database: Engine
 ) -> Iterator[Table]:
+    if table.fallback is not None and table.name not in connection.server.columns:
+        table = table.fallback
     survey = _read_survey(table, spec, connection)
     if table.fallback is not None and not survey.rows:
         table = table.fallback
         survey = _read_survey(table, spec, connection)
+    connection.absent = hide_view(table, connection.absent)
+    table, null_columns = without_absent(table, connection.absent)
+    connection.null_columns |= null_columns
     query = resolve_query(table, spec.query)
     external = read_external_data(external_tables(table, query), spec.project_id, database)
     if survey.widest > spec.output.row_bytes:
@@ -115,9 +124,10 @@ def _open_clickhouse_table(
     with closing(connection.batches(statement, external, max_block_size=survey.rows_per_batch)) as batches:
         yield Table(
             (*table.columns, *_file_columns(scores, spec)),
-            repair(_name_columns(batches, names)),
+            repair(_restore_lists(_name_columns(batches, names), table)),
             _make_enrichers(table, spec, database, scores),
             spec.output.row_limit,
+            connection.null_columns,
         )
 
 
@@ -128,6 +138,17 @@ def _name_columns(batches: Iterator[pa.RecordBatch], names: Sequence[str]) -> It
             if pa.types.is_union(type_):
                 raise TypeError(f"the column {name!r} is a Variant, {type_}; give all branches of its value one type")
         yield batch.rename_columns(names)
+
+
+def _restore_lists(batches: Iterator[pa.RecordBatch], table: ClickHouseTable) -> Iterator[pa.RecordBatch]:
+    """Yield the batches with lists for texts that stand for lists which are null."""
+    lists = {output.name for output in table.outputs if output.kind is Kind.LIST}
+    for batch in batches:
+        for place, field in enumerate(batch.schema):
+            if field.name in lists and pa.types.is_string(field.type):
+                empty = pa.nulls(batch.num_rows, pa.list_(pa.string()))
+                batch = batch.set_column(place, field.name, empty)  # noqa: PLW2901 (the same batch)
+        yield batch
 
 
 def _refuse_large_rows(found: Iterator[pa.RecordBatch], spec: ExportSpec) -> None:

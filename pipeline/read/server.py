@@ -1,20 +1,52 @@
 """Reads what must be known of a ClickHouse server, and of the rights of its user, before rows are read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from clickhouse_connect.driver.client import Client
 
+from config.errors import Rejected
 from pipeline.read.clickhouse_settings import EQUIVALENT, OPTIONAL, REQUIRED, Limit, Limits
+from pipeline.sql.compile import Absent
+from pipeline.sql.events import events
+from pipeline.sql.sources import Source, dataset_run_items, observations, scores, traces
 
 MAX_BLOCK_SIZE = "max_block_size"
 _SETTINGS = "SELECT name, value, min, max, readonly FROM system.settings WHERE name IN {names:Array(String)}"
+_COLUMNS = (
+    "SELECT table, groupArray(name) FROM system.columns "
+    "WHERE database = currentDatabase() AND table IN {names:Array(String)} GROUP BY table"
+)
+SOURCES: dict[str, Source] = {
+    each.table.name: each for each in (traces, observations, scores, dataset_run_items, events)
+}
+"""Langfuse's tables by name."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """What is known of a server: `limits` of the settings that exports send."""
+    """What is known of a server: `limits` of the settings that exports send, and the `columns` of Langfuse's tables.
+
+    A table that the server does not have is not in `columns`.
+    """
 
     limits: Limits = field(default_factory=Limits)
+    columns: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def find_absent(self) -> Absent:
+        """Return the columns that the tables lack; raises Rejected if one is among them that every Langfuse has."""
+        lacking = {
+            name: frozenset(column.name for column in SOURCES[name].table.columns) - columns
+            for name, columns in self.columns.items()
+        }
+        for name, columns in lacking.items():
+            if essential := sorted(columns - SOURCES[name].later):
+                raise Rejected(
+                    f"In ClickHouse the table {name} has no column {', '.join(essential)}, or the user of "
+                    "CLICKHOUSE_USER may not read it. Ask your administrator: is CLICKHOUSE_DB Langfuse's database, "
+                    f"and does the user have SELECT on {name}?"
+                )
+        return lacking
 
 
 def read_server(client: Client) -> Server:
@@ -22,4 +54,5 @@ def read_server(client: Client) -> Server:
     names = [*REQUIRED, *OPTIONAL, *(other for other, _ in EQUIVALENT.values()), MAX_BLOCK_SIZE]
     found = client.query(_SETTINGS, parameters={"names": names}).result_rows
     limits = {name: Limit(value, low, high, bool(readonly)) for name, value, low, high, readonly in found}
-    return Server(Limits(limits))
+    columns = client.query(_COLUMNS, parameters={"names": list(SOURCES)}).result_rows
+    return Server(Limits(limits), {name: frozenset(each) for name, each in columns})

@@ -1,9 +1,8 @@
-"""Compiles statements for ClickHouse, binds values, and builds the conditions that filters and searches use."""
+"""Binds values for ClickHouse, and builds the conditions that filters and searches use."""
 
 import operator
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_FLOOR, Context, Decimal
 from typing import Any
@@ -11,14 +10,12 @@ from typing import Any
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Array, Date, DateTime64, UInt16
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Decimal as ChDecimal
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChString
-from clickhouse_connect.cc_sqlalchemy.dialect import ClickHouseDialect
 from clickhouse_connect.cc_sqlalchemy.sql.clauses import Lambda
 from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnElement,
     Float,
-    Select,
     String,
     and_,
     bindparam,
@@ -67,21 +64,6 @@ _REFUSED = (
     # The sign keeps the digits behind an invalid `\u` from becoming a valid escape.
     (r"([0-9])[eE]\+?[0-9]+", r"\1e+0"),
 )
-_CLICKHOUSE = ClickHouseDialect(server_side_params=True)
-
-
-@dataclass(frozen=True)
-class CompiledStatement:
-    """A statement for ClickHouse: SQL with `{name:Type}` placeholders, and their values, which the server inserts."""
-
-    sql: str
-    parameters: dict[str, Any]
-
-
-def compile_statement(statement: Select[Any]) -> CompiledStatement:
-    """Compile a statement; no value becomes part of the SQL."""
-    result = statement.compile(dialect=_CLICKHOUSE)
-    return CompiledStatement(str(result), dict(result.params))
 
 
 def bind_text(value: str) -> ColumnElement[str]:

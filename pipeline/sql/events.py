@@ -37,6 +37,7 @@ events = Source(
     # The sorting key also has the minute, which follows from the instant.
     merge_key=lambda c: (c.start_time, func.xxHash32(c.trace_id)),
     identity="span_id",
+    later=frozenset({"ingestion_api_key", "ingestion_sdk_name", "ingestion_sdk_version"}),
 )
 
 

@@ -41,12 +41,14 @@ class Source:
 
     `merge_key` returns the parts of the sorting key besides project and id, and the partition (a Date begins in 1970, a
     month does not). FINAL merges only versions with the same merge key; `is_latest` decides between those of one id
-    with different merge keys. `identity` is the column that identifies a row in its project.
+    with different merge keys. `identity` is the column that identifies a row in its project. `later` are the columns
+    that an older Langfuse does not have; every one has the others.
     """
 
     table: TableClause
     merge_key: Callable[[Columns], tuple[ColumnElement[Any], ...]]
     identity: str = "id"
+    later: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ traces = Source(
         column("is_deleted", Integer()),
     ),
     merge_key=lambda c: (func.toDate(c.timestamp), func.toYYYYMM(c.timestamp)),
+    later=frozenset({"environment"}),
 )
 
 observations = Source(
@@ -112,6 +115,12 @@ observations = Source(
         column("is_deleted", Integer()),
     ),
     merge_key=lambda c: (func.toString(c.type), func.toDate(c.start_time), func.toYYYYMM(c.start_time)),
+    later=frozenset(
+        {
+            *("environment", "usage_pricing_tier_id", "usage_pricing_tier_name"),
+            *("tool_definitions", "tool_calls", "tool_call_names"),
+        }
+    ),
 )
 
 scores = Source(
@@ -140,6 +149,11 @@ scores = Source(
         column("is_deleted", Integer()),
     ),
     merge_key=lambda c: (func.toDate(c.timestamp), c.name, func.toYYYYMM(c.timestamp)),
+    later=frozenset(
+        {
+            *("environment", "metadata", "session_id", "dataset_run_id", "execution_trace_id", "long_string_value"),
+        }
+    ),
 )
 
 dataset_run_items = Source(

@@ -17,7 +17,7 @@ from pipeline.read import clickhouse as server
 from pipeline.read import connect, open_table
 from pipeline.read.clickhouse_settings import OPTIONAL
 from pipeline.spec import read_spec
-from pipeline.sql.clickhouse import compile_statement
+from pipeline.sql.compile import compile_statement
 from tests.oracle import load, raw
 from tests.oracle.compare import differences
 from tests.oracle.expected import expected, table_of

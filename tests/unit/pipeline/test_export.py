@@ -113,6 +113,7 @@ def test_the_file_holds_the_rows_and_the_manifest_describes_it(
         "format": form,
         "compression": compression,
         "columns": ["id", "n"],
+        "nullColumns": [],
         "truncated": False,
         "tableName": "traces",
         "projectId": "p/1",

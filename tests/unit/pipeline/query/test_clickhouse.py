@@ -9,7 +9,8 @@ from pipeline.query.resolve_columns import resolve_order, resolve_query
 from pipeline.request import OrderBy
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.sql import scores
-from pipeline.sql.clickhouse import MAX_BOUND_BYTES, CompiledStatement, compile_statement
+from pipeline.sql.clickhouse import MAX_BOUND_BYTES
+from pipeline.sql.compile import CompiledStatement, compile_statement
 from pipeline.tables import TABLES
 from pipeline.tables.columns import ACCEPTED_FILTERS
 from pipeline.types import OutputOptions
