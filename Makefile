@@ -8,6 +8,9 @@ UV := $(or $(shell command -v uv),$(BIN)/uv)
 DEMO_READY := $(VENV)/.demo-$(shell cat requirements-demo.lock requirements-build.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
 READY := $(VENV)/.ready-$(shell cat requirements.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
 
+# Where a shell or an image sets it, each of the hundreds of processes of a test run compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help
 help: ## List what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
