@@ -68,7 +68,9 @@ def deliver(  # noqa: PLR0913 (as `export`)
         progress.stages = flow.seconds
         batches = flow.stage("read", rebatch(table.batches, encoding.format.batch_bytes))
         batches = watch(batches, progress, spec.export_id)
-        batches = cut(table.enrich(batches), MOST_ENRICHED * encoding.format.batch_bytes)
+        # A row that is too large must come alone, so a batch is cut at its limit too.
+        most = min(MOST_ENRICHED * encoding.format.batch_bytes, spec.output.row_bytes)
+        batches = cut(table.enrich(batches), most)
         batches = flow.stage("enrich", refuse_large_rows(batches, spec.output.row_bytes))
         batches = flow.prefetch("wait", batches)
         chunks = flow.stage("encode", ENCODERS[encoding.format.name](table.columns, batches, encoding))

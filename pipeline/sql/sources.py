@@ -199,14 +199,15 @@ def select_survey(
 ) -> Select[Any]:
     """Select what must be known of a project's rows, in all their versions, before they are read.
 
-    `bytes` is the size of the widest row in the columns `wide`, `wide_bytes` that of all rows of more than WIDE_ROW
-    together, `by_day` whether all days are in toDate()'s range, `rows` the number of rows.
+    `bytes` is the size of the widest row in the columns `wide`, `all_bytes` that of all rows, `wide_bytes` that of all
+    rows of more than WIDE_ROW, `by_day` whether all days are in toDate()'s range, `rows` the number of rows.
     """
     size = measure(wide)
     by_day = is_after(func.min(moment), EPOCH, inclusive=True)
     return (
         select(
             func.max(size).label("bytes"),
+            func.sum(size).label("all_bytes"),
             func.sumIf(size, size > WIDE_ROW).label("wide_bytes"),
             by_day.label("by_day"),
             func.count().label("rows"),

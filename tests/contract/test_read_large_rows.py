@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from config.errors import Rejected
-from pipeline.read.open_table import BATCH_BYTES
+from pipeline.read.open_table import BATCH_BYTES, MOST_BATCH_BYTES
 from pipeline.types import FORMATS
 from tests.support.databases import MAY, Databases, Row
 
@@ -51,6 +51,21 @@ def test_a_few_wide_rows_do_not_make_all_batches_small(databases: Databases) -> 
 
     assert sum(rows) == 301
     assert max(rows) >= 10
+
+
+def test_rare_wide_rows_do_not_make_all_batches_small_even_if_they_do_not_fit_into_one(databases: Databases) -> None:
+    put_wide(databases, "traces", "input", MIB // 2, 100)
+    databases.client.command(
+        "INSERT INTO traces (project_id, id, name, timestamp, event_ts, is_deleted) "
+        f"SELECT 'p', concat('narrow ', toString(number)), 'n', '{MAY}', '{MAY}', 0 FROM numbers(4000)"
+    )
+    batches: list[tuple[int, int]] = []
+
+    databases.read_through(lambda batch: batches.append((batch.num_rows, batch.nbytes)))
+
+    assert sum(rows for rows, _ in batches) == 4100
+    assert max(rows for rows, _ in batches) > BATCH_BYTES // (MIB // 2)
+    assert max(size for _, size in batches) <= MOST_BATCH_BYTES
 
 
 @pytest.mark.slow

@@ -170,17 +170,21 @@ def test_batches_that_grow_a_lot_are_cut_again(storage: Storage, tmp_path: Path)
     assert max(rows) * (5 << 20) <= 4 * FORMATS["PARQUET"].batch_bytes
 
 
+@pytest.mark.parametrize("limit", [20, 32])
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_row_that_is_too_large_is_rejected_by_its_id_and_leaves_nothing(
-    storage: Storage, tmp_path: Path, form: str
+    storage: Storage, tmp_path: Path, form: str, limit: int
 ) -> None:
     def enrich(batch: pa.RecordBatch) -> pa.RecordBatch:
-        texts = ["x" * (33 << 20) if each == "row-13" else "" for each in batch["id"].to_pylist()]
+        texts = ["x" * ((limit + 1) << 20) if each == "row-13" else "" for each in batch["id"].to_pylist()]
         return batch.append_column("text", pa.array(texts))
 
+    asked = spec(form)
+    options = OutputOptions(prefix="exports/", row_bytes=limit << 20)
+    limited = replace(asked, encoding=replace(asked.encoding, options=options))
     columns = (*COLUMNS, Column("text", Kind.TEXT))
-    with pytest.raises(Rejected, match="The row with the ID 'row-13' is too large: a row can have up to 32 MiB"):
-        run(storage, spec(form), Table(columns, batches(), [enrich], None))
+    with pytest.raises(Rejected, match=f"The row with the ID 'row-13' is too large: a row can have up to {limit} MiB"):
+        run(storage, limited, Table(columns, batches(), [enrich], None))
     assert files(tmp_path) == []
 
 
