@@ -104,12 +104,20 @@ class TcpProxy:
 
     def _pump(self, source: socket.socket, sink: socket.socket, way: str) -> None:
         try:
-            while data := source.recv(PIECE):
+            while data := self._receive(source):
                 self._throttle(len(data), way)
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             _reset(source, sink)
+
+    def _receive(self, source: socket.socket) -> bytes:
+        """Return what comes, b"" at its end; raises ConnectionError after a cut, which must not look like an end."""
+        data = source.recv(PIECE)
+        with self._lock:
+            if not any(source in pair for pair in self._pairs):
+                raise ConnectionResetError
+        return data
 
     def _throttle(self, size: int, way: str) -> None:
         """Wait as the conditions say; raises ConnectionError where they cut."""

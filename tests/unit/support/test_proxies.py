@@ -110,10 +110,12 @@ def test_a_tcp_proxy_cuts_after_a_number_of_bytes(tcp: TcpProxy, conditions: Con
     assert post(tcp.port) == (200, BODY)
 
 
-def test_a_tcp_proxy_cuts_open_connections(tcp: TcpProxy) -> None:
+def test_a_tcp_proxy_cuts_open_connections(tcp: TcpProxy, server: tuple[int, list[str]]) -> None:
+    _, seen = server
     with socket.create_connection(("127.0.0.1", tcp.port), timeout=10) as client:
         client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n")
-        time.sleep(0.1)  # until the proxy has both ends
+        while not seen:  # the proxy has both ends
+            time.sleep(0.01)
         tcp.cut()
         with suppress(ConnectionResetError):
             assert client.recv(1) == b""
