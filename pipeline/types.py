@@ -65,7 +65,7 @@ class Format:
     name: str
     extension: str
     content_type: str
-    batch_bytes: int = 5 << 20
+    batch_bytes: int = 4 << 20
     nested: bool = False
     typed: bool = False
     packs_itself: bool = False
@@ -81,7 +81,7 @@ FORMATS: dict[str, Format] = {
             "PARQUET",
             "parquet",
             "application/vnd.apache.parquet",
-            batch_bytes=8 << 20,  # a batch is a row group
+            batch_bytes=6 << 20,  # a batch is a row group
             typed=True,
             packs_itself=True,
         ),
