@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from consumer.app import Dependencies
     from consumer.job_store import Jobs
     from notify.deliver import NotifierContext
-    from pipeline.read.connections import ClickHouse, Sources
+    from pipeline.read.connections import ClickHouse, Sources, Tuning
     from pipeline.storage import Storage
 
 CHECK_SECONDS = 10
@@ -98,14 +98,36 @@ def _clickhouse(settings: Settings, url: str | None) -> "ClickHouse":
         user=parts.user or settings.clickhouse_user,
         password=parts.password or settings.clickhouse_password.get_secret_value(),
         database=parts.database or settings.clickhouse_db,
+        tuning=_tuning(settings),
+    )
+
+
+def clickhouse_of_events(settings: Settings) -> "ClickHouse | None":
+    """Describe the connection for tables that are made of events; None if they are read like all others."""
+    url = settings.clickhouse_events_read_only_url
+    return _clickhouse(settings, url) if url is not None else None
+
+
+def _tuning(settings: Settings) -> "Tuning":
+    from pipeline.read.clickhouse_settings import Switch
+    from pipeline.read.connections import Tuning
+
+    # The settings say what is disabled.
+    switches = {"auto": Switch.AUTO, "true": Switch.OFF, "false": Switch.ON}
+    cache = settings.clickhouse_use_query_condition_cache
+    return Tuning(
+        lazy_materialization=switches[settings.clickhouse_disable_lazy_materialization],
+        top_k_through_join=switches[settings.clickhouse_disable_top_k_through_join],
+        group_by_bytes=settings.clickhouse_max_bytes_before_external_group_by,
+        condition_cache=None if cache is None else cache == "true",
     )
 
 
 def sources(settings: Settings, database: Engine) -> "Sources":
-    """Build the two sources that exports read from."""
+    """Build the sources that exports read from."""
     from pipeline.read.connections import Sources
 
-    return Sources(clickhouse=clickhouse(settings), database=database)
+    return Sources(clickhouse=clickhouse(settings), database=database, events=clickhouse_of_events(settings))
 
 
 def storage(settings: Settings, on_part: Callable[[PartOutcome], None] = lambda _outcome: None) -> "Storage":
@@ -195,7 +217,7 @@ def _check_database(database: Engine) -> None:
 def _check_clickhouse(settings: Settings) -> None:
     from pipeline.read.connect import list_tables
 
-    connection = clickhouse(settings)
-    existing = list_tables(connection, CHECK_SECONDS)
-    if "traces" not in existing and "events_full" not in existing:
-        raise LookupError(f"database {connection.database} has neither traces nor events_full: is CLICKHOUSE_DB right?")
+    for source in (clickhouse(settings), clickhouse_of_events(settings)):
+        existing = None if source is None else list_tables(source, CHECK_SECONDS)
+        if source is not None and existing is not None and existing.isdisjoint({"traces", "events_full"}):
+            raise LookupError(f"database {source.database} has neither traces nor events_full: is CLICKHOUSE_DB right?")

@@ -81,10 +81,11 @@ def _check_database(settings: Settings) -> list[str]:
 def _check_clickhouse(settings: Settings) -> list[str]:
     from pipeline.read.check import find_effects, find_problems
 
-    source = build.clickhouse(settings)
-    problems = find_problems(source)
-    if not problems and (effects := find_effects(source)):
-        raise Doubtful(*effects)
+    found = (build.clickhouse(settings), build.clickhouse_of_events(settings))
+    sources = [source for source in found if source is not None]
+    problems = list(dict.fromkeys(problem for source in sources for problem in find_problems(source)))
+    if not problems and (effects := [effect for source in sources for effect in find_effects(source)]):
+        raise Doubtful(*dict.fromkeys(effects))
     return problems
 
 

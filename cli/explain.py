@@ -16,7 +16,7 @@ from consumer.attempt import read_job_spec
 from pipeline.ignored_keys import describe_names
 from pipeline.progress import Progress
 from pipeline.read import open_table
-from pipeline.read.connections import Sources
+from pipeline.read.connections import ClickHouse, Sources
 from pipeline.spec import ExportSpec
 from pipeline.types import OutputOptions
 
@@ -56,12 +56,15 @@ def list_statements(spec: ExportSpec, sources: Sources) -> list[Statement]:
     Raises the errors of reading.
     """
     statements: list[Statement] = []
-    recorded = replace(
-        sources.clickhouse, on_statement=lambda sql, values: statements.append(_clickhouse_statement(sql, values))
-    )
+
+    def record(source: ClickHouse) -> ClickHouse:
+        return replace(source, on_statement=lambda sql, values: statements.append(_clickhouse_statement(sql, values)))
+
+    events = None if sources.events is None else record(sources.events)
+    recorded = replace(sources, clickhouse=record(sources.clickhouse), events=events)
     progress = Progress()
     with _recording(sources.database, statements):
-        with open_table(spec, replace(sources, clickhouse=recorded), progress) as table:
+        with open_table(spec, recorded, progress) as table:
             next(table.enrich(table.batches), None)
         progress.stop()
     return statements

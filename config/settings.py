@@ -95,6 +95,21 @@ class Settings(BaseSettings):
     )
     clickhouse_url: ClickHouseUrl | None = Field(None, alias="CLICKHOUSE_URL", repr=False)
     clickhouse_read_only_url: ClickHouseUrl | None = Field(None, alias="CLICKHOUSE_READ_ONLY_URL", repr=False)
+    clickhouse_events_read_only_url: ClickHouseUrl | None = Field(
+        None, alias="CLICKHOUSE_EVENTS_READ_ONLY_URL", repr=False
+    )
+    clickhouse_disable_lazy_materialization: Literal["auto", "true", "false"] = Field(
+        "auto", alias="CLICKHOUSE_DISABLE_LAZY_MATERIALIZATION"
+    )
+    clickhouse_disable_top_k_through_join: Literal["auto", "true", "false"] = Field(
+        "auto", alias="CLICKHOUSE_DISABLE_TOP_K_THROUGH_JOIN"
+    )
+    clickhouse_max_bytes_before_external_group_by: int | None = Field(
+        None, alias="CLICKHOUSE_MAX_BYTES_BEFORE_EXTERNAL_GROUP_BY", ge=0
+    )
+    clickhouse_use_query_condition_cache: Literal["true", "false"] | None = Field(
+        None, alias="CLICKHOUSE_USE_QUERY_CONDITION_CACHE"
+    )
     clickhouse_user: str = Field("default", alias="CLICKHOUSE_USER")
     clickhouse_password: SecretStr = Field(SecretStr(""), alias="CLICKHOUSE_PASSWORD")
     clickhouse_db: str = Field("default", alias="CLICKHOUSE_DB")

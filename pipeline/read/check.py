@@ -16,8 +16,8 @@ from pipeline.read.clickhouse_errors import (
     Unreachable,
     translate_client_error,
 )
-from pipeline.read.clickhouse_settings import OPTIONAL, describe_effects
-from pipeline.read.connect import open_client
+from pipeline.read.clickhouse_settings import describe_effects
+from pipeline.read.connect import list_optional, open_client
 from pipeline.read.connections import ClickHouse, Sources
 from pipeline.read.open_table import MOST_ROWS, open_table
 from pipeline.read.server import MAX_BLOCK_SIZE
@@ -55,7 +55,7 @@ def find_effects(source: ClickHouse) -> list[str]:
     except CLIENT_ERRORS as error:
         raise translate_client_error(error) from error
     return [
-        *describe_effects(server.limits, OPTIONAL | {MAX_BLOCK_SIZE: MOST_ROWS}),
+        *describe_effects(server.limits, list_optional(source.tuning, server) | {MAX_BLOCK_SIZE: MOST_ROWS}),
         *(
             f"the table {table} lacks {', '.join(sorted(columns))}, which newer versions of Langfuse have: "
             "what exports compute from them is null"

@@ -16,8 +16,8 @@ from config.errors import Cancelled, Rejected, Unavailable
 from pipeline.progress import Progress
 from pipeline.read.arrow_stream import read_stream
 from pipeline.read.clickhouse_errors import CLIENT_ERRORS, translate_client_error
-from pipeline.read.clickhouse_settings import OPTIONAL, REQUIRED
-from pipeline.read.connect import open_client
+from pipeline.read.clickhouse_settings import REQUIRED
+from pipeline.read.connect import list_optional, open_client
 from pipeline.read.connections import ClickHouse
 from pipeline.sql.compile import CompiledStatement, compile_statement
 
@@ -56,7 +56,8 @@ class ClickHouseConnection:
         self.null_columns: set[str] = set()
         with self._closed_if_rejected():
             self.absent = self.server.find_absent()
-            self._settings = self.server.limits.require(REQUIRED) | self.server.limits.choose(OPTIONAL)
+            limits, wanted = self.server.limits, list_optional(source.tuning, self.server)
+            self._settings = limits.require(REQUIRED) | limits.choose(wanted)
         progress.on_stop(self._stop)
 
     def batches(

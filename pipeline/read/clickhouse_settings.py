@@ -1,7 +1,10 @@
 """Chooses the settings of statements: those that the rows depend on, and others as far as the user may set them."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
 
 from config.errors import Rejected
 
@@ -64,6 +67,25 @@ OPTIONAL: dict[str, object] = {
 EQUIVALENT = {"use_skip_indexes_if_final": ("use_skip_indexes_if_final_exact_mode", "1")}
 """Settings whose other value gives the same rows where another setting has the given value."""
 
+Version: TypeAlias = tuple[int, ...]
+Faulty: TypeAlias = tuple[tuple[Version, Version], ...]
+"""Ranges of versions: from the first one up to the second, which is not in the range."""
+
+LAZY_MATERIALIZATION = "query_plan_optimize_lazy_materialization"
+TOP_K_THROUGH_JOIN = "query_plan_top_k_through_join"
+FAULTY: dict[str, Faulty] = {
+    # Reading parts with lightweight updates can fail: ClickHouse issue 102904.
+    LAZY_MATERIALIZATION: (((25, 4), (26, 4, 1, 1005)),),
+    # Statements with a limit over a join can fail: ClickHouse issue 109210.
+    TOP_K_THROUGH_JOIN: (
+        ((26, 5, 1, 651), (26, 5, 6, 70)),
+        ((26, 6), (26, 6, 2, 108)),
+        ((26, 7), (26, 7, 1, 1334)),
+        ((26, 7, 2), (26, 7, 2, 11)),
+    ),
+}
+"""The versions of ClickHouse that have a bug in an optimization, by the setting that switches it."""
+
 EFFECTS = {
     "max_execution_time": "exports that take longer fail",
     "max_block_size": "exports of wide rows take more memory",
@@ -71,6 +93,25 @@ EFFECTS = {
     "max_bytes_before_external_sort": "sorts may need more memory than the server has",
 }
 """What the user notices where a setting is not the one that exports ask for."""
+
+
+class Switch(StrEnum):
+    """Whether an optimization is on; AUTO: unless the version has a bug in it. ON leaves it to the server."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+def switch_off(switches: Mapping[str, Switch], version: str) -> dict[str, object]:
+    """Return the settings that switch optimizations off in a version of the server."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:4])
+    return {
+        name: 0
+        for name, switch in switches.items()
+        if switch is Switch.OFF
+        or (switch is Switch.AUTO and any(first <= numbers < last for first, last in FAULTY[name]))
+    }
 
 
 @dataclass(frozen=True)

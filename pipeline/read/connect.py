@@ -8,9 +8,10 @@ from clickhouse_connect.driver.client import Client
 from urllib3 import HTTPConnectionPool
 
 from pipeline.read.clickhouse_errors import CLIENT_ERRORS, translate_client_error
+from pipeline.read.clickhouse_settings import LAZY_MATERIALIZATION, OPTIONAL, TOP_K_THROUGH_JOIN, switch_off
 from pipeline.read.client_pool import PooledClient
-from pipeline.read.connections import ClickHouse
-from pipeline.read.server import read_server
+from pipeline.read.connections import ClickHouse, Tuning
+from pipeline.read.server import CONDITION_CACHE, Server, read_server
 
 CONNECT_SECONDS = 10
 RECEIVE_SECONDS = 300
@@ -36,6 +37,17 @@ def open_client(source: ClickHouse) -> PooledClient:
     except BaseException:
         client.close()
         raise
+
+
+def list_optional(tuning: Tuning, server: Server) -> dict[str, object]:
+    """Return the settings that exports ask for on this server, and that their rows do not depend on."""
+    switches = {LAZY_MATERIALIZATION: tuning.lazy_materialization, TOP_K_THROUGH_JOIN: tuning.top_k_through_join}
+    wanted = OPTIONAL | switch_off(switches, server.version)
+    if tuning.group_by_bytes is not None:
+        wanted["max_bytes_before_external_group_by"] = tuning.group_by_bytes
+    if tuning.condition_cache is not None:
+        wanted[CONDITION_CACHE] = int(tuning.condition_cache)
+    return wanted
 
 
 def make_options(source: ClickHouse) -> dict[str, Any]:

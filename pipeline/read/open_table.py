@@ -102,7 +102,8 @@ def open_table(spec: ExportSpec, sources: Sources, progress: Progress) -> Iterat
         with closing(postgres.read_batches(table, spec, sources.database, progress)) as batches:
             yield Table(table.columns, batches, [], spec.output.row_limit)
         return
-    with closing(ClickHouseConnection(sources.clickhouse, progress)) as connection:
+    source = sources.choose(events=table.reads_events)
+    with closing(ClickHouseConnection(source, progress)) as connection:
         yield from _open_clickhouse_table(table, spec, connection, interrupt_on_stop(sources.database, progress))
 
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from clickhouse_connect.driver.client import Client
 
 from config.errors import Rejected
-from pipeline.read.clickhouse_settings import EQUIVALENT, OPTIONAL, REQUIRED, Limit, Limits
+from pipeline.read.clickhouse_settings import EQUIVALENT, FAULTY, OPTIONAL, REQUIRED, Limit, Limits
 from pipeline.sql.compile import Absent
 from pipeline.sql.events import events
 from pipeline.sql.sources import Source, dataset_run_items, observations, scores, traces
 
 MAX_BLOCK_SIZE = "max_block_size"
+CONDITION_CACHE = "use_query_condition_cache"
 _SETTINGS = "SELECT name, value, min, max, readonly FROM system.settings WHERE name IN {names:Array(String)}"
 _COLUMNS = (
     "SELECT table, groupArray(name) FROM system.columns "
@@ -25,11 +26,12 @@ SOURCES: dict[str, Source] = {
 
 @dataclass(frozen=True)
 class Server:
-    """What is known of a server: `limits` of the settings that exports send, and the `columns` of Langfuse's tables.
+    """What is known of a server: `version`, `limits` of the settings that exports send, and the `columns` of its tables.
 
-    A table that the server does not have is not in `columns`.
+    A table of Langfuse that the server does not have is not in `columns`.
     """
 
+    version: str = ""
     limits: Limits = field(default_factory=Limits)
     columns: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
@@ -51,8 +53,10 @@ class Server:
 
 def read_server(client: Client) -> Server:
     """Read what is known of the client's server; raises the client's errors."""
-    names = [*REQUIRED, *OPTIONAL, *(other for other, _ in EQUIVALENT.values()), MAX_BLOCK_SIZE]
+    more = [*FAULTY, *(other for other, _ in EQUIVALENT.values()), MAX_BLOCK_SIZE, CONDITION_CACHE]
+    names = [*REQUIRED, *OPTIONAL, *more]
     found = client.query(_SETTINGS, parameters={"names": names}).result_rows
     limits = {name: Limit(value, low, high, bool(readonly)) for name, value, low, high, readonly in found}
     columns = client.query(_COLUMNS, parameters={"names": list(SOURCES)}).result_rows
-    return Server(Limits(limits), {name: frozenset(each) for name, each in columns})
+    present = {name: frozenset(each) for name, each in columns}
+    return Server(client.server_version or "", Limits(limits), present)

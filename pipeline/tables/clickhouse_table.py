@@ -24,7 +24,7 @@ class ClickHouseTable:
     Rows: `source` is where they are read from, `rows` the alias of that source, or the name of the view, that all
     values refer to; `only` is a condition on all of them. `moment` is the business time that the cutoff applies to.
     `fallback` is read instead where the project has no rows in the source, `from_events` where the query asks for the
-    events table.
+    events table. `reads_events`: the rows are made of events, which may be on another server.
 
     Columns: the file has `outputs`, then the comments on objects of the type `comments_on`, then one column per score
     name of `scores`. `enricher_inputs` are read besides for `enrichers`, each made for a database and a project. `wide`
@@ -51,6 +51,7 @@ class ClickHouseTable:
     scores: tuple[ScoreLevel, ...] = ()
     fallback: "ClickHouseTable | None" = None
     from_events: "ClickHouseTable | None" = None
+    reads_events: bool = False
 
     @property
     def identity(self) -> ColumnElement[Any]:

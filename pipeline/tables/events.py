@@ -40,6 +40,7 @@ SCORE_LEVELS = (ScoreLevel(("trace_id", "observation_id"), (e.trace_id, e.span_i
 EVENTS = ClickHouseTable(
     name="events",
     source=source,
+    reads_events=True,
     rows=rows,
     outputs=(
         Output("id", Kind.TEXT, e.span_id),

@@ -116,6 +116,7 @@ _more = tuple(_of_events(each) for each in EVENTS.filterables if each.id not in 
 
 OBSERVATIONS_FROM_EVENTS = replace(
     OBSERVATIONS,
+    reads_events=True,
     source=View(views.select_observations, views.select_survey),
     outputs=tuple(replace(each, join=None) for each in OBSERVATIONS.outputs),
     filterables=(*_own, *_more),
@@ -127,6 +128,7 @@ OBSERVATIONS_FROM_EVENTS = replace(
 
 SCORES_FROM_EVENTS = replace(
     SCORES,
+    reads_events=True,
     outputs=tuple(
         replace(each, join=_trace_of_score) if each.join is TRACE_OF_SCORE else each for each in SCORES.outputs
     ),
@@ -135,6 +137,7 @@ SCORES_FROM_EVENTS = replace(
 
 SESSIONS_FROM_EVENTS = replace(
     SESSIONS,
+    reads_events=True,
     source=View(views.select_sessions),
     filterables=tuple(_of_session(each) for each in SESSIONS.filterables),
 )
