@@ -7,6 +7,9 @@ import pyarrow.compute as pc
 
 from config.errors import Rejected
 
+MOST_ENRICHED = 4
+"""A batch that enriching makes more than this many times as large as the format asks for is cut again."""
+
 
 def repair(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Yield the batches with valid UTF-8 only; invalid bytes become U+FFFD, because text files can't hold them."""
@@ -59,21 +62,17 @@ def rebatch(batches: Iterator[pa.RecordBatch], target: int) -> Iterator[pa.Recor
         yield _join(gathered)
 
 
-def cut(batches: Iterator[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch]:
-    """Yield the same rows in batches of at most `most` bytes; a larger row comes alone. Nothing is copied."""
-    for batch in batches:
-        yield from _cut_batch(batch, most)
+def limit_sizes(batches: Iterator[pa.RecordBatch], target: int, row_bytes: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of enriched batches, and cut the batches that enriching made much larger than `target` bytes.
 
-
-def refuse_large_rows(batches: Iterator[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch]:
-    """Yield the batches; raises Rejected for a row of more than `most` bytes, which must come alone.
-
-    The first column is the id of the row.
+    Raises Rejected for a row of more than `row_bytes`. The first column is the id of the row. Nothing is copied.
     """
+    most = min(MOST_ENRICHED * target, row_bytes)  # a row of more than `row_bytes` then comes alone
     for batch in batches:
-        if batch.num_rows == 1 and batch.nbytes > most:
-            raise make_large_row_error(str(batch.column(0)[0]), most)
-        yield batch
+        for piece in _cut_batch(batch, most):
+            if piece.num_rows == 1 and piece.nbytes > row_bytes:
+                raise make_large_row_error(str(piece.column(0)[0]), row_bytes)
+            yield piece
 
 
 def make_large_row_error(row_id: str, most: int) -> Rejected:

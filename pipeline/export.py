@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from config.metrics import Metrics
-from pipeline.batches import cut, rebatch, refuse_large_rows
+from pipeline.batches import limit_sizes, rebatch
 from pipeline.compress import COMPRESSORS
 from pipeline.encode import ENCODERS
 from pipeline.export_file import open_file
@@ -20,9 +20,6 @@ from pipeline.storage.types import Storage
 from pipeline.types import ExportResult
 
 logger = logging.getLogger(__name__)
-
-MOST_ENRICHED = 4
-"""A batch that enriching makes more than this many times as large as the format asks for is cut again."""
 
 
 def utc_now() -> datetime:
@@ -68,10 +65,8 @@ def deliver(  # noqa: PLR0913 (as `export`)
         progress.stages = flow.seconds
         batches = flow.stage("read", rebatch(table.batches, encoding.format.batch_bytes))
         batches = watch(batches, progress, spec.export_id)
-        # A row that is too large must come alone, so a batch is cut at its limit too.
-        most = min(MOST_ENRICHED * encoding.format.batch_bytes, spec.output.row_bytes)
-        batches = cut(table.enrich(batches), most)
-        batches = flow.stage("enrich", refuse_large_rows(batches, spec.output.row_bytes))
+        batches = limit_sizes(table.enrich(batches), encoding.format.batch_bytes, spec.output.row_bytes)
+        batches = flow.stage("enrich", batches)
         batches = flow.prefetch("wait", batches)
         chunks = flow.stage("encode", ENCODERS[encoding.format.name](table.columns, batches, encoding))
         chunks = flow.stage("compress", COMPRESSORS[encoding.codec.name](flow.raw.count(chunks)))
