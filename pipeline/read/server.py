@@ -26,7 +26,7 @@ SOURCES: dict[str, Source] = {
 
 @dataclass(frozen=True)
 class Server:
-    """What is known of a server: `version`, `limits` of the settings that exports send, and the `columns` of its tables.
+    """What is known of a server: its `version`, `limits` of the settings of exports, and the `columns` of its tables.
 
     A table of Langfuse that the server does not have is not in `columns`.
     """
