@@ -19,6 +19,7 @@ from pipeline.read.clickhouse_errors import CLIENT_ERRORS, translate_client_erro
 from pipeline.read.clickhouse_settings import REQUIRED
 from pipeline.read.connect import list_optional, open_client
 from pipeline.read.connections import ClickHouse
+from pipeline.read.session import Session
 from pipeline.sql.compile import CompiledStatement, compile_statement
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ Parameters that are too long for the URL are sent in a form.
 
 class ClickHouseConnection:
     """The ClickHouse connection of one export; used by one thread, stopped from any through `progress`.
+
+    All its statements are answered by one server, if there are several behind the URL.
 
     `absent` are the columns that the tables do not have; statements read null for them. `null_columns` are those that
     were read so far, as `table.column`.
@@ -54,6 +57,7 @@ class ClickHouseConnection:
         self._client = self._pooled.client
         self.server = self._pooled.server
         self.null_columns: set[str] = set()
+        self._session = Session()
         with self._closed_if_rejected():
             self.absent = self.server.find_absent()
             limits, wanted = self.server.limits, list_optional(source.tuning, self.server)
@@ -115,13 +119,16 @@ class ClickHouseConnection:
     def _open(
         self, query: CompiledStatement, external: ExternalData | None, query_id: str, settings: dict[str, object]
     ) -> Any:
-        return self._client.raw_stream(
-            query.sql,
-            parameters=query.parameters,
-            fmt="ArrowStream",
-            settings={**self._settings, **self.server.limits.choose(settings), "query_id": query_id},
-            external_data=external,
-        )
+        def send(session: dict[str, object]) -> Any:
+            return self._client.raw_stream(
+                query.sql,
+                parameters=query.parameters,
+                fmt="ArrowStream",
+                settings={**self._settings, **self.server.limits.choose(settings), **session, "query_id": query_id},
+                external_data=external,
+            )
+
+        return self._session.run(send, self._client.close_connections, lambda: self._progress.stopped)
 
     def _unless_stopped(self, call: Callable[[], T]) -> T:
         """Return what the call returns, or raise Cancelled as soon as the export is stopped.

@@ -26,9 +26,9 @@ SOURCES: dict[str, Source] = {
 
 @dataclass(frozen=True)
 class Server:
-    """What is known of a server: its `version`, `limits` of the settings of exports, and the `columns` of its tables.
+    """What is known of a server: `version`, the `limits` of settings, and the `columns` of Langfuse's tables.
 
-    A table of Langfuse that the server does not have is not in `columns`.
+    A table that the server does not have is not in `columns`.
     """
 
     version: str = ""

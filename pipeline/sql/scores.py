@@ -15,6 +15,8 @@ from pipeline.sql.sources import Columns, is_latest, scores
 EXPORTED_TYPES = ("NUMERIC", "BOOLEAN", "CATEGORICAL", "TEXT")
 NUMBER_TYPES = frozenset({"NUMERIC", "BOOLEAN"})
 
+UNKNOWN_NAME = "a score has a name that was not listed before"
+
 ScoreFilter: TypeAlias = (
     stored.NumberObjectFilter | stored.CategoryOptionsFilter | stored.BooleanObjectFilter | stored.StringOptionsFilter
 )
@@ -51,7 +53,8 @@ def select_names(project_id: str, cutoff: datetime) -> Select[Any]:
 def select_lists(project_id: str, cutoff: datetime, level: ScoreLevel, known: list[str], name: str) -> Subquery:
     """Select the `scores` of each owner as tuples (place in `known`, number, text), and the owner as `owner0` etc.
 
-    The list is sorted. Scores that count once have the average of their numbers. The text of a number is null.
+    The list is sorted. Scores that count once have the average of their numbers. The text of a number is null. The
+    statement fails if a score has another name than the known ones: its file would lack a column.
     """
     rows = scores.table.alias("s")
     each = _values(rows, find_position(rows.c.name, known), project_id, cutoff, level)
@@ -59,7 +62,10 @@ def select_lists(project_id: str, cutoff: datetime, level: ScoreLevel, known: li
     collected = func.groupArray(func.tuple(each.c.named, each.c.number, each.c.text))
     return (
         select(*owner, func.arraySort(collected).label("scores"))
-        .where(each.c.named > 0, or_(is_one_of(each.c.type, sorted(NUMBER_TYPES)), each.c.text.is_not(None)))
+        .where(
+            func.throwIf(each.c.named == 0, bind_text(UNKNOWN_NAME)) == 0,
+            or_(is_one_of(each.c.type, sorted(NUMBER_TYPES)), each.c.text.is_not(None)),
+        )
         .group_by(*owner)
         .subquery(name)
     )
