@@ -58,8 +58,9 @@ class Format:
     """A file format and its abilities; its encoder is in `pipeline.encode.ENCODERS`.
 
     `batch_bytes` is about the size of the batches that its encoder gets. `nested`: JSON values are stored as values.
-    `typed`: columns have types, so each score name gets a column of its own. `packs_itself`: the format compresses
-    inside, so its files are not compressed again.
+    `typed`: columns have types, so each score name gets a column of its own. `caseless`: its readers take names that
+    differ only in case for the same. `packs_itself`: the format compresses inside, so its files are not compressed
+    again.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Format:
     batch_bytes: int = 4 << 20
     nested: bool = False
     typed: bool = False
+    caseless: bool = False
     packs_itself: bool = False
 
 
@@ -83,6 +85,7 @@ FORMATS: dict[str, Format] = {
             "application/vnd.apache.parquet",
             batch_bytes=6 << 20,  # a batch is a row group
             typed=True,
+            caseless=True,
             packs_itself=True,
         ),
     )

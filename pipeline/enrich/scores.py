@@ -1,6 +1,6 @@
 """Makes the columns of scores, one for each name, from one sorted list of scores per row."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -33,20 +33,25 @@ class ScoreColumn:
         return pa.list_(pa.float64() if self.numbers else pa.string())
 
 
-def make_score_columns(found: Iterable[tuple[str, Collection[str]]], taken: Collection[str]) -> list[ScoreColumn]:
+def make_score_columns(
+    found: Iterable[tuple[str, Collection[str]]], taken: Collection[str], fold: Callable[[str], str] = str
+) -> list[ScoreColumn]:
     """Name the columns of scores, given their names and data types, in that order.
 
-    A name that another column has gets the prefix `scores.`, repeatedly until it is unique.
+    A name that another column has, or a score before it, gets the prefix `scores.`, repeatedly until it is unique.
+    Names are the same if `fold` makes the same text of them.
     """
     listed = list(found)
-    used = {*taken, *(name for name, _ in listed)}
+    columns_of_table = {fold(name) for name in taken}
+    first = {fold(name): name for name, _ in reversed(listed)}
+    used = columns_of_table | first.keys()
     columns = []
     for score, types in listed:
         name = score
-        if score in taken:
-            while name in used:
+        if fold(score) in columns_of_table or first[fold(score)] != score:
+            while fold(name) in used:
                 name = f"{PREFIX}{name}"
-            used.add(name)
+            used.add(fold(name))
         numbers, texts = bool(NUMBER_TYPES & set(types)), bool(set(types) - NUMBER_TYPES)
         kind = Kind.MIXED if numbers and texts else Kind.LIST
         columns.append(ScoreColumn(score, Column(name, kind), numbers, texts))

@@ -56,7 +56,7 @@ class _Recorder:
 
 
 def read_stream(body: Body) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of the stream.
+    """Yield the batches of the stream, or one without rows if there are none: its columns have their types.
 
     A response with status 200 may still fail in the middle: the server writes its exception into the body, or the
     connection ends. Arrow's reader takes an end between two messages for the end of the stream, so the end-of-stream
@@ -65,7 +65,12 @@ def read_stream(body: Body) -> Iterator[pa.RecordBatch]:
     recorder = _Recorder(body)
     try:
         with pa.ipc.open_stream(pa.PythonFile(recorder, "r")) as stream:
-            yield from stream
+            empty = True
+            for batch in stream:
+                empty = False
+                yield batch
+            if empty:
+                yield _make_empty(stream.schema)
         if recorder.ended or recorder.tail[-len(END_OF_STREAM) :] != END_OF_STREAM:
             raise _incomplete(recorder)
         if recorder.read(TAIL):
@@ -75,6 +80,11 @@ def read_stream(body: Body) -> Iterator[pa.RecordBatch]:
     except pa.ArrowException as error:
         _drain(recorder)
         raise _incomplete(recorder) from error
+
+
+def _make_empty(schema: pa.Schema) -> pa.RecordBatch:
+    """Return a batch without rows; made of nulls, because pyarrow imports pandas, if installed, for Python values."""
+    return pa.RecordBatch.from_arrays([pa.nulls(0, type_) for type_ in schema.types], schema=schema)
 
 
 def _drain(recorder: _Recorder) -> None:

@@ -202,7 +202,9 @@ def _read_score_columns(
     if not table.scores:
         return []
     names = connection.rows(select_names(spec.project_id, spec.created_at))
-    return make_score_columns([(row["name"], row["types"]) for row in names], {column.name for column in table.columns})
+    found = [(row["name"], row["types"]) for row in names]
+    fold = str.casefold if spec.encoding.format.caseless else str
+    return make_score_columns(found, {column.name for column in table.columns}, fold)
 
 
 def _file_columns(scores: Sequence[ScoreColumn], spec: ExportSpec) -> list[Column]:

@@ -37,7 +37,7 @@ SETTINGS = {
 def read_batches(
     table: DatabaseTable, spec: ExportSpec, database: Engine, progress: Progress
 ) -> Generator[pa.RecordBatch]:
-    """Return the rows that the spec asks for, as they are when the first one is read.
+    """Return the rows that the spec asks for, as they are when the first one is read; at least one batch.
 
     Raises Rejected immediately for what the table doesn't support. Reading raises Unavailable when the database fails,
     and Cancelled once `progress` is stopped.
@@ -66,8 +66,12 @@ def _read_batches(
         size = connection.scalar(widest) or 0
         fetched = max(1, min(MOST_ROWS, FETCH_BYTES // (size * COMPRESSED + ROW_BYTES)))
         with connection.execute(rows, execution_options={"yield_per": fetched}) as result:
+            empty = True
             for part in result.partitions():
+                empty = False
                 yield _to_batch(table.outputs, list(zip(*part, strict=True)), nested=spec.encoding.format.nested)
+            if empty:
+                yield _to_batch(table.outputs, [()] * len(table.outputs), nested=spec.encoding.format.nested)
 
 
 def _to_batch(outputs: Sequence[DatabaseOutput], values: Sequence[Sequence[Any]], *, nested: bool) -> pa.RecordBatch:

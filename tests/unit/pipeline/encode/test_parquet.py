@@ -18,7 +18,7 @@ def test_every_kind_comes_back_typed() -> None:
     table = parsed(encoded("PARQUET", columns, list(sliced(batch(columns, **values), [0, 1, 50])))).read()
     assert table.schema.names == [column.name for column in columns]
     assert table.to_pydict() == values
-    assert table.schema.field("instant").type == pa.timestamp("ms", tz="UTC")
+    assert table.schema.field("instant").type == pa.timestamp("us", tz="UTC")
     assert table.schema.field("decimal").type == pa.decimal128(38, 12)
     assert pa.types.is_list(table.schema.field("list").type)
 
@@ -30,12 +30,14 @@ def test_json_cells_are_unescaped_text_and_their_flags_stay_out() -> None:
     assert parsed(data).read().to_pydict() == {"c": ['"é"', r'"\u00e9"', None], "j": ['["é"]', None, "1"]}
 
 
-def test_without_rows_the_file_is_valid() -> None:
-    columns, values = every_kind(0)
-    for batches in ([], [batch(columns, **values)]):
-        table = parsed(encoded("PARQUET", columns, batches)).read()
-        assert table.num_rows == 0
-        assert table.schema.names == [column.name for column in columns]
+def test_a_file_without_rows_has_the_types_of_one_with_rows() -> None:
+    columns, values = every_kind(5)
+    filled = batch(columns, **values)
+
+    empty, full = (parsed(encoded("PARQUET", columns, [each])).read() for each in (filled.slice(0, 0), filled))
+
+    assert (empty.num_rows, full.num_rows) == (0, 5)
+    assert empty.schema == full.schema
 
 
 @pytest.mark.parametrize(("setting", "found"), [("none", "UNCOMPRESSED"), ("gzip", "GZIP"), ("zstd", "ZSTD")])

@@ -103,6 +103,24 @@ def test_names_that_other_columns_have_are_written_apart(names: list[str], expec
     assert [each.score for each in made] == names
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["Accuracy", "accuracy"], ["Accuracy", "scores.accuracy"]),
+        (["ID", "Scores.ID"], ["scores.scores.ID", "Scores.ID"]),
+        (["É", "é", "ÉÉ"], ["É", "scores.é", "ÉÉ"]),
+        (["A", "a", "scores.A"], ["A", "scores.scores.a", "scores.A"]),
+    ],
+)
+def test_names_that_differ_only_in_case_are_written_apart_where_case_does_not_count(
+    names: list[str], expected: list[str]
+) -> None:
+    found = [(name, ["NUMERIC"]) for name in names]
+
+    assert [each.column.name for each in make_score_columns(found, {"id"}, str.casefold)] == expected
+    assert [each.column.name for each in make_score_columns(found, {"id"})] == names
+
+
 def test_the_types_of_a_name_decide_its_kind() -> None:
     made = make_score_columns(
         [("a", ["BOOLEAN", "NUMERIC"]), ("b", ["CATEGORICAL", "TEXT"]), ("c", ["BOOLEAN", "TEXT"])], set()
