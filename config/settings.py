@@ -163,6 +163,7 @@ class Settings(BaseSettings):
     secret_key: Annotated[SecretStr, AfterValidator(_secret_key)] | None = Field(None, alias="WAYBILL_SECRET_KEY")
     trusted_proxies: int = Field(0, alias="WAYBILL_TRUSTED_PROXIES", ge=0)
     notice_hours: float = Field(24, alias="WAYBILL_NOTICE_HOURS", gt=0)
+    csv_bom: bool = Field(default=False, alias="WAYBILL_CSV_BOM")
     csv_neutralise: bool = Field(default=True, alias="WAYBILL_CSV_NEUTRALISE_FORMULAS")
     otel_endpoint: HttpUrl | None = Field(None, alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     log_format: Literal["json", "text"] | None = Field(None, alias="WAYBILL_LOG_FORMAT")

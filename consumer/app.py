@@ -256,6 +256,7 @@ def _export_policy(settings: Settings) -> ExportPolicy:
             csv_neutralise=settings.csv_neutralise,
         ),
         link_lifetime=timedelta(hours=settings.link_hours),
+            csv_bom=settings.csv_bom,
         max_attempts=settings.max_attempts,
         backoff=Backoff(first=settings.retry_base_seconds, longest=LONGEST_DELAY),
         lease=timedelta(seconds=settings.lease_seconds),

@@ -122,13 +122,14 @@ class OutputOptions:
 
     `prefix` begins each object's key. `row_limit` None means all rows. `row_bytes` is the largest size of a row, in
     memory and not in the file; a larger one is rejected. `csv_neutralise` makes CSV cells safe that a spreadsheet would
-    run as a formula.
+    run as a formula. `csv_bom` begins CSV files with a byte order mark.
     """
 
     prefix: str = ""
     row_limit: int | None = None
     row_bytes: int = 32 << 20
     csv_neutralise: bool = True
+    csv_bom: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Encodes CSV: RFC 4180, UTF-8, every value in full."""
 
+import codecs
 from collections.abc import Container, Iterator, Sequence
 
 import polars as pl
@@ -29,8 +30,11 @@ def encode_csv(columns: Sequence[Column], batches: Iterator[pa.RecordBatch], enc
     """Yield a header, always, and the rows; lines end with CRLF.
 
     Null is an empty field and empty text is `""`. Lists and JSON are JSON text. With `csv_neutralise`, cells and names
-    that a spreadsheet would run as a formula get an apostrophe in front; plain numbers stay.
+    that a spreadsheet would run as a formula get an apostrophe in front; plain numbers stay. With `csv_bom`, a byte
+    order mark comes first.
     """
+    if encoding.options.csv_bom:
+        yield codecs.BOM_UTF8
     safe = encoding.options.csv_neutralise
     yield _encode_header(columns, safe=safe)
     fixed = list_fixed(columns)

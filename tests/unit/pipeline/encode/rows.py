@@ -93,9 +93,10 @@ def encoded(
     *,
     compression: str | None = None,
     neutralise: bool = True,
+    bom: bool = False,
 ) -> bytes:
     """Return the whole file."""
-    encoding = choose_encoding(name, compression, OutputOptions(csv_neutralise=neutralise))
+    encoding = choose_encoding(name, compression, OutputOptions(csv_neutralise=neutralise, csv_bom=bom))
     return b"".join(ENCODERS[name](columns, iter(batches), encoding))
 
 

@@ -57,6 +57,15 @@ def test_a_file_is_written_to_the_letter() -> None:
     )
 
 
+def test_a_byte_order_mark_comes_first_once_if_wanted() -> None:
+    batches = [batch(TEXT, a=["é"], b=["x"])] * 2
+
+    marked, plain = (encoded("CSV", TEXT, batches, bom=bom) for bom in (True, False))
+
+    assert marked == b"\xef\xbb\xbf" + plain
+    assert [encoded(name, TEXT, batches, bom=True)[:1] for name in ("JSON", "JSONL")] == [b"[", b"{"]
+
+
 def test_without_rows_there_is_a_header() -> None:
     assert encoded("CSV", TEXT, []) == b"a,b\r\n"
     assert encoded("CSV", TEXT, [batch(TEXT, a=[], b=[])]) == b"a,b\r\n"
