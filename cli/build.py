@@ -15,7 +15,7 @@ from config.metrics import Metrics
 from config.settings import Misconfigured, Settings
 from config.tables import langfuse, waybill
 from config.urls import split_clickhouse
-from runtime.database import open_database, reading
+from runtime.database import open_database, reading, schema_of
 from runtime.kafka_admin import check_topics
 from runtime.kafka_clients import build_producer
 from runtime.publisher import Publisher
@@ -79,7 +79,8 @@ def notifier_context(settings: Settings) -> "NotifierContext":
 
 def engine(settings: Settings) -> Engine:
     """Open the Langfuse database; needs DATABASE_URL."""
-    return open_database(settings.database)
+    address = settings.database_address
+    return open_database(address.url, address.schema, address.pool)
 
 
 def clickhouse(settings: Settings) -> "ClickHouse":
@@ -204,7 +205,7 @@ def clickhouse_client(settings: Settings) -> Iterator[Any]:
 
 def _check_database(database: Engine) -> None:
     with reading(database) as connection:
-        existing = set(inspect(connection).get_table_names())
+        existing = set(inspect(connection).get_table_names(schema_of(database)))
     for table in (*langfuse.tables.values(), *waybill.tables.values()):
         if table.name in {"batch_exports", "users"} and table.name not in existing:
             raise LookupError(

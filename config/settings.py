@@ -7,20 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL
 
 from config import urls
+from config.database_url import DatabaseAddress, check_host, check_parameters, read_address, write_url
+from config.required import DATABASE, STORAGE, find_missing, say_missing
 
-# URL parameters that only Prisma knows and libpq refuses; `schema` becomes the search path.
-PRISMA_ONLY = {
-    "connection_limit",
-    "pool_timeout",
-    "pgbouncer",
-    "schema",
-    "sslaccept",
-    "socket_timeout",
-    "statement_cache_size",
-}
 SIGV4_MAX_HOURS = 7 * 24
 KEY_CHARACTERS = 32
 """The shortest allowed secret key: 128 random bits have this many characters in hexadecimal."""
@@ -33,10 +25,8 @@ LINKS_PORT = 6066
 CONSUMER_INTERNAL_PORT = 6065
 NOTIFY_INTERNAL_PORT = 6067
 
-STORAGE = "LANGFUSE_S3_BATCH_EXPORT_BUCKET"
-STORAGE_URL = "WAYBILL_STORAGE_URL"
-CONSUMER_NEEDS = ("DATABASE_URL", "CLICKHOUSE_URL", "KAFKA_BOOTSTRAP_SERVERS", STORAGE)
-NOTIFY_NEEDS = ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
+CONSUMER_NEEDS = (DATABASE, "CLICKHOUSE_URL", "KAFKA_BOOTSTRAP_SERVERS", STORAGE)
+NOTIFY_NEEDS = (DATABASE, "KAFKA_BOOTSTRAP_SERVERS")
 
 
 class Misconfigured(ValueError):
@@ -92,6 +82,13 @@ class Settings(BaseSettings):
 
     database_url: Annotated[str, AfterValidator(urls.read_database)] | None = Field(
         None, alias="DATABASE_URL", repr=False
+    )
+    database_host: Annotated[str, AfterValidator(check_host)] | None = Field(None, alias="DATABASE_HOST")
+    database_username: str | None = Field(None, alias="DATABASE_USERNAME")
+    database_password: SecretStr | None = Field(None, alias="DATABASE_PASSWORD")
+    database_name: str | None = Field(None, alias="DATABASE_NAME")
+    database_args: Annotated[str, AfterValidator(check_parameters)] | None = Field(
+        None, alias="DATABASE_ARGS", repr=False
     )
     clickhouse_url: ClickHouseUrl | None = Field(None, alias="CLICKHOUSE_URL", repr=False)
     clickhouse_read_only_url: ClickHouseUrl | None = Field(None, alias="CLICKHOUSE_READ_ONLY_URL", repr=False)
@@ -163,8 +160,8 @@ class Settings(BaseSettings):
     secret_key: Annotated[SecretStr, AfterValidator(_secret_key)] | None = Field(None, alias="WAYBILL_SECRET_KEY")
     trusted_proxies: int = Field(0, alias="WAYBILL_TRUSTED_PROXIES", ge=0)
     notice_hours: float = Field(24, alias="WAYBILL_NOTICE_HOURS", gt=0)
-    csv_bom: bool = Field(default=False, alias="WAYBILL_CSV_BOM")
     csv_neutralise: bool = Field(default=True, alias="WAYBILL_CSV_NEUTRALISE_FORMULAS")
+    csv_bom: bool = Field(default=False, alias="WAYBILL_CSV_BOM")
     otel_endpoint: HttpUrl | None = Field(None, alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     log_format: Literal["json", "text"] | None = Field(None, alias="WAYBILL_LOG_FORMAT")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="WAYBILL_LOG_LEVEL")
@@ -177,17 +174,24 @@ class Settings(BaseSettings):
         return min(value, lease / 3)
 
     @property
+    def database_address(self) -> DatabaseAddress:
+        """The address of the Langfuse database: DATABASE_URL, or else its parts; raises Misconfigured without both."""
+        if self.database_url is not None:
+            return read_address(self.database_url)
+        host, user, password, name = (
+            self.database_host,
+            self.database_username,
+            self.database_password,
+            self.database_name,
+        )
+        if host is None or user is None or password is None or name is None:
+            raise Misconfigured([say_missing(DATABASE)])
+        return read_address(write_url(host, user, password.get_secret_value(), name, self.database_args or ""))
+
+    @property
     def database(self) -> URL:
-        """The database URL for SQLAlchemy; raises Misconfigured without DATABASE_URL."""
-        if self.database_url is None:
-            raise Misconfigured(["DATABASE_URL is missing"])
-        url = make_url(self.database_url)
-        if url.get_backend_name() == "sqlite":
-            return url
-        query = {name: value for name, value in url.query.items() if name not in PRISMA_ONLY}
-        if schema := url.query.get("schema"):
-            query["options"] = f"-csearch_path={schema}"
-        return url.set(drivername="postgresql+psycopg", query=query)
+        """The database URL for SQLAlchemy; raises Misconfigured as `database_address` does."""
+        return self.database_address.url
 
     @property
     def consumer_ports(self) -> tuple[int, int]:
@@ -209,11 +213,12 @@ class Settings(BaseSettings):
         """How long ended runs and notices are kept.
 
         It is never shorter than events stay in the completions topic, because replaying events without their notices
-        would send the emails again, nor than the time for which an export may be started again.
+        would send the emails again, nor than links are valid, nor than an export may be started again.
         """
         return max(
             timedelta(days=self.history_days),
             timedelta(hours=self.topic_retention_hours) + LONGEST_SEGMENT,
+            timedelta(hours=self.link_hours),
             timedelta(days=self.stale_days),
         )
 
@@ -228,7 +233,7 @@ class Settings(BaseSettings):
         if self.storage_url is not None:
             return self.storage_url
         if self.bucket is None:
-            raise Misconfigured([_missing(STORAGE)])
+            raise Misconfigured([say_missing(STORAGE)])
         return f"s3://{self.bucket}"
 
     @classmethod
@@ -266,18 +271,8 @@ def load_valid(values: Mapping[str, str] | None = None, *, needs: Collection[str
         defaults = {field.alias: field.default for field in Settings.model_fields.values() if field.alias in invalid}
         settings = Settings(**{**dict(values or {}), **defaults})
     problems = [_problem(name, message) for name, message in invalid.items()]
-    problems += [
-        _missing(name) for name in needs if not given.get(name) and not (name == STORAGE and given.get(STORAGE_URL))
-    ]
-    if given.get("KAFKA_SECURITY_PROTOCOL", "").startswith("SASL") and not given.get("KAFKA_SASL_USERNAME"):
-        problems.append("KAFKA_SASL_USERNAME is missing: the value of KAFKA_SECURITY_PROTOCOL requires it")
-    if given.get("WAYBILL_PUBLIC_URL") and not given.get("WAYBILL_SECRET_KEY"):
-        problems.append("WAYBILL_SECRET_KEY is missing: WAYBILL_PUBLIC_URL requires it")
+    problems += find_missing(given, needs)
     return settings, problems
-
-
-def _missing(name: str) -> str:
-    return f"{name} is missing" + (f" (or set {STORAGE_URL})" if name == STORAGE else "")
 
 
 def _problem(name: str, message: str) -> str:

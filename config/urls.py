@@ -4,8 +4,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+from config.database_url import read_address
 
 MASK = "**********"
 _TUNING = frozenset(
@@ -15,12 +14,13 @@ _TUNING = frozenset(
     }
 )
 """Parameters of a ClickHouse URL that tune Langfuse's client; Waybill's client needs none of them."""
-_PASSWORD = re.compile(r"(\w[\w+.-]*://[^/?#@:]*:)[^\s]*@")
+_PASSWORD = re.compile(r"(\w[\w+.-]*://[^/?#:\s]*:)[^\s]*@")
+_SECRET_PARAMETER = re.compile(r"((?:^|[?&])(?:\w*password|\w+_secret|scram_\w+_key)=)[^&\s]*", re.IGNORECASE)
 
 
 def mask_password(url: str) -> str:
-    """Return a URL with its password replaced; other text stays as it is."""
-    return _PASSWORD.sub(rf"\1{MASK}@", url)
+    """Return a URL with its password replaced, also in its parameters; other text stays as it is."""
+    return _SECRET_PARAMETER.sub(rf"\1{MASK}", _PASSWORD.sub(rf"\1{MASK}@", url))
 
 
 def _check_address(value: str) -> None:
@@ -96,16 +96,8 @@ def split_clickhouse(value: str) -> ClickHouseUrl:
 
 
 def read_database(value: str) -> str:
-    """Return the URL of a database that SQLAlchemy can open; raises ValueError for any other text."""
-    try:
-        backend = make_url(value).get_backend_name()
-    except (ArgumentError, ValueError):
-        # The original error may quote a part of the password.
-        raise ValueError(
-            "is not a database URL: use postgresql://user:password@host:5432/name or sqlite:///…"
-        ) from None
-    if backend not in {"postgresql", "postgres", "sqlite"}:
-        raise ValueError("must start with postgresql:// or sqlite:///")
+    """Return the URL of a database that Waybill can open; raises ValueError for any other text."""
+    read_address(value)
     return value
 
 

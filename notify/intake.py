@@ -16,7 +16,7 @@ from config.labels import NoticeOutcome, Verdict
 from config.metrics import Metrics
 from config.tables import notices
 from notify.notices import Notices
-from runtime.database import reading
+from runtime.database import reading, schema_of
 from runtime.dead_letters import ReceivedMessage, dead_letter
 from runtime.publisher import Publisher
 from runtime.retry import Backoff
@@ -117,7 +117,7 @@ async def retry(work: Callable[[], R], engine: Engine) -> R:
 def check_tables(engine: Engine) -> None:
     """Check that the database answers and is migrated; raises an error whose text says what to do."""
     with reading(engine) as connection:
-        exists = inspect(connection).has_table(notices.name)
+        exists = inspect(connection).has_table(notices.name, schema_of(engine))
     if not exists:
         raise ConnectionError(f"table {notices.name} is missing: run `waybill migrate`")
 

@@ -4,9 +4,10 @@ import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, func, select
 
 from config.errors import Unavailable
+from config.instant import Instant
 from runtime.database import reading
 from runtime.supervise import wait_for_stop
 from runtime.threads import in_thread
@@ -14,6 +15,9 @@ from runtime.threads import in_thread
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+
+# Without a time zone, it can be read whatever the session's TimeZone and DateStyle are.
+_CLOCK = func.timezone("UTC", func.clock_timestamp(), type_=Instant())
 
 
 class DatabaseClock:
@@ -33,7 +37,7 @@ class DatabaseClock:
             return self._ahead  # SQLite uses this machine's clock
         with reading(self._engine) as connection:
             began = datetime.now(UTC)
-            theirs: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+            theirs: datetime = connection.execute(select(_CLOCK)).scalar_one()
             ended = datetime.now(UTC)
         self._ahead = began + (ended - began) / 2 - theirs
         return self._ahead

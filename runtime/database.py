@@ -1,9 +1,11 @@
 """Opens the Langfuse database, gives connections for reading and for writing, and translates database faults."""
 
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,13 +16,40 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
+from config.database_url import PoolLimits
 from config.errors import Unavailable
 
 BUSY_SECONDS = 10
 SILENT_SECONDS = 60
 """A connection is dead when the server sends nothing for this long."""
 
+KEPT_CONNECTIONS = 10
+"""Connections above this number are closed after use."""
+
 _WRITES = "waybill_writes"
+_SCHEMAS = "schema_translate_map"
+_WRITING = "; ".join(
+    f"SET LOCAL {name} = '{value}'"
+    for name, value in {
+        "lock_timeout": f"{BUSY_SECONDS}s",
+        "idle_in_transaction_session_timeout": f"{BUSY_SECONDS}s",
+        "TimeZone": "UTC",  # the defaults of columns are local times of the session
+    }.items()
+)
+_CONNECT_ARGS = {
+    "application_name": "waybill",
+    "connect_timeout": BUSY_SECONDS,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": SILENT_SECONDS * 1000,
+}
+# The files with the authorities that a system trusts, where Python does not know one: Debian's, Red Hat's, Alpine's.
+_AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+_FIXED_ARGS = {
+    "client_encoding": "utf8",  # a role or a database may have another default, in which not every text can be written
+    "prepare_threshold": None,  # a statement is prepared on one connection, and a pooler may change it
+}
 
 # SQLSTATEs, or the classes that they begin with, of faults that do not come from our statement: connection lost,
 # authorization, rollback (serialization, deadlock), out of resources, wrong object state (locked), operator
@@ -41,7 +70,16 @@ _CONNECTION_FAULTS = {
     r"no pg_hba.conf entry": "its pg_hba.conf does not let this user connect from this host: add an entry",
     r"role .* does not exist": "the user of DATABASE_URL does not exist: create the role",
     r"database .* does not exist": "the database of DATABASE_URL does not exist: is its name right?",
-    r"certificate verify failed": "its certificate is not trusted: is sslrootcert in DATABASE_URL right?",
+    r"unsupported startup parameter": (
+        "the pooler refuses a startup parameter: remove `options` from DATABASE_URL, or let the pooler ignore it"
+    ),
+    r"root certificate file .* does not exist|could not read root certificate file": (
+        "the CA file of sslrootcert, or of sslcert without sslkey, in DATABASE_URL can't be read: is its path right?"
+    ),
+    r"does not match host name": (
+        "its certificate is for another host name: does the host of DATABASE_URL have the name of the certificate?"
+    ),
+    r"certificate verify failed": "its certificate is not trusted: is sslrootcert in DATABASE_URL its CA?",
     r"does not support SSL": "it does not support TLS: is sslmode in DATABASE_URL right?",
     r"too many clients|remaining connection slots|too many connections": (
         "it has no free connection: raise max_connections, or use fewer pods"
@@ -53,35 +91,48 @@ _CONNECTION_STATES = ("28", "3D000", "53300")
 _SQLITE_PERMANENT = ("SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_MISUSE", "SQLITE_RANGE")
 
 
-def open_database(url: URL) -> Engine:
+def open_database(url: URL, schema: str | None = None, pool: PoolLimits | None = None) -> Engine:
     """Return an engine for the Langfuse database; it connects when it is first used.
 
-    SQLite is set up for several processes: a write-ahead log, and waiting for the lock instead of an error. Reading a
-    time or a text never raises: times that Python can't hold become the first or the last datetime, and bytes that are
-    not UTF-8 become U+FFFD.
+    Statements name the tables of Postgres with `schema`, if there is one. No state of a session is used, because a
+    pooler may run each transaction on another connection. SQLite is set up for several processes: a write-ahead log,
+    and waiting for the lock instead of an error. Reading a time or a text never raises: times that Python can't hold
+    become the first or the last datetime, and bytes that are not UTF-8 become U+FFFD.
     """
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
+    limits = pool or PoolLimits()
+    kept = min(KEPT_CONNECTIONS, limits.most)
     engine = create_engine(
-        url,
+        _name_authorities(url),
         pool_pre_ping=True,
-        pool_size=10,
-        max_overflow=20,
-        connect_args={
-            "application_name": "waybill",
-            "connect_timeout": BUSY_SECONDS,
-            "keepalives_idle": 30,
-            "keepalives_interval": 10,
-            "keepalives_count": 3,
-            "tcp_user_timeout": SILENT_SECONDS * 1000,
-            "prepare_threshold": None,  # a connection pooler may give each transaction another connection
-        },
+        pool_size=kept,
+        max_overflow=limits.most - kept,
+        pool_timeout=limits.wait_seconds,
+        pool_recycle=-1 if limits.lifetime_seconds is None else limits.lifetime_seconds,
+        connect_args={name: value for name, value in _CONNECT_ARGS.items() if name not in url.query} | _FIXED_ARGS,
+        execution_options={_SCHEMAS: {None: schema}} if schema else {},
     )
     event.listen(engine, "connect", _set_up_postgres)
     return engine
+
+
+def _name_authorities(url: URL) -> URL:
+    """Replace `sslrootcert=system` by a file: psycopg's libpq has an OpenSSL of its own, which looks elsewhere."""
+    if url.query.get("sslrootcert") != "system":
+        return url
+    candidates = (ssl.get_default_verify_paths().cafile, *_AUTHORITIES)  # the first is SSL_CERT_FILE if it is set
+    found = next((path for path in candidates if path and Path(path).is_file()), "system")
+    return url.update_query_dict({"sslrootcert": found})
+
+
+def schema_of(database: Engine | Connection) -> str | None:
+    """Return the schema that statements name the tables with, or None if they name none."""
+    schemas: dict[None, str] = database.get_execution_options().get(_SCHEMAS, {})
+    return schemas.get(None)
 
 
 @contextmanager
@@ -94,8 +145,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """
     with translated_faults(), engine.execution_options(**{_WRITES: True}).begin() as connection:
         if connection.dialect.name == "postgresql":
-            limits = ("lock_timeout", "idle_in_transaction_session_timeout")
-            connection.exec_driver_sql("; ".join(f"SET LOCAL {each} = '{BUSY_SECONDS}s'" for each in limits))
+            connection.exec_driver_sql(_WRITING)
         yield connection
 
 
@@ -190,10 +240,6 @@ _CLAMPED = {name: _clamp_times(name) for name in ("timestamp", "timestamptz")}
 def _set_up_postgres(connection: Any, _: object) -> None:
     for name, loader in _CLAMPED.items():
         connection.adapters.register_loader(name, loader)
-    # A role or a database may have other defaults, in which psycopg can't read times or write every text.
-    connection.autocommit = True
-    connection.execute("SET DateStyle TO 'ISO'; SET TimeZone TO 'UTC'; SET client_encoding TO 'UTF8'")
-    connection.autocommit = False
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:

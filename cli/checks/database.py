@@ -22,7 +22,7 @@ from config.tables import (
     waybill,
 )
 from consumer.models import LATE_CREATION
-from runtime.database import reading, writing
+from runtime.database import reading, schema_of, writing
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,13 @@ def find_problems(database: Engine) -> list[str]:
     with reading(database) as connection:
         if database.dialect.name != "postgresql":
             return [*_find_missing(connection), *_find_read_only(database)]
-        if connection.scalar(text("SELECT current_schema()")) is None:
-            path = connection.scalar(text("SHOW search_path"))
-            grant = f"GRANT USAGE ON SCHEMA public TO {_role(connection)}"
-            return [f"the role can't use the schema {path}: run `{grant}`, or correct `schema` in DATABASE_URL"]
+        if (problem := _find_schema_problem(connection)) is not None:
+            return [problem]
         problems = list(_find_missing(connection))
         missing = " ".join(problems)
         present = [right for right in RIGHTS if f"table {right.table.name} " not in missing]
         problems += _find_missing_rights(connection, present)
-        problems += _find_row_security(connection, {right.table.name: None for right in present})
+        problems += _find_row_security(connection, {right.table: None for right in present})
     return problems + list(_find_read_only(database))
 
 
@@ -82,16 +80,34 @@ def find_future_exports(database: Engine) -> str | None:
     )
 
 
+def _find_schema_problem(connection: Connection) -> str | None:
+    schema = schema_of(connection)
+    if schema is None:
+        if connection.scalar(text("SELECT current_schema()")) is not None:
+            return None
+        schema, shown = "public", connection.scalar(text("SHOW search_path"))
+    else:
+        shown = schema
+        found = text("SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = :schema")
+        usable = connection.scalar(found, {"schema": schema})
+        if usable is None:
+            return f"the schema {schema} does not exist: correct `schema` in DATABASE_URL"
+        if usable:
+            return None
+    grant = f"GRANT USAGE ON SCHEMA {connection.dialect.identifier_preparer.quote(schema)} TO {_role(connection)}"
+    return f"the role can't use the schema {shown}: run `{grant}`, or correct `schema` in DATABASE_URL"
+
+
 def _find_missing(connection: Connection) -> Iterator[str]:
-    known = inspect(connection)
-    existing = set(known.get_table_names())
+    known, schema = inspect(connection), schema_of(connection)
+    existing = set(known.get_table_names(schema))
     for table, names in _needed_columns().items():
         ours = table.metadata is waybill
         remedy = "run `waybill migrate`" if ours else "is DATABASE_URL the URL of Langfuse's database, and up to date?"
         if table.name not in existing:
             yield f"the table {table.name} is missing: {remedy}"
             continue
-        present = {column["name"] for column in known.get_columns(table.name)}
+        present = {column["name"] for column in known.get_columns(table.name, schema)}
         for name in names:
             if name not in present:
                 yield f"the table {table.name} has no column {name}: {remedy}"
@@ -114,10 +130,10 @@ def _find_missing_rights(connection: Connection, rights: Iterable[Right]) -> Ite
         if lacking or (not right.columns and not _may(connection, right)):
             whole = right.verb == "SELECT" and right.table is not users
             columns = "" if whole or not right.columns else f" ({', '.join(right.columns)})"
-            yield _lacks(role, f"{right.verb}{columns} ON {right.table.name}")
+            yield _lacks(role, f"{right.verb}{columns} ON {_name(connection, right.table)}")
     for table in waybill.tables.values():
         for column in table.columns:
-            yield from _find_missing_sequence(connection, role, table.name, column.name)
+            yield from _find_missing_sequence(connection, role, _name(connection, table), column.name)
 
 
 def _find_missing_sequence(connection: Connection, role: str, table: str, column: str) -> Iterator[str]:
@@ -125,11 +141,12 @@ def _find_missing_sequence(connection: Connection, role: str, table: str, column
     sequence = connection.scalar(found, {"table": table, "column": column})
     usable = text("SELECT has_sequence_privilege(:sequence, 'USAGE')")
     if sequence is not None and not connection.scalar(usable, {"sequence": sequence}):
-        yield _lacks(role, f"USAGE ON SEQUENCE {sequence.rpartition('.')[2]}")
+        named = sequence if schema_of(connection) else sequence.rpartition(".")[2]
+        yield _lacks(role, f"USAGE ON SEQUENCE {named}")
 
 
 def _may(connection: Connection, right: Right, column: str | None = None) -> bool:
-    values = {"table": right.table.name, "verb": right.verb, "column": column}
+    values = {"table": _name(connection, right.table), "verb": right.verb, "column": column}
     if column is None:
         return bool(connection.scalar(text("SELECT has_table_privilege(:table, :verb)"), values))
     return bool(connection.scalar(text("SELECT has_column_privilege(:table, :column, :verb)"), values))
@@ -139,12 +156,12 @@ def _lacks(role: str, what: str) -> str:
     return f"the role {role} lacks {what}: run `GRANT {what} TO {role}`"
 
 
-def _find_row_security(connection: Connection, tables: Iterable[str]) -> Iterator[str]:
+def _find_row_security(connection: Connection, tables: Iterable[Table]) -> Iterator[str]:
     role = _role(connection)
     for table in tables:
-        if connection.scalar(text("SELECT row_security_active(:table)"), {"table": table}):
+        if connection.scalar(text("SELECT row_security_active(:table)"), {"table": _name(connection, table)}):
             yield (
-                f"row-level security is on for {table} and can hide rows from the role {role}: run "
+                f"row-level security is on for {table.name} and can hide rows from the role {role}: run "
                 f"`ALTER ROLE {role} BYPASSRLS`, or give it a policy for all rows"
             )
 
@@ -162,6 +179,12 @@ def _find_read_only(database: Engine) -> Iterator[str]:
             "the database is read-only for this role: is DATABASE_URL the URL of the primary server, "
             "and is default_transaction_read_only off?"
         )
+
+
+def _name(connection: Connection, table: Table) -> str:
+    """Return the name of a table as statements have it, quoted if necessary."""
+    quoter, schema = connection.dialect.identifier_preparer, schema_of(connection)
+    return quoter.quote(table.name) if schema is None else f"{quoter.quote(schema)}.{quoter.quote(table.name)}"
 
 
 def _role(connection: Connection) -> str:

@@ -27,6 +27,7 @@ doctor: [database, clickhouse, kafka, s3, smtp, links]
 {{- $needed := index (include "waybill.dependencies" .root | fromYaml) .command -}}
 {{- $variables := list
   (list "database" $secrets.database "urlKey" "DATABASE_URL")
+  (list "database" $secrets.database "passwordKey" "DATABASE_PASSWORD")
   (list "clickhouse" $secrets.clickhouse "passwordKey" "CLICKHOUSE_PASSWORD")
   (list "kafka" $secrets.kafka "usernameKey" "KAFKA_SASL_USERNAME")
   (list "kafka" $secrets.kafka "passwordKey" "KAFKA_SASL_PASSWORD")
@@ -37,7 +38,7 @@ doctor: [database, clickhouse, kafka, s3, smtp, links]
 -}}
 {{- range $each := $variables }}
 {{- $secret := index $each 1 }}
-{{- if and (has (index $each 0) $needed) $secret.existingSecret }}
+{{- if and (has (index $each 0) $needed) $secret.existingSecret (index $secret (index $each 2)) }}
 {{ include "waybill.secretVariable" (dict "name" (index $each 3) "secret" $secret.existingSecret "key" (index $secret (index $each 2))) }}
 {{- end }}
 {{- end }}

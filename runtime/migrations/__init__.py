@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, text
 
-from runtime.database import writing
+from runtime.database import schema_of, writing
 
 VERSION_TABLE = "waybill_alembic_version"
 _LOCK = 0x57617962696C6C  # "Waybill" in ASCII: any number that no other program locks
@@ -23,4 +23,5 @@ def migrate(engine: Engine) -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         script.attributes["connection"] = connection
+        script.attributes["schema"] = schema_of(connection)
         command.upgrade(script, "head")

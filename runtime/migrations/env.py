@@ -4,5 +4,6 @@ from alembic import context
 
 from runtime.migrations import VERSION_TABLE
 
-context.configure(connection=context.config.attributes["connection"], version_table=VERSION_TABLE)
+given = context.config.attributes
+context.configure(connection=given["connection"], version_table=VERSION_TABLE, version_table_schema=given["schema"])
 context.run_migrations()

@@ -111,3 +111,13 @@ def test_doctor_names_the_rights_that_the_role_lacks(stack: Stack, engine: Engin
     assert f"ON batch_exports TO {role}" in found
     assert f"GRANT USAGE ON SEQUENCE waybill_outbox_id_seq TO {role}" in found
     assert f"GRANT INSERT ON waybill_runs TO {role}" in found
+
+
+@pytest.mark.parametrize("command", ["consumer", "notify", "migrate", "config"])
+def test_a_url_that_can_not_be_read_ends_a_command_without_a_part_of_its_password(command: str) -> None:
+    refused = waybill(command, environment=NOWHERE | {"DATABASE_URL": "postgresql://u:p@geheim#1@h:5432/db"})
+
+    assert refused.returncode == 2
+    assert refused.stderr.count("DATABASE_URL: can't be read") == 1
+    assert "geheim" not in refused.stdout + refused.stderr
+    assert not LIBRARY_TEXTS.search(refused.stderr)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the real services that the tests start: Apache Kafka, PostgreSQL, an S3 server, an SMTP server; and
-# debootstrap, which makes the root that the image is tried in.
+# Installs the real services that the tests start: Apache Kafka, PostgreSQL, PgBouncer, an S3 server, an SMTP server;
+# and debootstrap, which makes the root that the image is tried in.
 # For Debian with Java 17, Maven and Go; run it as root or with sudo. A second run finds everything in place.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
@@ -56,6 +56,11 @@ install_postgres() {
   say postgres "$("$(newest_postgres)" --version)"
 }
 
+install_pgbouncer() {
+  [ -x /usr/sbin/pgbouncer ] || apt_install pgbouncer
+  say pgbouncer "$(/usr/sbin/pgbouncer --version | head -n 1)"
+}
+
 install_smtp() {
   [ -x /usr/sbin/exim4 ] || apt_install exim4-daemon-light
   say smtp "$(/usr/sbin/exim4 -bV | head -n 1)"
@@ -68,6 +73,7 @@ install_debootstrap() {
 
 install_kafka
 install_postgres
+install_pgbouncer
 install_go versitygw "$VERSITYGW" github.com/versity/versitygw/cmd/versitygw
 install_smtp
 install_debootstrap

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGQUIT
@@ -15,7 +15,7 @@ from tests.services.installed import Availability
 from tests.services.process import Program, accepts, free_port, give, run, serving
 
 _USER = "waybill"
-_SETTINGS = {
+SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "fsync": "off",
@@ -68,19 +68,19 @@ def available() -> Availability:
     programs = _programs()
     if programs is None:
         return Availability("postgres", why_not="no PostgreSQL server in /usr/lib/postgresql or on the PATH")
-    if _account() and not installed.program("setpriv"):
+    if server_account() and not installed.program("setpriv"):
         return Availability("postgres", why_not="no setpriv")
     return Availability("postgres", version=installed.first_line(programs / "postgres", "--version"))
 
 
 @contextlib.contextmanager
-def start(folder: Path, port: int | None = None) -> Iterator[Postgres]:
+def start(folder: Path, port: int | None = None, settings: Mapping[str, str] = SETTINGS) -> Iterator[Postgres]:
     """Run a server on data in `folder`; the same folder and port again is the same server, restarted."""
     programs = _programs()
     if programs is None:
         raise RuntimeError("no PostgreSQL server on this machine")
     port = port or free_port()
-    account = _account()
+    account = server_account()
     folder.mkdir(exist_ok=True)
     give(folder, account)
     data, log = folder / "data", folder / "postgres.log"
@@ -99,9 +99,9 @@ def start(folder: Path, port: int | None = None) -> Iterator[Postgres]:
             "-N",
         ]
         run(Program("initdb", make, log, account))
-    settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+    options = [f"--{name}={value}" for name, value in settings.items()]
     # SIGQUIT: its data is thrown away, but its shared memory must be given back.
-    command: list[str | Path] = [programs / "postgres", "-D", data, "-p", str(port), *settings]
+    command: list[str | Path] = [programs / "postgres", "-D", data, "-p", str(port), *options]
     server = Program("postgres", command, log, account, SIGQUIT)
     with serving(server, lambda: _answers(port)) as process:
         yield Postgres(port, process.pid)
@@ -113,8 +113,8 @@ def _programs() -> Path | None:
     return server.resolve().parent if server else None
 
 
-def _account() -> str | None:
-    # PostgreSQL refuses to run as root; its package makes this account.
+def server_account() -> str | None:
+    """The account of the server: it refuses to run as root, and its package makes this account."""
     return "postgres" if os.geteuid() == 0 else None
 
 

@@ -14,10 +14,10 @@ TABLES = ("waybill_runs", "waybill_outbox", "waybill_notices")
 def upgrade() -> None:
     """Add the column; it is nullable, because daemons of the previous version write rows without it."""
     for table in TABLES:
-        op.add_column(table, sa.Column("traceparent", sa.Text()))
+        op.add_column(table, sa.Column("traceparent", sa.Text()), schema=op.get_context().version_table_schema)
 
 
 def downgrade() -> None:
     """Drop the column."""
     for table in TABLES:
-        op.drop_column(table, "traceparent")
+        op.drop_column(table, "traceparent", schema=op.get_context().version_table_schema)

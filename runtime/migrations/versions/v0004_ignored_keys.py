@@ -11,9 +11,9 @@ depends_on = None
 
 def upgrade() -> None:
     """Add the column; it is nullable, because daemons of the previous version write rows without it."""
-    op.add_column("waybill_runs", sa.Column("ignored", sa.Text()))
+    op.add_column("waybill_runs", sa.Column("ignored", sa.Text()), schema=op.get_context().version_table_schema)
 
 
 def downgrade() -> None:
     """Drop the column."""
-    op.drop_column("waybill_runs", "ignored")
+    op.drop_column("waybill_runs", "ignored", schema=op.get_context().version_table_schema)

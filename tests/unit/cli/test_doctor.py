@@ -23,6 +23,8 @@ MALFORMED = [
     ("SMTP_CONNECTION_URL", "smtp://waybill:geheim@smtp:25x"),
     ("SMTP_CONNECTION_URL", "smtp://waybill:ge#heim@smtp:25"),
     ("DATABASE_URL", "postgresql://waybill:geheim@postgres:x/langfuse"),
+    ("DATABASE_URL", "postgresql://waybill:ge@heim#1@postgres:5432/langfuse"),
+    ("DATABASE_URL", "postgresql://waybill:ge/heim@postgres:5432/langfuse"),
     ("LANGFUSE_S3_BATCH_EXPORT_ENDPOINT", "http://s3:port"),
     ("NEXTAUTH_URL", "https://"),
 ]
@@ -55,7 +57,9 @@ def test_a_malformed_url_is_named_without_its_password_and_hides_no_other_check(
 def test_each_missing_setting_is_named_by_the_check_that_needs_it() -> None:
     found = {name: each.reasons for name, each in diagnose().items()}
 
-    assert found["database"] == ("DATABASE_URL is missing",)
+    assert found["database"] == (
+        "DATABASE_URL is missing (or set DATABASE_HOST, DATABASE_USERNAME, DATABASE_PASSWORD, DATABASE_NAME)",
+    )
     assert found["clickhouse"] == ("CLICKHOUSE_URL is missing",)
     assert found["kafka"] == ("KAFKA_BOOTSTRAP_SERVERS is missing",)
     assert "LANGFUSE_S3_BATCH_EXPORT_BUCKET is missing" in found["storage"][0]

@@ -47,7 +47,7 @@ def test_missing_settings_are_named() -> None:
         load({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, needs=CONSUMER_NEEDS)
 
     assert caught.value.problems == [
-        "DATABASE_URL is missing",
+        "DATABASE_URL is missing (or set DATABASE_HOST, DATABASE_USERNAME, DATABASE_PASSWORD, DATABASE_NAME)",
         "CLICKHOUSE_URL is missing",
         "KAFKA_BOOTSTRAP_SERVERS is missing",
         "LANGFUSE_S3_BATCH_EXPORT_BUCKET is missing (or set WAYBILL_STORAGE_URL)",
@@ -61,15 +61,6 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("WAYBILL_STALE_DAYS", "7")
 
     assert (load(COMPLETE).slots, load(COMPLETE).row_limit, load(COMPLETE).stale_days) == (2, None, 7)
-
-
-def test_url_parameters_of_prisma_are_not_passed_to_the_driver() -> None:
-    url = "postgresql://u:p%40x@db:5433/app?schema=lang&connection_limit=5&pgbouncer=true&sslmode=require"
-
-    database = load(COMPLETE | {"DATABASE_URL": url}).database
-
-    assert (database.drivername, database.password, database.port) == ("postgresql+psycopg", "p@x", 5433)
-    assert dict(database.query) == {"sslmode": "require", "options": "-csearch_path=lang"}
 
 
 def test_secrets_are_not_in_the_repr() -> None:

@@ -1,0 +1,97 @@
+"""Connections to a PostgreSQL server whose certificate a private authority has signed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from cli import build
+from config.errors import Unavailable
+from config.settings import load
+from runtime.database import reading
+from tests.services import choice, postgres
+from tests.services.process import give
+from tests.support.certificates import Authority, make_authority
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that offers TLS, with the authority of its certificate."""
+
+    url: str
+    authority: Authority
+
+
+@pytest.fixture(scope="module")
+def server(services_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if reason := choice.why_not("postgres"):
+        pytest.skip(reason)
+    authority = make_authority(tmp_path_factory.mktemp("authority"))
+    folder = services_folder / "postgres-tls"
+    folder.mkdir()
+    for source, name in ((authority.key, "server.key"), (authority.certificate, "server.pem")):
+        (folder / name).write_bytes(source.read_bytes())
+        (folder / name).chmod(0o600)
+        give(folder / name, postgres.server_account())
+    tls = {"ssl": "on", "ssl_cert_file": f"{folder}/server.pem", "ssl_key_file": f"{folder}/server.key"}
+    with postgres.start(folder, settings=postgres.SETTINGS | tls) as running:
+        yield Server(running.url("postgres"), authority)
+
+
+def is_encrypted(url: str) -> bool:
+    engine = build.engine(load({"DATABASE_URL": url}))
+    try:
+        with reading(engine) as connection:
+            used = connection.scalar(text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"))
+            return bool(used)
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "encrypted"),
+    [
+        ("sslmode=disable", False),
+        ("sslmode=require", True),
+        ("sslmode=require&sslaccept=accept_invalid_certs&sslcert=/nowhere.pem", True),
+        ("sslmode=require&sslcert={ca}", True),
+        ("sslaccept=strict&sslcert={ca}", True),
+        ("sslmode=verify-full&sslrootcert={ca}", True),
+    ],
+)
+def test_the_parameters_of_prisma_and_of_libpq_encrypt(server: Server, parameters: str, encrypted: bool) -> None:
+    assert is_encrypted(f"{server.url}?{parameters.format(ca=server.authority.file)}") is encrypted
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ("sslaccept=strict", "its certificate is not trusted"),
+        ("sslaccept=strict&sslcert=/nowhere.pem", "the CA file of sslrootcert, or of sslcert"),
+        ("sslmode=require&sslcert={certificate}", "its certificate is not trusted"),
+    ],
+)
+def test_a_server_that_is_not_trusted_is_refused_with_the_remedy(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, parameters: str, reason: str
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    other = make_authority(tmp_path)
+
+    with pytest.raises(Unavailable, match=reason):
+        is_encrypted(f"{server.url}?{parameters.format(certificate=other.file)}")
+
+
+def test_a_certificate_for_another_host_is_refused_with_the_remedy(server: Server) -> None:
+    url = server.url.replace("127.0.0.1", "db.example.com")
+
+    with pytest.raises(Unavailable, match="its certificate is for another host name"):
+        is_encrypted(f"{url}?hostaddr=127.0.0.1&sslaccept=strict&sslcert={server.authority.file}")
+
+
+def test_ssl_cert_file_names_the_authority(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(server.authority.file))
+
+    assert is_encrypted(f"{server.url}?sslaccept=strict")
+    assert is_encrypted(f"{server.url}?sslmode=verify-full&sslrootcert=system")
