@@ -1,11 +1,15 @@
 """Commands that run the daemons: consumer, notify. Each imports only its own, to halve the notifier's memory."""
 
 import asyncio
+import logging
+from collections.abc import Collection
 
 from cli import build
-from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, load
+from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, Settings, list_unknown, load
 from runtime.logs import set_up_logging
 from runtime.self_metrics import build_metrics
+
+logger = logging.getLogger(__name__)
 
 
 def run_consumer() -> None:
@@ -13,8 +17,7 @@ def run_consumer() -> None:
     import consumer.app
     from pipeline.memory import tune_allocators
 
-    settings = load(needs=CONSUMER_NEEDS)
-    set_up_logging(settings.log_format, settings.log_level)
+    settings = _start(CONSUMER_NEEDS)
     parts = build.consumer_parts(settings, build_metrics())
     tune_allocators()
     asyncio.run(consumer.app.run(settings, parts))
@@ -24,7 +27,15 @@ def run_notify() -> None:
     """Email the user of each finished export, until SIGTERM."""
     import notify.app
 
-    settings = load(needs=NOTIFY_NEEDS)
-    set_up_logging(settings.log_format, settings.log_level)
+    settings = _start(NOTIFY_NEEDS)
     context = build.notifier_context(settings)
     asyncio.run(notify.app.run(settings, context, build_metrics(), build.publisher(settings)))
+
+
+def _start(needs: Collection[str]) -> Settings:
+    """Read the settings, set up logging, and warn of variables that are probably misspelt."""
+    settings = load(needs=needs)
+    set_up_logging(settings.log_format, settings.log_level)
+    for unknown in list_unknown():
+        logger.warning("%s", unknown)
+    return settings

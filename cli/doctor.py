@@ -12,7 +12,7 @@ from cli.admin import JsonFlag
 from cli.checks import database, kafka, mail, storage
 from cli.output import console, print_json
 from config.errors import Unavailable
-from config.settings import Misconfigured, Settings, load_valid
+from config.settings import Misconfigured, Settings, list_unknown, load_valid
 from config.urls import mask_password
 
 Check = Callable[[Settings], list[str]]
@@ -59,7 +59,7 @@ def doctor(as_json: JsonFlag = False) -> None:
 def diagnose() -> dict[str, Finding]:
     """Run all checks; those of other dependencies go on when a setting is missing or wrong."""
     settings, problems = load_valid()
-    findings = {"settings": Finding(Mark.FAILED, tuple(problems)) if problems else Finding(Mark.OK)}
+    findings = {"settings": _judge_settings(problems)}
     checks: Mapping[str, Check] = {
         "database": _check_database,
         "clickhouse": _check_clickhouse,
@@ -68,6 +68,12 @@ def diagnose() -> dict[str, Finding]:
         "mail": mail.find_problems,
     }
     return findings | {name: _run(check, settings) for name, check in checks.items()}
+
+
+def _judge_settings(problems: list[str]) -> Finding:
+    unknown = [each for each in list_unknown() if each not in problems]
+    mark = Mark.FAILED if problems else Mark.WARNING if unknown else Mark.OK
+    return Finding(mark, (*problems, *unknown))
 
 
 def _check_database(settings: Settings) -> list[str]:

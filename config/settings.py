@@ -12,6 +12,7 @@ from sqlalchemy import URL
 from config import urls
 from config.database_url import DatabaseAddress, check_host, check_parameters, read_address, write_url
 from config.required import DATABASE, STORAGE, find_missing, say_missing
+from config.unknown_names import find_unknown
 
 SIGV4_MAX_HOURS = 7 * 24
 KEY_CHARACTERS = 32
@@ -163,6 +164,7 @@ class Settings(BaseSettings):
     csv_neutralise: bool = Field(default=True, alias="WAYBILL_CSV_NEUTRALISE_FORMULAS")
     csv_bom: bool = Field(default=False, alias="WAYBILL_CSV_BOM")
     otel_endpoint: HttpUrl | None = Field(None, alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    strict_settings: bool = Field(default=False, alias="WAYBILL_STRICT_SETTINGS")
     log_format: Literal["json", "text"] | None = Field(None, alias="WAYBILL_LOG_FORMAT")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="WAYBILL_LOG_LEVEL")
 
@@ -272,7 +274,13 @@ def load_valid(values: Mapping[str, str] | None = None, *, needs: Collection[str
         settings = Settings(**{**dict(values or {}), **defaults})
     problems = [_problem(name, message) for name, message in invalid.items()]
     problems += find_missing(given, needs)
-    return settings, problems
+    return settings, [*problems, *(list_unknown(values) if settings.strict_settings else ())]
+
+
+def list_unknown(values: Mapping[str, str] | None = None) -> list[str]:
+    """Return one sentence for each variable that looks like a setting of Waybill and is none, with the likely one."""
+    known = {str(field.alias) for field in Settings.model_fields.values()}
+    return list(find_unknown({**os.environ, **(values or {})}, known))
 
 
 def _problem(name: str, message: str) -> str:

@@ -75,12 +75,17 @@ def waybill(*arguments: str, environment: Mapping[str, str], seconds: float = 12
     """Run one command of Waybill to its end."""
     return subprocess.run(
         command(*arguments),
-        env={**os.environ, **environment},
+        env={**_inherited(), **environment},
         capture_output=True,
         text=True,
         timeout=seconds,
         check=False,
     )
+
+
+def _inherited() -> dict[str, str]:
+    """The environment without the settings of the tests, which a daemon would report as unknown."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("WAYBILL_TEST_")}
 
 
 def command(*arguments: str) -> list[str]:
@@ -105,7 +110,7 @@ def daemon(
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [*_bound(), *(launcher or command(name))],
-            env={**os.environ, **settings, "WAYBILL_LOG_FORMAT": "json", **environment},
+            env={**_inherited(), **settings, "WAYBILL_LOG_FORMAT": "json", **environment},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,

@@ -1,5 +1,6 @@
 """The pages of settings, metrics and guards say what the code declares."""
 
+import json
 import re
 from collections.abc import Iterable
 from typing import get_args
@@ -44,6 +45,18 @@ def test_every_setting_is_listed_once_with_its_default() -> None:
     declared = [str(field.alias) for field in Settings.model_fields.values()]
 
     assert sorted(listed) == sorted((name, default_of(name)) for name in declared)
+
+
+def test_the_chart_knows_the_settings_of_waybill_and_refuses_those_that_it_sets() -> None:
+    names = json.loads((ROOT / "helm/values.schema.json").read_text())["properties"]["settings"]["propertyNames"]
+    declared = {str(field.alias) for field in Settings.model_fields.values()}
+
+    refused = {each for each in names["not"]["enum"] if each.startswith("WAYBILL_")}
+    (known,) = (each["enum"] for each in names["anyOf"] if "enum" in each)
+
+    assert known == sorted(known)
+    assert {*known, *refused} == {each for each in declared if each.startswith("WAYBILL_")}
+    assert refused <= declared
 
 
 def test_every_metric_is_listed_once_with_its_type_and_labels() -> None:
