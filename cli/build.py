@@ -145,7 +145,7 @@ def storage(settings: Settings, on_part: Callable[[PartOutcome], None] = lambda 
         force_path_style=settings.force_path_style,
         sse=settings.sse,
         sse_kms_key_id=settings.sse_kms_key_id,
-        part_size=settings.part_size_mib << 20,
+        part_size=int(settings.part_size_mib * (1 << 20)),
     )
     return open_storage(settings.destination, options, on_part)
 

@@ -59,7 +59,7 @@ def doctor(as_json: JsonFlag = False) -> None:
 def diagnose() -> dict[str, Finding]:
     """Run all checks; those of other dependencies go on when a setting is missing or wrong."""
     settings, problems = load_valid()
-    findings = {"settings": _judge_settings(problems)}
+    findings = {"settings": _judge_settings(settings, problems)}
     checks: Mapping[str, Check] = {
         "database": _check_database,
         "clickhouse": _check_clickhouse,
@@ -70,7 +70,11 @@ def diagnose() -> dict[str, Finding]:
     return findings | {name: _run(check, settings) for name, check in checks.items()}
 
 
-def _judge_settings(problems: list[str]) -> Finding:
+def _judge_settings(settings: Settings, problems: list[str]) -> Finding:
+    try:
+        _ = settings.link_lifetime
+    except Misconfigured as error:
+        problems = [*problems, *error.problems]
     unknown = [each for each in list_unknown() if each not in problems]
     mark = Mark.FAILED if problems else Mark.WARNING if unknown else Mark.OK
     return Finding(mark, (*problems, *unknown))

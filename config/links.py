@@ -80,8 +80,8 @@ def _to_text(sealed: bytes) -> str:
     return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
 
-# The rest of this module reads links that were emailed before AES-SIV, so that they work until they expire. A link
-# lives for 168 hours at most: delete this, and its tests, in the release after the first that writes AES-SIV.
+# The rest of this module reads links that were emailed before AES-SIV, so that they work until they expire. Such a
+# link lives for 168 hours at most: delete this, and its tests, in the release after the first that writes AES-SIV.
 
 
 def _open_old(key: bytes, sealed: bytes) -> bytes | None:

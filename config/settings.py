@@ -14,6 +14,7 @@ from config.database_url import DatabaseAddress, check_host, check_parameters, r
 from config.required import DATABASE, STORAGE, find_missing, say_missing
 from config.unknown_names import find_unknown
 
+LINK_HOURS = "BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS"
 SIGV4_MAX_HOURS = 7 * 24
 KEY_CHARACTERS = 32
 """The shortest allowed secret key: 128 random bits have this many characters in hexadecimal."""
@@ -74,10 +75,10 @@ class Settings(BaseSettings):
     force_path_style: bool = Field(default=False, alias="LANGFUSE_S3_BATCH_EXPORT_FORCE_PATH_STYLE")
     sse: Literal["AES256", "aws:kms"] | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_SSE")
     sse_kms_key_id: str | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_SSE_KMS_KEY_ID")
-    part_size_mib: int = Field(10, alias="BATCH_EXPORT_S3_PART_SIZE_MIB", ge=5, le=100)
+    part_size_mib: float = Field(10, alias="BATCH_EXPORT_S3_PART_SIZE_MIB", ge=5, le=100)
     storage_url: Annotated[str, AfterValidator(urls.read_storage)] | None = Field(None, alias="WAYBILL_STORAGE_URL")
 
-    link_hours: float = Field(24, alias="BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS", gt=0, le=SIGV4_MAX_HOURS)
+    link_hours: float = Field(24, alias=LINK_HOURS, gt=0, le=24 * MOST_DAYS)
     row_limit: int | None = Field(None, alias="BATCH_EXPORT_ROW_LIMIT", ge=1)
     max_row_mib: int = Field(32, alias="WAYBILL_MAX_ROW_MIB", ge=20, le=1024)
 
@@ -223,6 +224,14 @@ class Settings(BaseSettings):
             timedelta(hours=self.link_hours),
             timedelta(days=self.stale_days),
         )
+
+    @property
+    def link_lifetime(self) -> timedelta:
+        """How long links are valid; raises Misconfigured if signed URLs can't be, and there are no own links."""
+        if self.link_hours > SIGV4_MAX_HOURS and self.public_url is None:
+            problem = f"{LINK_HOURS}: more than {SIGV4_MAX_HOURS} requires WAYBILL_PUBLIC_URL"
+            raise Misconfigured([f"{problem}, because the store's signed URLs can't be valid for longer"])
+        return timedelta(hours=self.link_hours)
 
     @property
     def secret_keys(self) -> tuple[bytes, ...]:

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from config.errors import Unavailable
 from config.labels import PortName
+from config.links import read_links
 from config.metrics import Metrics
 from config.settings import Settings
 from consumer import outbox
@@ -32,6 +33,7 @@ from consumer.heartbeat import Timing
 from consumer.intake import Closed, Intake
 from consumer.job_store import Jobs
 from consumer.metrics import measure_queue, start_at_zero
+from consumer.row_url import LinkPolicy
 from consumer.slots import Slots
 from consumer.sweeper import Sweeper
 from pipeline.read.connections import Sources
@@ -180,7 +182,7 @@ class _Worker:
             lease=timedelta(seconds=settings.lease_seconds),
             prefix=settings.prefix,
             delete_expired=settings.delete_expired,
-            link_lifetime=timedelta(hours=settings.link_hours),
+            link_lifetime=settings.link_lifetime,
             history=settings.history,
         )
         start_at_zero(needs.metrics)
@@ -254,9 +256,9 @@ def _export_policy(settings: Settings) -> ExportPolicy:
             row_limit=settings.row_limit,
             row_bytes=settings.max_row_mib << 20,
             csv_neutralise=settings.csv_neutralise,
-        ),
-        link_lifetime=timedelta(hours=settings.link_hours),
             csv_bom=settings.csv_bom,
+        ),
+        links=LinkPolicy(lifetime=settings.link_lifetime, own=read_links(settings)),
         max_attempts=settings.max_attempts,
         backoff=Backoff(first=settings.retry_base_seconds, longest=LONGEST_DELAY),
         lease=timedelta(seconds=settings.lease_seconds),

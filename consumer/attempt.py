@@ -17,6 +17,7 @@ from consumer.guards import INTERNAL_TEXT
 from consumer.job_store import Jobs
 from consumer.metrics import export_labels
 from consumer.models import Claim, Job, LeaseState, Unreadable
+from consumer.row_url import LinkPolicy, make_url
 from pipeline.progress import Progress
 from pipeline.read.connections import Sources
 from pipeline.spec import ExportSpec, read_spec
@@ -53,7 +54,7 @@ class ExportPolicy:
     """How exports are written and retried; `backoff` gives the delays between attempts."""
 
     output: OutputOptions
-    link_lifetime: timedelta
+    links: LinkPolicy
     max_attempts: int
     backoff: Backoff
     lease: timedelta
@@ -160,8 +161,7 @@ def _export(claim: Claim, context: WorkerContext, progress: Progress) -> Settle:
             abort_earlier_uploads(context.storage, spec, claim.claimed_at)
         fence = partial(_check_lease, claim, context, progress)
         result = context.export(spec, context.sources, context.storage, progress, context.metrics, fence=fence)
-        name, lifetime = result.key.rpartition("/")[2], context.policy.link_lifetime
-        url = context.storage.sign(result.key, lifetime, name, spec.encoding.content_type)
+        url = make_url(spec, result.key, context.storage, context.policy.links)
     except Rejected as error:
         return partial(_reject, claim, context, str(error))
     except Cancelled:
@@ -198,7 +198,7 @@ def _write_outcome(settle: Settle, claim: Claim, context: WorkerContext) -> Outc
 
 
 def _complete(claim: Claim, context: WorkerContext, result: ExportResult, url: str, now: datetime) -> Outcome | None:
-    expires_at = now + context.policy.link_lifetime
+    expires_at = now + context.policy.links.lifetime
     state = context.jobs.complete(claim, result, url=url, expires_at=expires_at, now=now)
     if state is LeaseState.KEPT:
         table, format_ = export_labels(claim.job)

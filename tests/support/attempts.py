@@ -13,6 +13,7 @@ from config.metrics import Metrics
 from consumer.attempt import ExportPolicy, WorkerContext, run_attempt
 from consumer.job_store import Jobs
 from consumer.models import Claim
+from consumer.row_url import LinkPolicy
 from pipeline.object_key import manifest_key
 from pipeline.progress import Progress
 from pipeline.read.connections import ClickHouse, Sources
@@ -26,7 +27,7 @@ from tests.support.exports import CLAIM_POLICY, LEASE, NOW, result_of
 
 EXPORT_POLICY = ExportPolicy(
     output=OutputOptions(prefix="exports/"),
-    link_lifetime=timedelta(hours=24),
+    links=LinkPolicy(lifetime=timedelta(hours=24)),
     max_attempts=3,
     backoff=Backoff(first=5),
     lease=LEASE,

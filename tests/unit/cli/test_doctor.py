@@ -74,3 +74,11 @@ def test_the_password_of_a_storage_url_is_never_printed(monkeypatch: pytest.Monk
     assert found["storage"].reasons
     assert "geheim" not in f"{found} {shown}"
     assert shown["WAYBILL_STORAGE_URL"] == f"{scheme}://user:**********@127.0.0.1:9/exports"
+
+
+def test_links_that_no_signed_url_can_make_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS", "720")
+
+    (reason,) = diagnose()["settings"].reasons
+
+    assert reason.startswith("BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS: more than 168 requires WAYBILL_PUBLIC_URL")

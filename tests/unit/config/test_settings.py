@@ -1,4 +1,5 @@
 import os
+from datetime import timedelta
 
 import pytest
 
@@ -119,6 +120,23 @@ def test_the_ports_of_the_consumer_must_differ() -> None:
             _ = load(values).consumer_ports
 
 
+def test_links_of_more_than_a_week_need_links_of_our_own() -> None:
+    month = {"BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS": "720.5"}
+    own = {"WAYBILL_PUBLIC_URL": "https://exports.example.com", "WAYBILL_SECRET_KEY": KEY}
+
+    assert load(month | own).link_lifetime == timedelta(hours=720.5)
+    assert load({"BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS": "168"}).link_lifetime == timedelta(days=7)
+    with pytest.raises(Misconfigured, match=r"^BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS: more than 168 requires"):
+        _ = load(month).link_lifetime
+
+
+def test_the_size_of_parts_may_be_a_fraction() -> None:
+    assert load({"BATCH_EXPORT_S3_PART_SIZE_MIB": "12.5"}).part_size_mib == 12.5
+    for wrong in ("nan", "4.9", "100.1"):
+        with pytest.raises(Misconfigured, match=r"^BATCH_EXPORT_S3_PART_SIZE_MIB: "):
+            load({"BATCH_EXPORT_S3_PART_SIZE_MIB": wrong})
+
+
 def test_history_is_kept_as_long_as_events_can_be_replayed_and_exports_started() -> None:
     def history(**values: str) -> float:
         return load(values).history.total_seconds() / 86_400
@@ -128,3 +146,4 @@ def test_history_is_kept_as_long_as_events_can_be_replayed_and_exports_started()
     assert history(WAYBILL_HISTORY_DAYS="1") == 30
     assert history(WAYBILL_HISTORY_DAYS="1", WAYBILL_STALE_DAYS="2") == 14
     assert history(WAYBILL_TOPIC_RETENTION_HOURS="4800") == 207
+    assert history(BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS="4800") == 200

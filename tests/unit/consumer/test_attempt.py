@@ -13,10 +13,12 @@ from sqlalchemy import Engine, delete
 
 from config.errors import Cancelled, Rejected, Unavailable
 from config.labels import Outcome
+from config.links import Links
 from config.tables import batch_exports
 from consumer import outbox
 from consumer.attempt import UNAVAILABLE_TEXT, run_attempt
 from consumer.models import Claim
+from consumer.row_url import LinkPolicy
 from pipeline.object_key import manifest_key
 from pipeline.progress import Progress
 from pipeline.storage.types import Upload
@@ -44,6 +46,20 @@ def test_a_finished_export_is_completed_with_its_link(worker: ScriptedWorker) ->
     assert worker.metrics.registry.get_sample_value("waybill_rows_total", {"table": "traces", "format": "CSV"}) == 3
     stored = worker.metrics.registry.get_sample_value("waybill_bytes_total", {"kind": "stored", "format": "CSV"})
     assert stored == 100
+
+
+@pytest.mark.parametrize(("days", "start"), [(7, "file://"), (30, "https://exports.example.com/d/")])
+def test_the_row_has_our_own_link_if_no_signed_url_is_valid_long_enough(
+    worker: ScriptedWorker, days: int, start: str
+) -> None:
+    links = LinkPolicy(lifetime=timedelta(days=days), own=Links("https://exports.example.com", [b"k" * 32]))
+    worker.policy = replace(worker.policy, links=links)
+
+    assert worker.run(claimed(worker.jobs)) is Outcome.COMPLETED
+
+    row = row_of(worker.engine)
+    assert row["url"].startswith(start)
+    assert row["expires_at"] == NOW + timedelta(days=days)
 
 
 def test_unknown_keys_do_not_fail_an_export_and_are_counted_once_it_completes(worker: ScriptedWorker) -> None:
