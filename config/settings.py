@@ -12,13 +12,11 @@ from sqlalchemy import URL
 from config import urls
 from config.database_url import DatabaseAddress, check_host, check_parameters, read_address, write_url
 from config.required import DATABASE, STORAGE, find_missing, say_missing
+from config.secret_keys import check_keys, split_keys
 from config.unknown_names import find_unknown
 
 LINK_HOURS = "BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS"
 SIGV4_MAX_HOURS = 7 * 24
-KEY_CHARACTERS = 32
-"""The shortest allowed secret key: 128 random bits have this many characters in hexadecimal."""
-
 LONGEST_SEGMENT = timedelta(days=7)
 """Kafka's `segment.ms`: an event stays this much longer than the retention, because whole segments are deleted."""
 MOST_DAYS = 36_500
@@ -37,19 +35,6 @@ class Misconfigured(ValueError):
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
         super().__init__("\n".join(problems))
-
-
-def _secret_key(value: SecretStr) -> SecretStr:
-    if any(len(key) < KEY_CHARACTERS for key in _keys(value)):
-        raise ValueError(
-            f"each key needs at least {KEY_CHARACTERS} characters (create one with `openssl rand -hex 32`); "
-            "separate several keys with commas"
-        )
-    return value
-
-
-def _keys(value: SecretStr) -> list[str]:
-    return [key.strip() for key in value.get_secret_value().split(",")]
 
 
 HttpUrl = Annotated[str, AfterValidator(urls.read_http)]
@@ -159,7 +144,7 @@ class Settings(BaseSettings):
     http_port: int | None = Field(None, alias="WAYBILL_HTTP_PORT", ge=0, le=65535)
     internal_port: int | None = Field(None, alias="WAYBILL_INTERNAL_PORT", ge=0, le=65535)
     public_url: HttpUrl | None = Field(None, alias="WAYBILL_PUBLIC_URL")
-    secret_key: Annotated[SecretStr, AfterValidator(_secret_key)] | None = Field(None, alias="WAYBILL_SECRET_KEY")
+    secret_key: Annotated[SecretStr, AfterValidator(check_keys)] | None = Field(None, alias="WAYBILL_SECRET_KEY")
     trusted_proxies: int = Field(0, alias="WAYBILL_TRUSTED_PROXIES", ge=0)
     notice_hours: float = Field(24, alias="WAYBILL_NOTICE_HOURS", gt=0)
     csv_neutralise: bool = Field(default=True, alias="WAYBILL_CSV_NEUTRALISE_FORMULAS")
@@ -236,7 +221,7 @@ class Settings(BaseSettings):
     @property
     def secret_keys(self) -> tuple[bytes, ...]:
         """The keys of WAYBILL_SECRET_KEY: links are written with the first and read with all."""
-        return tuple(key.encode() for key in _keys(self.secret_key)) if self.secret_key is not None else ()
+        return tuple(key.encode() for key in split_keys(self.secret_key)) if self.secret_key is not None else ()
 
     @property
     def destination(self) -> str:
