@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 
-# Also finds a prefix with a letter too few, too many or in the wrong place.
+# Also finds a prefix with a character too few, too many or in the wrong place.
 _LIKE_OURS = re.compile(r"W[AYBIL]{4,8}_\w+", re.IGNORECASE)
 # Kubernetes gives pods the addresses of all services in their namespace, as Docker's links did.
 _OF_A_SERVICE = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
