@@ -119,6 +119,12 @@ def format_instants(name: str) -> pl.Expr:
     return pl.col(name).dt.strftime(_INSTANT_FORMAT)
 
 
+def format_numbers(name: str) -> pl.Expr:
+    """Return a NUMBER column as texts with the shortest digits, `1` for 1.0; other numbers than finite are words."""
+    # Adding zero turns -0.0 into 0.0.
+    return (pl.col(name) + 0.0).cast(pl.String).str.strip_suffix(".0")
+
+
 def format_decimals(name: str) -> pl.Expr:
     """Return a DECIMAL column as texts with all digits, without the zeros at their end."""
     return pl.col(name).cast(pl.String).str.strip_chars_end("0").str.strip_chars_end(".")

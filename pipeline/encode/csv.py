@@ -12,6 +12,7 @@ from pipeline.encode.cells import (
     format_decimals,
     format_instants,
     format_json,
+    format_numbers,
     list_fixed,
     make_frame,
     unescape_columns,
@@ -80,7 +81,9 @@ def _format(kind: Kind, name: str, special: Container[str]) -> pl.Expr:
         case Kind.TEXT | Kind.MAYBE_JSON:
             return neutralise(cell) if name in special else cell
         case Kind.NUMBER if name in special:
-            return cell.cast(pl.String).str.replace("inf", "Infinity", literal=True)
+            return format_numbers(name).str.replace("inf", "Infinity", literal=True)
+        case Kind.NUMBER:
+            return format_numbers(name)
         case Kind.INSTANT:
             return format_instants(name)
         case Kind.DECIMAL:

@@ -14,6 +14,7 @@ from pipeline.encode.cells import (
     format_decimals,
     format_instants,
     format_json,
+    format_numbers,
     list_fixed,
     make_frame,
     mask_json,
@@ -22,7 +23,7 @@ from pipeline.encode.cells import (
 from pipeline.encode.sparse import SPREAD_COLUMNS, Template, list_texts, spread_cells
 from pipeline.types import CELLS, Column, Encoding, Kind
 
-_SPLICED = {Kind.JSON, Kind.MAYBE_JSON, Kind.DECIMAL}
+_SPLICED = {Kind.JSON, Kind.MAYBE_JSON, Kind.DECIMAL, Kind.NUMBER}
 
 
 def encode_jsonl(
@@ -124,6 +125,8 @@ def _encode_value(kind: Kind, name: str, folded: Container[str]) -> pl.Expr:
     cell = pl.col(name)
     if kind is Kind.DECIMAL:
         return format_decimals(name).fill_null("null")
+    if kind is Kind.NUMBER:
+        return pl.when(cell.is_finite()).then(format_numbers(name)).otherwise(pl.lit("null"))
     # A raw line break in valid JSON is between tokens, where any white space is allowed.
     value = cell.str.replace_all(r"[\r\n]", " ") if name in folded else cell
     if kind is Kind.MAYBE_JSON:

@@ -55,7 +55,7 @@ def _field(name: str, cell: Cell) -> str:
         case str() | MaybeJson():
             return _quoted(neutral(_text(cell)))
         case float():
-            return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(str(cell), _float(cell))
+            return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(str(cell), _number(cell))
         case _:
             return _quoted(_json(name, cell, parsed=isinstance(cell, Metadata) and cell.parsed))
 
@@ -99,7 +99,9 @@ def _json(name: str, cell: Cell, *, parsed: bool) -> str:
         case Json(value):
             return _value(value, ", " if name in SPACED else ",", ": " if name in SPACED else ":")
         case Bag(values):
-            return f"[{','.join(_value(value) for value in in_order(values))}]"
+            return f"[{','.join(_score(value) for value in in_order(values))}]"
+        case float():
+            return _score(cell)
         case _:
             return _value(cell)
 
@@ -134,6 +136,17 @@ def _value(value: Any, comma: str = ",", colon: str = ":") -> str:  # noqa: PLR0
         case _:
             pairs = (f"{_string(key)}{colon}{_value(each, comma, colon)}" for key, each in value.items())
             return f"{{{comma.join(pairs)}}}"
+
+
+def _score(value: float | str) -> str:
+    if isinstance(value, str):
+        return _string(value)
+    return _number(value) if math.isfinite(value) else "null"
+
+
+def _number(value: float) -> str:
+    """A number of a score; one in a document keeps the zero behind its point."""
+    return _float(value + 0.0).removesuffix(".0")
 
 
 def _string(text: str) -> str:

@@ -113,9 +113,14 @@ def same(kind: Kind, text: str, value: Any) -> bool:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(math.inf, "Infinity"), (-math.inf, "-Infinity"), (math.nan, "NaN"), (1.0, "1.0"), (None, "")],
+    [(math.inf, "Infinity"), (-math.inf, "-Infinity"), (math.nan, "NaN"), (None, "")],
 )
 def test_numbers_that_json_lacks_are_words(value: float | None, text: str) -> None:
+    assert cell(Kind.NUMBER, value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(1.0, "1"), (-100.0, "-100"), (-0.0, "0"), (0.5, "0.5"), (10.01, "10.01")])
+def test_a_whole_number_has_no_decimal_places(value: float, text: str) -> None:
     assert cell(Kind.NUMBER, value) == text
 
 

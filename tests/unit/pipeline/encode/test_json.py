@@ -96,6 +96,13 @@ def test_numbers_that_json_lacks_are_null(number: float) -> None:
     assert value(Kind.LIST, [1.5, number]) == [Decimal("1.5"), None]
 
 
+@pytest.mark.parametrize(("number", "text"), [(1.0, "1"), (-0.0, "0"), (0.5, "0.5"), (None, "null")])
+def test_a_whole_number_has_no_decimal_places(number: float | None, text: str) -> None:
+    columns = (Column("a", Kind.TEXT), Column("n", Kind.NUMBER), Column("b", Kind.BOOL))
+    rows = batch(columns, a=["x"], n=[number], b=[True])
+    assert encoded("JSONL", columns, [rows]).decode() == f'{{"a":"x","n":{text},"b":true}}\n'
+
+
 @pytest.mark.parametrize(
     "number", ["12345678901234567890123", "0.1000000000000000055511151231257827", "1E400", "-0", "1.0"]
 )

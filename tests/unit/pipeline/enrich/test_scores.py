@@ -29,7 +29,7 @@ def test_each_name_gets_a_column_and_each_row_its_values() -> None:
     assert made.schema.names == ["id", "n", "t", "m"]
     assert made.column("n").to_pylist() == [[0.5, 2.0], None, None, [-1.0]]
     assert made.column("t").to_pylist() == [["a"], None, None, None]
-    assert made.column("m").to_pylist() == [None, None, '[1.0,"x\\"y"]', None]
+    assert made.column("m").to_pylist() == [None, None, '[1,"x\\"y"]', None]
     made.validate(full=True)
 
 
@@ -83,7 +83,8 @@ def test_cells_are_the_texts_of_what_a_row_has() -> None:
     made.validate(full=True)
     assert made.schema.names == ["id", CELLS]
     cells = [[(cell["place"], cell["text"]) for cell in row] for row in made.column(CELLS).to_pylist()]
-    assert cells == [[(1, "[0.5,2.0]"), (2, '["x\\"é\\n"]'), (3, '[1.0,""]')], [], [(2, "[null]"), (3, "[null]")]]
+    assert cells == [[(1, "[0.5,2]"), (2, '["x\\"é\\n"]'), (3, '[1,""]')], [], [(2, "[null]"), (3, "[null]")]]
+    assert Cells([NUMBER])(batch([(1, -0.0, None)])).column(CELLS).to_pylist() == [[{"place": 1, "text": "[0]"}]]
     assert Cells([NUMBER])(batch([], [])).column(CELLS).to_pylist() == [[], []]
     assert Cells([NUMBER])(batch()).column(CELLS).to_pylist() == []
 
