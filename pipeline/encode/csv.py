@@ -80,10 +80,9 @@ def _format(kind: Kind, name: str, special: Container[str]) -> pl.Expr:
     match kind:
         case Kind.TEXT | Kind.MAYBE_JSON:
             return neutralise(cell) if name in special else cell
-        case Kind.NUMBER if name in special:
-            return format_numbers(name).str.replace("inf", "Infinity", literal=True)
         case Kind.NUMBER:
-            return format_numbers(name)
+            text = format_numbers(name)
+            return text.str.replace("inf", "Infinity", literal=True) if name in special else text
         case Kind.INSTANT:
             return format_instants(name)
         case Kind.DECIMAL:

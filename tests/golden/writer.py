@@ -100,10 +100,8 @@ def _json(name: str, cell: Cell, *, parsed: bool) -> str:
             return _value(value, ", " if name in SPACED else ",", ": " if name in SPACED else ":")
         case Bag(values):
             return f"[{','.join(_score(value) for value in in_order(values))}]"
-        case float():
-            return _score(cell)
         case _:
-            return _value(cell)
+            return _score(cell) if isinstance(cell, float) else _value(cell)
 
 
 def in_order(values: Sequence[float | str]) -> list[float | str]:
