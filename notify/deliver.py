@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +10,7 @@ from urllib.parse import quote
 from sqlalchemy import Engine
 
 from config.errors import Unavailable
-from config.events import Malformed, read_finished
+from config.events import ExportFinished, Malformed, read_finished
 from config.labels import NoticeOutcome
 from config.links import Links
 from config.settings import Settings
@@ -19,13 +19,17 @@ from notify.address import EmailAddress, NotAnAddress, parse_address
 from notify.compose import EmailContent, Sender, compose_email, read_sender
 from notify.formatting import safe_link
 from notify.notices import Notice, Notices
-from notify.recipient import find_recipient, reason_to_skip
+from notify.recipient import Recipient, find_recipient, reason_to_skip
+from notify.signature import read_signature
 from notify.smtp import Envelope, Unanswered, Undeliverable
 from runtime.logs import add_log_fields
 from runtime.tracing import Tracer, trace_id
 
 logger = logging.getLogger(__name__)
 
+
+SIGNING_TIME = timedelta(minutes=10)
+"""A URL is signed before its export is completed, so it ends a little before the time that the row promises."""
 
 LEVELS = {NoticeOutcome.SENT: logging.INFO, NoticeOutcome.FAILED: logging.ERROR}
 
@@ -42,7 +46,7 @@ class MailTransport:
 class NotifierContext:
     """All that an attempt needs; without `transport` no email is sent, and every notice is skipped.
 
-    Without `links`, emails link to the URL on the export's row.
+    Without `links`, emails link to the URL on the export's row, or to Langfuse's page if that URL ends early.
     """
 
     engine: Engine
@@ -127,9 +131,9 @@ def _send(context: NotifierContext, notice: Notice, now: datetime) -> Attempt:
     recipient = find_recipient(context.engine, event)
     if recipient is None:
         return Attempt(NoticeOutcome.SKIPPED, "the export no longer exists")
-    links = context.links
-    url = safe_link(links.write(event.project_id, event.batch_export_id) if links else recipient.url)
     page = _exports_page(context.nextauth_url, event.project_id)
+    recipient = _choose_link(context.links, event, recipient, page)
+    url = safe_link(recipient.url)
     if reason := reason_to_skip(event, recipient, url or page, now):
         return Attempt(NoticeOutcome.SKIPPED, reason)
     content = EmailContent(
@@ -163,6 +167,19 @@ def _begin(notices: Notices, notice: Notice, message_id: str, now: datetime) -> 
     """Record that the email is sent now; raise Unavailable if the lease was lost, because another may have sent it."""
     if not notices.begin(notice, message_id, now):
         raise Unavailable("another notifier has taken the notice over")
+
+
+def _choose_link(links: Links | None, event: ExportFinished, recipient: Recipient, page: str | None) -> Recipient:
+    """Return the recipient with the URL for the email, None for the page, and the time until which it works."""
+    if links is not None:
+        return replace(recipient, url=links.write(event.project_id, event.batch_export_id))
+    signature, promised = read_signature(recipient.url or ""), recipient.expires_at
+    if signature is None or promised is None:
+        return recipient
+    # The credentials of a role end the signature with their session; Langfuse's page signs a new URL for each download.
+    if page is not None and (signature.of_session or signature.until < promised - SIGNING_TIME):
+        return replace(recipient, url=None)
+    return replace(recipient, expires_at=min(signature.until, promised))
 
 
 def _exports_page(nextauth_url: str | None, project_id: str) -> str | None:

@@ -132,6 +132,84 @@ def test_the_email_links_to_the_exports_page_of_the_project(
     assert "https://app.example.com/project/a%2Fb%20%3F/settings/exports" in str(body)
 
 
+PAGE = "https://a.test/project/project-1/settings/exports"
+Mailing = tuple[NotifierContext, MailServer]
+
+
+@pytest.fixture
+def mailing(context: NotifierContext, server: MailServer) -> Mailing:
+    return context, server
+
+
+def signed(hours: int, *, session: bool = False) -> str:
+    token = "&X-Amz-Security-Token=t" if session else ""
+    date = f"{NOW - timedelta(minutes=1):%Y%m%dT%H%M%SZ}"
+    query = f"X-Amz-Date={date}&X-Amz-Expires={hours * 3600}{token}&X-Amz-Signature=abc"
+    return f"https://files.example.com/exports/1.csv?{query}"
+
+
+TO_THE_URL, TO_THE_PAGE = None, PAGE
+WHOLE_TIME = "valid for 24 hours, until 2 October 2026, 14:05 UTC"
+
+
+@pytest.mark.parametrize(
+    ("url", "nextauth_url", "target", "promise"),
+    [
+        (signed(24), "https://a.test", TO_THE_URL, "valid for 24 hours, until 2 October 2026, 14:04 UTC"),
+        (signed(24, session=True), "https://a.test", TO_THE_PAGE, WHOLE_TIME),
+        (signed(6, session=True), "https://a.test", TO_THE_PAGE, WHOLE_TIME),
+        (signed(6), "https://a.test", TO_THE_PAGE, WHOLE_TIME),
+        (signed(6, session=True), None, TO_THE_URL, "valid for 6 hours, until 1 October 2026, 20:04 UTC"),
+        (signed(30), None, TO_THE_URL, WHOLE_TIME),
+    ],
+)
+def test_the_email_promises_no_more_time_than_the_signature_of_its_link_has(
+    engine: Engine, mailing: Mailing, url: str, nextauth_url: str | None, target: str | None, promise: str
+) -> None:
+    context, server = mailing
+    add_user(engine)
+    add_export(engine, url=url)
+
+    ended = attempt(replace(context, nextauth_url=nextauth_url), claim(context), NOW)
+
+    assert ended.outcome is NoticeOutcome.SENT
+    body = server.messages[0].get_body(("plain",))
+    assert body is not None
+    lines = str(body.get_content()).splitlines()
+    assert lines[lines.index("Download it here:") + 1] == (target or url)
+    assert f"The link is {promise}." in lines
+
+
+def test_an_email_is_not_sent_with_a_link_whose_signature_has_ended(
+    engine: Engine, context: NotifierContext, server: MailServer
+) -> None:
+    add_user(engine)
+    add_export(engine, url=signed(1, session=True))
+
+    ended = attempt(context, claim(context), NOW + timedelta(hours=2))
+
+    assert (ended.outcome, ended.detail) == (NoticeOutcome.SKIPPED, "the download link has expired")
+    assert server.taken == []
+
+
+@pytest.mark.parametrize(
+    "query", ["", "X-Amz-Date=x&X-Amz-Expires=5", "X-Amz-Date=20261001T140500Z&X-Amz-Expires=1e99"]
+)
+def test_a_link_whose_signature_can_t_be_read_is_sent_as_it_is(
+    engine: Engine, context: NotifierContext, server: MailServer, query: str
+) -> None:
+    add_user(engine)
+    add_export(engine, url=f"https://files.example.com/1.csv?{query}")
+
+    assert attempt(replace(context, nextauth_url="https://app.example.com"), claim(context), NOW).outcome is (
+        NoticeOutcome.SENT
+    )
+
+    body = server.messages[0].get_body(("plain",))
+    assert body is not None
+    assert f"https://files.example.com/1.csv?{query}" in str(body.get_content()).splitlines()
+
+
 def test_with_a_public_url_the_button_opens_a_waybill_link(
     engine: Engine, context: NotifierContext, server: MailServer
 ) -> None:
