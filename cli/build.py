@@ -146,6 +146,8 @@ def storage(settings: Settings, on_part: Callable[[PartOutcome], None] = lambda 
         sse=settings.sse,
         sse_kms_key_id=settings.sse_kms_key_id,
         part_size=int(settings.part_size_mib * (1 << 20)),
+        part_attempts=settings.part_attempts,
+        parts_in_flight=settings.parts_in_flight,
     )
     return open_storage(settings.destination, options, on_part)
 

@@ -63,7 +63,7 @@ def diagnose() -> dict[str, Finding]:
     checks: Mapping[str, Check] = {
         "database": _check_database,
         "clickhouse": _check_clickhouse,
-        "storage": lambda known: storage.find_problems(build.storage(known), known.prefix, ".waybill-doctor"),
+        "storage": _check_storage,
         "kafka": kafka.find_problems,
         "mail": mail.find_problems,
     }
@@ -97,6 +97,13 @@ def _check_clickhouse(settings: Settings) -> list[str]:
     if not problems and (effects := [effect for source in sources for effect in find_effects(source)]):
         raise Doubtful(*dict.fromkeys(effects))
     return problems
+
+
+def _check_storage(settings: Settings) -> list[str]:
+    report = storage.examine(build.storage(settings), settings.prefix, ".waybill-doctor")
+    if report.weaknesses and not report.problems:
+        raise Doubtful(*report.weaknesses)
+    return list(report.problems)
 
 
 def _run(check: Check, settings: Settings) -> Finding:

@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     sse: Literal["AES256", "aws:kms"] | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_SSE")
     sse_kms_key_id: str | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_SSE_KMS_KEY_ID")
     part_size_mib: float = Field(10, alias="BATCH_EXPORT_S3_PART_SIZE_MIB", ge=5, le=100)
+    part_attempts: int | None = Field(None, alias="LANGFUSE_S3_UPLOAD_MAX_PART_ATTEMPTS", ge=1, le=10)
+    parts_in_flight: int = Field(2, alias="LANGFUSE_S3_UPLOAD_MAX_CONCURRENT_PARTS", ge=1, le=10)
     storage_url: Annotated[str, AfterValidator(urls.read_storage)] | None = Field(None, alias="WAYBILL_STORAGE_URL")
 
     link_hours: float = Field(24, alias=LINK_HOURS, gt=0, le=24 * MOST_DAYS)

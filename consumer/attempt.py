@@ -17,6 +17,7 @@ from consumer.guards import INTERNAL_TEXT
 from consumer.job_store import Jobs
 from consumer.metrics import export_labels
 from consumer.models import Claim, Job, LeaseState, Unreadable
+from consumer.queries import find_most_bytes
 from consumer.row_url import LinkPolicy, make_url
 from pipeline.progress import Progress
 from pipeline.read.connections import Sources
@@ -159,6 +160,7 @@ def _export(claim: Claim, context: WorkerContext, progress: Progress) -> Settle:
         if claim.attempt > 1:
             # In stores without conditional writes, a stalled worker could still complete its upload later.
             abort_earlier_uploads(context.storage, spec, claim.claimed_at)
+            spec = replace(spec, expected_bytes=find_most_bytes(context.jobs.engine, claim.job.id))
         fence = partial(_check_lease, claim, context, progress)
         result = context.export(spec, context.sources, context.storage, progress, context.metrics, fence=fence)
         url = make_url(spec, result.key, context.storage, context.policy.links)

@@ -57,6 +57,13 @@ def list_jobs(
     return found
 
 
+def find_most_bytes(engine: Engine, export_id: str) -> int:
+    """Return the most bytes that an attempt at an export has written so far, 0 if there was none."""
+    most = select(func.coalesce(func.max(runs.c.bytes), 0)).where(runs.c.export_id == export_id)
+    with reading(engine) as connection:
+        return int(connection.execute(most).scalar_one())
+
+
 def list_runs(engine: Engine, job: Job) -> list[Run]:
     """List the attempts at an export, first to last, without those that can't be read."""
     query = select(runs).where(runs.c.export_id == job.id).order_by(runs.c.attempt)

@@ -53,7 +53,7 @@ def open_file(spec: ExportSpec, storage: Storage, progress: Progress, metrics: M
 
     What is under both keys now is noted, so that `commit` fails when another attempt stores its file in the meantime.
     """
-    file = storage.open(spec.key, spec.encoding.content_type, spec.attempt)
+    file = storage.open(spec.key, spec.encoding.content_type, spec.attempt, spec.expected_bytes)
     manifest = storage.open(manifest_key(spec.key), CONTENT_TYPE, spec.attempt)
     progress.on_stop(file.interrupt)
     progress.on_stop(manifest.interrupt)

@@ -34,7 +34,8 @@ class ExportSpec:
     """One attempt at one export: what to read, and how to write it.
 
     `created_at` (aware, UTC) is the cutoff: rows created at that instant or later are left out. `ignored` names the
-    keys of the stored query that Waybill does not know.
+    keys of the stored query that Waybill does not know. `expected_bytes` is the most that an earlier attempt has
+    written.
     """
 
     project_id: str
@@ -44,6 +45,7 @@ class ExportSpec:
     query: ExportQuery
     encoding: Encoding
     ignored: tuple[str, ...] = ()
+    expected_bytes: int = 0
 
     @property
     def output(self) -> OutputOptions:

@@ -1,6 +1,7 @@
-"""Finds what can't be done in the store, although Waybill needs it."""
+"""Finds what can't be done in the store although Waybill needs it, and which guarantees the store can't give."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from config.errors import Unavailable
@@ -11,10 +12,18 @@ CONTENT_TYPE = "text/plain"
 _SOME = b"waybill doctor\n"
 
 
-def find_problems(storage: Storage, prefix: str, name: str) -> list[str]:
+@dataclass(frozen=True)
+class Report:
+    """One sentence for each step that failed, with its remedy, and for each guarantee that the store can't give."""
+
+    problems: tuple[str, ...]
+    weaknesses: tuple[str, ...] = ()
+
+
+def examine(storage: Storage, prefix: str, name: str) -> Report:
     """Store, find and delete the object `name` under `prefix`, and begin, list and abort uploads.
 
-    Returns one sentence for each step that fails, with its remedy; nothing is left behind.
+    Nothing is left behind.
     """
     key, long_ago = f"{prefix}{name}", datetime(2000, 1, 1, tzinfo=UTC)
     try:
@@ -22,21 +31,28 @@ def find_problems(storage: Storage, prefix: str, name: str) -> list[str]:
     except Refused:
         pass  # the other steps may be allowed
     except Unavailable as error:
-        return [str(error)]
+        return Report((str(error),))
+    weaknesses: list[str] = []
     steps: tuple[Callable[[], object], ...] = (
         lambda: storage.check(prefix),
         lambda: _store(storage, key),
-        lambda: storage.size(key),
+        lambda: weaknesses.extend(storage.find_weaknesses(key)),
         lambda: storage.delete(key, 1),
         lambda: storage.list_uploads(prefix, long_ago),
     )
-    return list(dict.fromkeys(problem for step in steps for problem in _try(step)))
+    problems = dict.fromkeys(problem for step in steps for problem in _try(step))
+    return Report(tuple(problems), tuple(weaknesses))
 
 
 def _store(storage: Storage, key: str) -> None:
     with storage.open(key, CONTENT_TYPE, 1) as upload:
         upload.write(_SOME)
         upload.finish()
+    if storage.size(key) is None:
+        raise Unavailable(
+            f"the store does not show {key}, which was just stored: "
+            "the policy of the credentials must allow s3:GetObject on the files"
+        )
 
 
 def _try(step: Callable[[], object]) -> Iterator[str]:

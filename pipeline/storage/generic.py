@@ -19,6 +19,11 @@ PARTIAL = ".partial"
 ATTEMPT_CHARACTERS = 12
 """The dots around the hidden name, and the number of the attempt."""
 
+_WEAKNESS = (
+    "fsspec has no conditional writes and stores no attempt with a file: "
+    "a worker that was stopped for longer than its lease could replace or remove a newer file"
+)
+
 
 class FsspecUpload:
     """An object that has a hidden name until it is complete; implements Upload.
@@ -108,7 +113,7 @@ class FsspecStorage:
                 f"WAYBILL_STORAGE_URL: fsspec knows no filesystem for {url.partition(':')[0]}://, or can't read the URL"
             ) from error
 
-    def open(self, key: str, content_type: str, attempt: int) -> FsspecUpload:  # noqa: ARG002 (fsspec has no parameter for it)
+    def open(self, key: str, content_type: str, attempt: int, expected: int = 0) -> FsspecUpload:  # noqa: ARG002 (fsspec has no parameters for them)
         """Open an object under a hidden name."""
         check_length(key, OBJECT_NAME_BYTES - len(PARTIAL) - ATTEMPT_CHARACTERS)
         return FsspecUpload(self._fs, self._path(key), attempt)
@@ -164,6 +169,10 @@ class FsspecStorage:
         """Open an object, write to it and discard it."""
         with self.open(f"{prefix}.check", "text/plain", 0) as upload:
             upload.write(b".")
+
+    def find_weaknesses(self, key: str) -> list[str]:  # noqa: ARG002 (fsspec has no conditional writes in any filesystem)
+        """Say what fsspec does not have."""
+        return [_WEAKNESS]
 
     def _path(self, key: str) -> str:
         return join_key(self._root.rstrip("/"), key)

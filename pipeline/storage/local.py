@@ -141,7 +141,7 @@ class LocalStorage:
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
 
-    def open(self, key: str, content_type: str, attempt: int) -> LocalUpload:  # noqa: ARG002 (files have no media type)
+    def open(self, key: str, content_type: str, attempt: int, expected: int = 0) -> LocalUpload:  # noqa: ARG002 (files have neither media types nor parts)
         """Open a file that will be beside its target."""
         path = self._path(key)
         for part in key.split("/"):
@@ -190,6 +190,10 @@ class LocalStorage:
         """Write a file and remove it."""
         with LocalUpload(self._path(f"{prefix}.check"), 0) as upload:
             upload.write(b".")
+
+    def find_weaknesses(self, key: str) -> list[str]:  # noqa: ARG002 (there are none to try)
+        """Return nothing: a folder gives all guarantees."""
+        return []
 
     def _path(self, key: str) -> Path:
         return self._root / join_key("", key)

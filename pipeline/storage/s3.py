@@ -1,25 +1,34 @@
 """Stores files in S3 and compatible stores, through s3fs."""
 
+import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from s3fs import S3FileSystem
 
+from config.errors import Unavailable
 from config.labels import PartOutcome
 from pipeline.storage.s3_calls import Calls, Refused
-from pipeline.storage.s3_upload import OVERTAKEN, S3Upload, Target, abort_upload, load_attempt, load_head
+from pipeline.storage.s3_conditions import FAILED_CONDITIONS, OVERTAKEN, REFUSED_CONDITIONS, Conditions
+from pipeline.storage.s3_objects import abort_upload, load_attempt, load_head, read_version
+from pipeline.storage.s3_parts import first_part_size
+from pipeline.storage.s3_probe import check_writing, find_limits, probe_conditions
+from pipeline.storage.s3_upload import S3Upload, Target
 from pipeline.storage.safe_names import OBJECT_NAME_BYTES, check_length, join_key, make_disposition
 from pipeline.storage.types import MAX_LIFETIME
+
+_PROBE, _PROBE_TYPE = b"waybill doctor\n", "text/plain"
 
 
 @dataclass(frozen=True, kw_only=True)
 class S3Options:
     """How to reach a bucket; None means the environment and the defaults of the AWS client.
 
-    `external_endpoint` is used in links. `part_size` (bytes) is the size of an upload's first parts. `pauses` are the
-    seconds, give or take a half, before each retry of a call that failed temporarily.
+    `external_endpoint` is used in links. `part_size` (bytes) is the size of an upload's first parts, if a larger one
+    is not needed. `pauses` are the seconds, give or take a half, before each retry of a call that failed temporarily;
+    `part_attempts` is how often a part is sent, None for as often as any call.
     """
 
     endpoint: str | None = None
@@ -32,7 +41,16 @@ class S3Options:
     sse_kms_key_id: str | None = None
     part_size: int = 10 << 20
     parts_in_flight: int = 2
+    part_attempts: int | None = None
     pauses: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+    @property
+    def part_pauses(self) -> tuple[float, ...]:
+        """The seconds before each retry of a part; the last of `pauses` is repeated."""
+        if self.part_attempts is None:
+            return self.pauses
+        retries = self.part_attempts - 1
+        return (self.pauses + self.pauses[-1:] * retries)[:retries]
 
 
 class S3Storage:
@@ -43,11 +61,16 @@ class S3Storage:
         self._root = root
         self._options = options
         self._on_part = on_part
-        self._calls = Calls(_make_filesystem(options, options.endpoint), options.pauses)
-        self._outside = Calls(_make_filesystem(options, options.external_endpoint or options.endpoint), options.pauses)
+        self._calls = _open_calls(options, options.endpoint)
+        self._conditions = Conditions()
+        self._probed = False
+        self._signer: Calls | None = None
 
-    def open(self, key: str, content_type: str, attempt: int) -> S3Upload:
+    def open(self, key: str, content_type: str, attempt: int, expected: int = 0) -> S3Upload:
         """Open an object; nothing is sent before the first part is full."""
+        return self._open(key, content_type, attempt, first_part_size(self._options.part_size, expected))
+
+    def _open(self, key: str, content_type: str, attempt: int, part_size: int) -> S3Upload:
         name = join_key(self._root, key)
         check_length(name, OBJECT_NAME_BYTES)
         headers = {
@@ -55,8 +78,18 @@ class S3Storage:
             "ContentDisposition": make_disposition(key),
             **_make_encryption(self._options),
         }
-        target = Target(self._bucket, name, attempt, headers, self._options.part_size, self._options.parts_in_flight)
-        return S3Upload(self._calls, target, self._on_part)
+        options = self._options
+        target = Target(
+            self._bucket,
+            name,
+            attempt,
+            headers,
+            part_size,
+            options.parts_in_flight,
+            options.parts_in_flight * options.part_size,
+            options.part_pauses,
+        )
+        return S3Upload(self._calls, self._conditions, target, self._on_part)
 
     def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:
         """Sign a download with the external endpoint; lives no longer than the credentials that sign it."""
@@ -68,7 +101,20 @@ class S3Storage:
             "ResponseContentDisposition": make_disposition(filename),
             "ResponseContentType": content_type,
         }
-        return self._outside.presign(params, int(lifetime.total_seconds()))
+        return self._find_signer().presign(params, int(lifetime.total_seconds()))
+
+    def _find_signer(self) -> Calls:
+        """Return the calls that sign links, in the region of the bucket."""
+        if self._signer is None:
+            try:
+                self._signer = self._open_signer(replace(self._options, region=self._calls.find_region(self._bucket)))
+            except Unavailable:
+                # A link for the default region may work, and an export that is stored does not fail for its link.
+                return self._open_signer(self._options)
+        return self._signer
+
+    def _open_signer(self, options: S3Options) -> Calls:
+        return _open_calls(options, options.external_endpoint or options.endpoint)
 
     def size(self, key: str) -> int | None:
         """Return the size from the object's head."""
@@ -81,10 +127,15 @@ class S3Storage:
         head = load_head(self._calls, self._bucket, name)
         if head is None or load_attempt(head) > attempt:
             return
+        condition = self._conditions.choose("delete_object", {"IfMatch": head["ETag"]})
         try:
-            self._calls.run("delete_object", Bucket=self._bucket, Key=name, condition={"IfMatch": head["ETag"]})
+            self._calls.run("delete_object", Bucket=self._bucket, Key=name, **condition)
         except Refused as refused:
-            if refused.code not in OVERTAKEN:
+            unchanged = read_version(load_head(self._calls, self._bucket, name)) == head["ETag"]
+            if condition and unchanged and refused.code in REFUSED_CONDITIONS | FAILED_CONDITIONS:
+                self._calls.run("delete_object", Bucket=self._bucket, Key=name)
+                self._conditions.refuse("delete_object")
+            elif refused.code not in OVERTAKEN:
                 raise
 
     def abort_uploads(self, prefix: str, older_than: datetime) -> int:
@@ -107,22 +158,49 @@ class S3Storage:
             marker = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def check(self, prefix: str) -> None:
-        """Begin a multipart upload and abort it: this needs write permission, and leaves nothing behind."""
-        target = {"Bucket": self._bucket, "Key": join_key(self._root, f"{prefix}.waybill-check")}
-        begun = self._calls.run("create_multipart_upload", **target, **_make_encryption(self._options))
-        # The abort may be applied although its response is lost.
-        abort_upload(self._calls, self._bucket, {"Key": target["Key"], "UploadId": begun["UploadId"]})
+        """Begin a multipart upload and abort it: this needs write permission, and leaves nothing behind.
+
+        The first check also finds the region, and whether the store keeps the conditions of writes.
+        """
+        place, headers = self._locate(f"{prefix}.waybill-check"), _make_encryption(self._options)
+        check_writing(self._calls, place, headers)
+        if not self._probed:
+            probe_conditions(self._calls, self._conditions, place, headers)
+            self._find_signer()
+            self._probed = True
+
+    def find_weaknesses(self, key: str) -> list[str]:
+        """Store an object in parts, and try to replace it with a condition that is not met."""
+        # Another attempt than the one that stored the object, so that the upload knows it from its own.
+        with self._open(key, _PROBE_TYPE, 0, len(_PROBE)) as upload:
+            upload.write(_PROBE)
+            upload.finish()
+        place = self._locate(key)
+        found = find_limits(self._calls, place)
+        probe_conditions(self._calls, self._conditions, place, _make_encryption(self._options))
+        return [*self._conditions.weaknesses, *found]
+
+    def _locate(self, key: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": join_key(self._root, key)}
+
+
+def _open_calls(options: S3Options, endpoint: str | None) -> Calls:
+    return Calls(_make_filesystem(options, endpoint), options.pauses)
 
 
 def _make_filesystem(options: S3Options, endpoint: str | None) -> S3FileSystem:
+    authorities = _find_authorities()
     return S3FileSystem(
         key=options.access_key_id,
         secret=options.secret_access_key,
         endpoint_url=endpoint,
-        client_kwargs={"region_name": options.region} if options.region else {},
+        client_kwargs={
+            **({"region_name": options.region} if options.region else {}),
+            **({"verify": authorities} if authorities else {}),
+        },
         config_kwargs={
             "signature_version": "s3v4",
-            "s3": {"addressing_style": "path" if options.force_path_style else "auto"},
+            "s3": {"addressing_style": "path" if options.force_path_style else "virtual"},
             # Compatible stores do not know the checksums that AWS clients send by default.
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
@@ -134,6 +212,12 @@ def _make_filesystem(options: S3Options, endpoint: str | None) -> S3FileSystem:
         use_listings_cache=False,
         skip_instance_cache=True,
     )
+
+
+def _find_authorities() -> str | None:
+    """Return the file of SSL_CERT_FILE, which the AWS client does not read; None if it is not set."""
+    paths = ssl.get_default_verify_paths()
+    return None if paths.cafile == paths.openssl_cafile else paths.cafile
 
 
 def _make_encryption(options: S3Options) -> dict[str, Any]:

@@ -1,16 +1,22 @@
 """Calls S3 from export threads; retries each call and translates its errors."""
 
 import asyncio
+import base64
+import contextlib
+import hashlib
 import io
 import logging
 import random
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
 import aiohttp
+from aiobotocore.credentials import AioRefreshableCredentials  # type: ignore[import-untyped]  # it ships no types
 from botocore.exceptions import (  # type: ignore[import-untyped]  # it ships no types
     BotoCoreError,
     ClientError,
@@ -26,7 +32,7 @@ from s3fs import S3FileSystem
 
 from config.errors import Unavailable
 from pipeline.storage.safe_names import ADVICE
-from runtime.network import explain_fault
+from runtime.network import UNTRUSTED, explain_fault
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +56,11 @@ _TEMPORARY_CODES = {
     "XAmzContentSHA256Mismatch",
 }
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
-_DENIED = {"AccessDenied", "403", "Forbidden"}
+DENIED = {"AccessDenied", "403", "Forbidden"}
+"""The error codes of S3 when the policy does not allow a call."""
+
+_SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/s3/")
+_MD5_METHODS = {"put_object", "upload_part"}
 _ACTIONS = {
     "abort_multipart_upload": "s3:AbortMultipartUpload",
     "delete_object": "s3:DeleteObject",
@@ -60,8 +70,12 @@ _ACTIONS = {
 }
 """The actions that a policy must allow for a call; for all others it is s3:PutObject."""
 
+_STYLE = "or does the store need LANGFUSE_S3_BATCH_EXPORT_FORCE_PATH_STYLE=true?"
 _REMEDIES = {
-    "NoSuchBucket": "is LANGFUSE_S3_BATCH_EXPORT_BUCKET right, and the region?",
+    **dict.fromkeys(
+        ("NoSuchBucket", "InvalidBucketName"),
+        f"are LANGFUSE_S3_BATCH_EXPORT_BUCKET and the region right, {_STYLE}",
+    ),
     "InvalidAccessKeyId": "is LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID right?",
     "SignatureDoesNotMatch": "is LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY right?",
     "AuthorizationHeaderMalformed": "is LANGFUSE_S3_BATCH_EXPORT_REGION right?",
@@ -77,7 +91,7 @@ class Refused(Unavailable):
     """S3 responded with an error; `code` is S3's name of it."""
 
     def __init__(self, message: str, code: str) -> None:
-        denied = code in _DENIED or code in _REMEDIES
+        denied = code in DENIED or code in _REMEDIES
         super().__init__(message, advice=ADVICE.format(f"the store refuses them ({code})") if denied else None)
         self.code = code
 
@@ -89,52 +103,53 @@ class Calls:
         fs.retries = 1  # this class retries, because it knows which errors are temporary
         self._fs = fs
         self._pauses = pauses
-        self._unconditional: set[str] = set()
+        self._sends_md5 = False
 
     def start(
         self,
         method: str,
         *,
         on_retry: Callable[[], None] = lambda: None,
-        condition: Mapping[str, str] = MappingProxyType({}),
+        pauses: tuple[float, ...] | None = None,
         **params: Any,
     ) -> Future[dict[str, Any]]:
         """Begin a call and return immediately; the future raises Unavailable, or Refused.
 
-        If the store has no conditional writes, the call is made without the condition.
+        `pauses` replaces the seconds before each retry.
         """
-        return asyncio.run_coroutine_threadsafe(
-            self._call_conditionally(condition, method, on_retry, params), self._fs.loop
-        )
+        chosen = self._pauses if pauses is None else pauses
+        return asyncio.run_coroutine_threadsafe(self._retry(method, on_retry, chosen, params), self._fs.loop)
 
     def run(self, method: str, **params: Any) -> dict[str, Any]:
         """Make a call and wait for its response, for CALL_SECONDS at most."""
-        future = self.start(method, **params)
+        return self._wait_for(method, self.start(method, **params))
+
+    def _wait_for(self, method: str, future: Future[dict[str, Any]]) -> dict[str, Any]:
         try:
             return future.result(CALL_SECONDS)
         except FutureTimeout as error:
             future.cancel()
             raise Unavailable(f"S3 did not respond to {method} within {CALL_SECONDS:g} s") from error
 
+    def find_region(self, bucket: str) -> str | None:
+        """Return the region for which requests for a bucket are signed once the client has followed its redirects.
+
+        None if the signature names no region. Raises Unavailable if the store does not respond.
+        """
+        signed_for: list[str] = []
+        finding = self._find_region(bucket, signed_for)
+        with contextlib.suppress(Refused):
+            self._wait_for("head_bucket", asyncio.run_coroutine_threadsafe(finding, self._fs.loop))
+        return signed_for[-1] if signed_for else None
+
     def presign(self, params: dict[str, Any], seconds: int) -> str:
-        """Sign a download; nothing is sent."""
+        """Sign a download, for `seconds` or until the credentials expire; nothing is sent to S3."""
         return asyncio.run_coroutine_threadsafe(self._sign(params, seconds), self._fs.loop).result()
 
-    async def _call_conditionally(
-        self, condition: Mapping[str, str], method: str, on_retry: Callable[[], None], params: dict[str, Any]
+    async def _retry(
+        self, method: str, on_retry: Callable[[], None], pauses: tuple[float, ...], params: dict[str, Any]
     ) -> dict[str, Any]:
-        if condition and method not in self._unconditional:
-            try:
-                return await self._retry(method, on_retry, {**params, **condition})
-            except Refused as refused:
-                if refused.code != _NOT_IMPLEMENTED:
-                    raise
-            self._unconditional.add(method)
-            logger.warning("the store has no conditional %s: a stalled worker could overwrite a newer file", method)
-        return await self._retry(method, on_retry, params)
-
-    async def _retry(self, method: str, on_retry: Callable[[], None], params: dict[str, Any]) -> dict[str, Any]:
-        for pause in self._pauses:
+        for pause in pauses:
             try:
                 return await self._call(method, params)
             except Exception as error:
@@ -147,6 +162,19 @@ class Calls:
         except Exception as error:
             raise _translate(method, error, params) from error
 
+    async def _find_region(self, bucket: str, signed_for: list[str]) -> dict[str, Any]:
+        def note(request: Any, **_: object) -> None:
+            if scope := _SCOPE.search(str(request.headers.get("Authorization", ""))):
+                signed_for.append(scope[1])
+
+        events = (await self._fs.set_session()).meta.events
+        # Links are signed for the client's own region, whatever redirects it has followed.
+        events.register("before-send.s3.HeadBucket", note)
+        try:
+            return await self._retry("head_bucket", lambda: None, self._pauses, {"Bucket": bucket})
+        finally:
+            events.unregister("before-send.s3.HeadBucket", note)
+
     async def _renew_credentials(self, error: Exception) -> bool:
         """Load expired credentials again; False if they are from the settings, which can't be renewed."""
         if not isinstance(error, ClientError) or _read_code(error) not in _EXPIRED or self._fs.key is not None:
@@ -155,8 +183,21 @@ class Calls:
         return True
 
     async def _call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Make a call once, or twice if the store asks for a checksum: then all later calls have one."""
+        with_md5 = self._sends_md5
+        try:
+            return await self._send(method, params, with_md5=with_md5)
+        except ClientError as error:
+            if with_md5 or method not in _MD5_METHODS or not _asks_for_md5(error):
+                raise
+        self._sends_md5 = True
+        return await self._send(method, params, with_md5=True)
+
+    async def _send(self, method: str, params: dict[str, Any], *, with_md5: bool) -> dict[str, Any]:
         # A file is sent in pieces, where bytes would block the loop; every retry reads it from its start.
-        body = {"Body": io.BytesIO(params["Body"])} if "Body" in params else {}
+        body: dict[str, Any] = {"Body": io.BytesIO(params["Body"])} if "Body" in params else {}
+        if with_md5 and method in _MD5_METHODS:
+            body["ContentMD5"] = await asyncio.to_thread(_make_md5, params["Body"])
         try:
             answer: dict[str, Any] = await self._fs._call_s3(method, **(params | body))  # noqa: SLF001 (s3fs has no public method for a single call)
         except OSError as error:
@@ -168,10 +209,32 @@ class Calls:
     async def _sign(self, params: dict[str, Any], seconds: int) -> str:
         try:
             client = await self._fs.set_session()
-            url: str = await client.generate_presigned_url("get_object", Params=params, ExpiresIn=seconds)
+            left = await self._count_seconds_left()
+            lifetime = seconds if left is None else max(1, min(seconds, left))
+            url: str = await client.generate_presigned_url("get_object", Params=params, ExpiresIn=lifetime)
         except BotoCoreError as error:
             raise _translate("sign", error) from error
         return url
+
+    async def _count_seconds_left(self) -> int | None:
+        """Return how long the credentials of a role are valid; None for others, which do not say it."""
+        if self._fs.key is not None:
+            return None
+        credentials = await self._fs.session.get_credentials()
+        if not isinstance(credentials, AioRefreshableCredentials):
+            return None
+        await credentials.get_frozen_credentials()  # loads or renews them
+        expiry: datetime = credentials._expiry_time  # noqa: SLF001 (aiobotocore has no public name for it)
+        return int((expiry - datetime.now(UTC)).total_seconds())
+
+
+def _asks_for_md5(error: ClientError) -> bool:
+    """Return whether a store refuses an object without a checksum, as a bucket with Object Lock does."""
+    return "content-md5" in str(error.response.get("Error", {}).get("Message", "")).lower()
+
+
+def _make_md5(body: bytes) -> str:
+    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
 
 
 def _is_temporary(error: Exception) -> bool:
@@ -188,7 +251,7 @@ def _translate(method: str, error: Exception, params: Mapping[str, Any] = Mappin
     if isinstance(error, ClientError):
         code = _read_code(error)
         reason = error.response.get("Error", {}).get("Message", "").strip() or "no reason is given"
-        remedy = _explain_denial(method, params) if code in _DENIED else _REMEDIES.get(code)
+        remedy = _explain_denial(method, params) if code in DENIED else _REMEDIES.get(code)
         return Refused(f"S3 refused {method}: {code}: {reason}" + (f" ({remedy})" if remedy else ""), code)
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return Unavailable(
@@ -196,10 +259,11 @@ def _translate(method: str, error: Exception, params: Mapping[str, Any] = Mappin
             "LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY, or give the process an AWS role"
         )
     if isinstance(error, (*_TEMPORARY, BotoConnectionError)):
-        return Unavailable(
-            f"S3 could not be reached for {method} ({explain_fault(error)}): "
-            "is LANGFUSE_S3_BATCH_EXPORT_ENDPOINT right?"
-        )
+        reason = explain_fault(error)
+        remedy = f"is LANGFUSE_S3_BATCH_EXPORT_ENDPOINT right, {_STYLE}"
+        if reason == UNTRUSTED:
+            remedy = "is its certificate authority in the file that SSL_CERT_FILE names?"
+        return Unavailable(f"S3 could not be reached for {method} ({reason}): {remedy}")
     if isinstance(error, BotoCoreError) and not isinstance(error, ParamValidationError):
         return Unavailable(f"S3 could not be reached for {method}: {error or type(error).__name__}")
     return error

@@ -15,24 +15,23 @@ from typing import Any, Self
 from config.errors import Cancelled, Unavailable
 from config.labels import PartOutcome
 from pipeline.storage.s3_calls import Calls, Refused
+from pipeline.storage.s3_conditions import FAILED_CONDITIONS, OVERTAKEN, REFUSED_CONDITIONS, Conditions
+from pipeline.storage.s3_objects import ATTEMPT, MISSING, abort_upload, load_attempt, load_if_present, read_version
+from pipeline.storage.s3_parts import MAX_PARTS, part_size
 
 logger = logging.getLogger(__name__)
 
-MAX_PARTS = 10_000
-_EVEN_PARTS = 1_000
-_GROWTH = 160 << 10
 _POLL_SECONDS = 0.25
 _GRACE_SECONDS = 5.0
-_ATTEMPT = "waybill-attempt"
-_GONE = {"404", "NoSuchUpload"}
-_MISSING = {"404", "NoSuchKey"}
-OVERTAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
-"""The error codes of S3 when another object has replaced the one that the call was made for."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where an upload goes and how: `headers` of the object, `part_size` (bytes) of its first parts."""
+    """Where an upload goes and how: `headers` of the object, `part_size` (bytes) of its first parts.
+
+    At most `parts_in_flight` parts of `bytes_in_flight` bytes together are sent at the same time, but always one.
+    `part_pauses` are the seconds before each retry of a part.
+    """
 
     bucket: str
     name: str
@@ -40,57 +39,23 @@ class Target:
     headers: dict[str, Any]
     part_size: int
     parts_in_flight: int
-
-
-def part_size(number: int, first: int) -> int:
-    """Return the size in bytes of a part by its number, from 1.
-
-    The first thousand have the same size. Later parts grow, so that 10,000 of them hold 5 TB while files of usual size
-    need little memory.
-    """
-    return first + max(0, number - _EVEN_PARTS) * _GROWTH
-
-
-def load_head(calls: Calls, bucket: str, name: str) -> dict[str, Any] | None:
-    """Return the head of an object, or None if there is no object."""
-    return load_if_present(partial(calls.run, "head_object", Bucket=bucket, Key=name))
-
-
-def load_if_present(head: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the head from a call, or None if the object is missing."""
-    try:
-        return head()
-    except Refused as refused:
-        if refused.code in _MISSING:
-            return None
-        raise
-
-
-def load_attempt(head: Mapping[str, Any]) -> int:
-    """Return the attempt that wrote an object, 0 if its head does not contain it."""
-    attempt = head.get("Metadata", {}).get(_ATTEMPT, "")
-    return int(attempt) if attempt.isdecimal() else 0
-
-
-def abort_upload(calls: Calls, bucket: str, upload: Mapping[str, Any]) -> bool:
-    """Abort an upload from a listing; False if it has ended since."""
-    try:
-        calls.run("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-    except Refused as refused:
-        if refused.code in _GONE:
-            return False
-        raise
-    return True
+    bytes_in_flight: int
+    part_pauses: tuple[float, ...]
 
 
 class S3Upload:
     """The upload of one object, in a single request if it is smaller than a part; implements Upload."""
 
-    def __init__(self, calls: Calls, target: Target, on_part: Callable[[PartOutcome], None]) -> None:
+    def __init__(
+        self, calls: Calls, conditions: Conditions, target: Target, on_part: Callable[[PartOutcome], None]
+    ) -> None:
         self._calls = calls
+        self._conditions = conditions
         self._target = target
         self._on_part = on_part
-        self._condition: dict[str, str] | None = None
+        self._entered = False
+        self._seen: str | None = None
+        self._published: str | None = None
         self._interrupted = threading.Event()
         self._upload_id: str | None = None
         self._ended = False
@@ -152,7 +117,7 @@ class S3Upload:
         self._interrupted.set()
 
     def _check_state(self) -> None:
-        if self._ended or self._condition is None:
+        if self._ended or not self._entered:
             raise ValueError("the upload has ended, or was not entered")
         if self._interrupted.is_set():
             raise Cancelled("the upload was interrupted")
@@ -161,7 +126,7 @@ class S3Upload:
         return {"Bucket": self._target.bucket, "Key": self._target.name}
 
     def _make_headers(self) -> dict[str, Any]:
-        return {**self._target.headers, "Metadata": {_ATTEMPT: str(self._target.attempt)}}
+        return {**self._target.headers, "Metadata": {ATTEMPT: str(self._target.attempt)}}
 
     def _take(self) -> bytes:
         body = b"".join(self._filling)
@@ -178,8 +143,13 @@ class S3Upload:
             )
             self._upload_id = begun["UploadId"]
         number = len(self._sizes) + 1
+        if number > MAX_PARTS:
+            raise Unavailable(
+                f"the file needs more than {MAX_PARTS:,} parts; the next attempt uses larger ones "
+                "(BATCH_EXPORT_S3_PART_SIZE_MIB is the size of the first attempt's)"
+            )
         # The large parts of very large files are sent one by one, because parts in flight take memory.
-        most_in_flight = max(1, self._target.parts_in_flight * self._target.part_size // self._held)
+        most_in_flight = max(1, self._target.bytes_in_flight // self._held)
         most_in_flight = min(most_in_flight, self._target.parts_in_flight)
         while len(self._in_flight) >= most_in_flight:
             self._collect()
@@ -187,6 +157,7 @@ class S3Upload:
         future = self._calls.start(
             "upload_part",
             on_retry=lambda: self._on_part("retried"),
+            pauses=self._target.part_pauses,
             PartNumber=number,
             UploadId=self._upload_id,
             Body=body,
@@ -218,16 +189,51 @@ class S3Upload:
 
     def _publish(self, method: str, **params: Any) -> None:
         """Make the call that makes the object visible; Unavailable if another object was stored since entering."""
+        if not self._conditions.are_kept(method):
+            self._compare()
+        condition = self._conditions.choose(method, self._make_condition())
         try:
-            self._wait_for(self._calls.start(method, condition=self._condition or {}, **self._name_object(), **params))
+            self._apply(method, condition, params)
         except Unavailable as error:
             # The response may be lost after S3 applied the request: then the object is stored, by this attempt.
             head = self._load_head()
             if head is not None and self._is_ours(head):
                 return
-            if isinstance(error, Refused) and error.code in OVERTAKEN:
-                raise Unavailable(f"another attempt has written {self._target.name} since this one began") from error
-            raise
+            if not (condition and isinstance(error, Refused) and self._knows_no_condition(error, head)):
+                raise self._explain(error) from error
+            self._publish_unconditionally(method, params)
+
+    def _publish_unconditionally(self, method: str, params: Mapping[str, Any]) -> None:
+        """Make the call without its condition, and let all later ones go without if it succeeds."""
+        self._compare()
+        try:
+            self._apply(method, {}, params)
+        except Unavailable as error:
+            raise self._explain(error) from error
+        self._conditions.refuse(method)
+
+    def _apply(self, method: str, condition: Mapping[str, str], params: Mapping[str, Any]) -> None:
+        given: dict[str, Any] = {**self._name_object(), **params, **condition}
+        self._published = self._wait_for(self._calls.start(method, **given)).get("ETag")
+
+    def _make_condition(self) -> dict[str, str]:
+        return {"IfNoneMatch": "*"} if self._seen is None else {"IfMatch": self._seen}
+
+    def _knows_no_condition(self, refused: Refused, head: dict[str, Any] | None) -> bool:
+        """Return whether a call was refused because of its condition, although the condition is met."""
+        unchanged = read_version(head) == self._seen
+        return unchanged and refused.code in REFUSED_CONDITIONS | FAILED_CONDITIONS
+
+    def _compare(self) -> None:
+        """Raise Unavailable if another object was stored since entering, as S3 does with a condition."""
+        if read_version(self._load_head()) != self._seen:
+            raise self._overtaken()
+
+    def _explain(self, error: Unavailable) -> Unavailable:
+        return self._overtaken() if isinstance(error, Refused) and error.code in OVERTAKEN else error
+
+    def _overtaken(self) -> Unavailable:
+        return Unavailable(f"another attempt has written {self._target.name} since this one began")
 
     def _wait_for(self, call: Future[dict[str, Any]]) -> dict[str, Any]:
         """Wait for a call; once interrupted, only for a short time, because S3 may still apply the request."""
@@ -241,18 +247,23 @@ class S3Upload:
         return load_if_present(partial(self._wait_for, self._calls.start("head_object", **self._name_object())))
 
     def _is_ours(self, head: dict[str, Any]) -> bool:
-        return bool(head["ContentLength"] == self._written and load_attempt(head) == self._target.attempt)
+        """Return whether a head is of the object that this attempt wrote; some stores drop the metadata."""
+        known = load_attempt(head) == self._target.attempt or read_version(head) == self._published
+        return bool(head["ContentLength"] == self._written and known)
 
     def _verify(self) -> None:
-        head = self._load_head()
-        if head is None:
-            raise Unavailable(f"S3 reported {self._target.name} as stored but has no such object")
+        try:
+            head = self._wait_for(self._calls.start("head_object", **self._name_object()))
+        except Refused as refused:
+            if refused.code in MISSING:
+                raise Unavailable(f"S3 reported {self._target.name} as stored but has no such object") from refused
+            raise
         if not self._is_ours(head):
             raise Unavailable(f"S3 has another object ({head['ContentLength']} bytes) than the one written")
 
     def __enter__(self) -> Self:
-        head = self._load_head()
-        self._condition = {"IfNoneMatch": "*"} if head is None else {"IfMatch": head["ETag"]}
+        self._seen = read_version(self._load_head())
+        self._entered = True
         return self
 
     def __exit__(

@@ -44,8 +44,11 @@ class Storage(Protocol):
     text is for the person on call.
     """
 
-    def open(self, key: str, content_type: str, attempt: int) -> Upload:
-        """Open one object; `attempt` is stored with it if the store can. Sends nothing before the upload is entered."""
+    def open(self, key: str, content_type: str, attempt: int, expected: int = 0) -> Upload:
+        """Open one object; `attempt` is stored with it if the store can. Sends nothing before the upload is entered.
+
+        `expected` is the largest number of bytes that an earlier attempt has written, 0 if there was none.
+        """
 
     def sign(self, key: str, lifetime: timedelta, filename: str, content_type: str) -> str:
         """Return a URL that downloads the object as `filename` for `lifetime`, at most MAX_LIFETIME."""
@@ -64,3 +67,6 @@ class Storage(Protocol):
 
     def check(self, prefix: str) -> None:
         """Raise Unavailable unless an object could be written under `prefix` now."""
+
+    def find_weaknesses(self, key: str) -> list[str]:
+        """Write to `key`, and return one sentence for each guarantee that the store can't give."""

@@ -1,13 +1,20 @@
 """The stores under test, and access to their content that does not use the product."""
 
+import contextlib
 import random
+import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import fsspec
+import pytest
 
 from pipeline.storage import S3Options, Storage, open_storage
+from tests import moto_server
+from tests.contract import store_fakes
+from tests.contract.store_fakes import Fake, faked
 from tests.services.s3 import Bucket
 
 PART = 5 << 20
@@ -36,9 +43,70 @@ def s3_options(bucket: Bucket) -> S3Options:
     )
 
 
-def s3_store(bucket: Bucket) -> Store:
-    storage = open_storage(f"s3://{bucket.name}", s3_options(bucket))
-    return Store(storage, bucket.objects, bucket.uploads, bucket.read)
+FAKES: dict[str, Fake] = {
+    "r2": store_fakes.r2,
+    "no-conditions": store_fakes.refusing_conditions(501, "NotImplemented"),
+    "bad-conditions": store_fakes.refusing_conditions(400, "InvalidArgument"),
+    "wrong-answers": store_fakes.refusing_conditions(412, "PreconditionFailed"),
+    "no-metadata": store_fakes.dropping_metadata,
+    "object-lock": store_fakes.object_lock,
+    "prefix-policy": store_fakes.prefix_policy("exports/"),
+    "no-listing": store_fakes.no_listing,
+}
+"""Stores that refuse something, in front of a real server."""
+
+UNSIGNED_FAKES: dict[str, Fake] = {"ignored-conditions": store_fakes.ignoring_conditions}
+"""Stores whose proxy changes requests, in front of a server that checks no signatures."""
+
+VIRTUAL_DOMAIN = "s3.test"
+"""The domain below which the real server has a name for each bucket."""
+
+
+def s3_store(bucket: Bucket, root: str = "", **changed: Any) -> Store:
+    """The store of a bucket, below a root; `changed` are other options."""
+    storage = open_storage(f"s3://{bucket.name}/{root}", replace(s3_options(bucket), **changed))
+    return Store(
+        storage,
+        lambda: {key.removeprefix(f"{root}/"): size for key, size in bucket.objects().items()},
+        bucket.uploads,
+        lambda key: bucket.read(f"{root}/{key}" if root else key),
+    )
+
+
+@contextlib.contextmanager
+def fake_store(bucket: Bucket, name: str) -> Iterator[Store]:
+    """A fake in front of a bucket."""
+    with faked(bucket.endpoint, bucket.name, (FAKES | UNSIGNED_FAKES)[name]) as proxy:
+        yield s3_store(bucket, "exports" if name == "prefix-policy" else "", endpoint=proxy.url)
+
+
+@contextlib.contextmanager
+def unsigned_fake_store(name: str) -> Iterator[Store]:
+    """A fake in front of a server that checks no signatures."""
+    with moto_server.running() as moto, fake_store(moto.bucket, name) as store:
+        yield store
+
+
+@contextlib.contextmanager
+def virtual_store(bucket: Bucket) -> Iterator[Store]:
+    """A fake that refuses addresses with the bucket in the path, in front of a bucket with a name of its own."""
+    with faked(bucket.endpoint, bucket.name, store_fakes.virtual_hosts) as proxy, resolving(VIRTUAL_DOMAIN):
+        endpoint = proxy.url.replace("127.0.0.1", VIRTUAL_DOMAIN)
+        yield s3_store(bucket, endpoint=endpoint, force_path_style=False)
+
+
+@contextlib.contextmanager
+def resolving(domain: str) -> Iterator[None]:
+    """Resolve a domain and the names below it to this machine."""
+    resolve = socket.getaddrinfo
+
+    def resolve_here(host: Any, *args: Any, **options: Any) -> Any:
+        here = isinstance(host, str) and f".{host}".endswith(f".{domain}")
+        return resolve("127.0.0.1" if here else host, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", resolve_here)
+        yield
 
 
 def folder_store(root: Path) -> Store:

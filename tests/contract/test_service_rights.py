@@ -112,11 +112,11 @@ def s3_problems(s3: S3, *, without: str | None = None) -> list[str]:
             endpoint=s3.endpoint, region="us-east-1", access_key_id=USER, secret_access_key=SECRET,
             force_path_style=True, pauses=(),
         )  # fmt: skip
-        problems = storage_check.find_problems(open_storage(f"s3://{bucket.name}", options), prefix, ".waybill-doctor")
+        report = storage_check.examine(open_storage(f"s3://{bucket.name}", options), prefix, ".waybill-doctor")
         if without is None:
             assert (bucket.objects(), bucket.uploads()) == ({}, [])
         bucket.client.delete_bucket_policy(Bucket=bucket.name)
-    return problems
+    return list(report.problems)
 
 
 def test_the_documented_policy_of_the_bucket_is_enough(guarded_s3: S3) -> None:

@@ -14,13 +14,50 @@ import pytest
 from config.errors import Cancelled, Unavailable
 from pipeline.storage import S3Options, Storage, open_storage
 from tests import moto_server
-from tests.contract.stores import KEY, PART, Store, folder_store, memory_store, noise, pieces, s3_store, upload_file
+from tests.contract.stores import (
+    FAKES,
+    KEY,
+    PART,
+    UNSIGNED_FAKES,
+    VIRTUAL_DOMAIN,
+    Store,
+    fake_store,
+    folder_store,
+    memory_store,
+    noise,
+    pieces,
+    s3_store,
+    unsigned_fake_store,
+    upload_file,
+    virtual_store,
+)
+from tests.services import choice
+from tests.services import s3 as s3_service
+from tests.services.s3 import S3
 
 SIZES = [0, 1, PART - 1, PART, PART + 1, 2 * PART, 7 * PART + 3]
+FAKED = [pytest.param(name, marks=pytest.mark.slow) for name in (*FAKES, *UNSIGNED_FAKES, "virtual-hosts")]
 STORES = ["folder", "other", "moto", "real"]
+SIZED = [
+    *(pytest.param(name, size) for name in STORES for size in SIZES),
+    *(pytest.param(name.values[0], size, marks=pytest.mark.slow) for name in FAKED for size in (1, 2 * PART + 1)),
+]
+STORES_WITH_ATTEMPTS = [
+    *(name for name in STORES if name != "other"),
+    *(param for param in FAKED if param.values != ("no-metadata",)),
+]
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(scope="module")
+def virtual_s3(services_folder: Path) -> Iterator[S3]:
+    """A server that has a name for each bucket."""
+    if reason := choice.why_not("s3"):
+        pytest.skip(reason)
+    with s3_service.start(services_folder / "virtual-s3", options=["--virtual-domain", VIRTUAL_DOMAIN]) as running:
+        yield running
+
+
+@pytest.fixture(params=[*STORES, *FAKED])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     match request.param:
         case "folder":
@@ -30,6 +67,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         case "moto":
             with moto_server.running() as moto:
                 yield s3_store(moto.bucket)
+        case "virtual-hosts":
+            with request.getfixturevalue("virtual_s3").bucket() as bucket, virtual_store(bucket) as fake:
+                yield fake
+        case name if name in UNSIGNED_FAKES:
+            with unsigned_fake_store(name) as fake:
+                yield fake
+        case name if name in FAKES:
+            with request.getfixturevalue("s3").bucket() as bucket, fake_store(bucket, name) as fake:
+                yield fake
         case _:
             with request.getfixturevalue("s3").bucket() as bucket:
                 yield s3_store(bucket)
@@ -57,7 +103,7 @@ def finish_interrupted(storage: Storage) -> None:
         upload.finish()
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("store", "size"), SIZED, indirect=["store"])
 def test_a_finished_upload_has_the_written_bytes_and_leaves_nothing_else(store: Store, size: int) -> None:
     assert upload_file(store.storage, noise(size)) == size
     assert store.objects() == {KEY: size}
@@ -71,7 +117,7 @@ def test_a_piece_may_be_larger_than_many_parts(store: Store) -> None:
     assert store.read(KEY) == noise(4 * PART + 1)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("store", "size"), SIZED, indirect=["store"])
 def test_an_error_during_an_upload_leaves_nothing(store: Store, size: int) -> None:
     with pytest.raises(ZeroDivisionError):
         fail(store.storage, noise(size))
@@ -136,7 +182,7 @@ def test_a_file_is_deleted_and_then_has_no_size(store: Store) -> None:
     assert store.objects() == {}
 
 
-@pytest.mark.parametrize("store", [name for name in STORES if name != "other"], indirect=True)
+@pytest.mark.parametrize("store", STORES_WITH_ATTEMPTS, indirect=True)
 def test_an_earlier_attempt_does_not_delete_the_file_of_a_later_one(store: Store) -> None:
     for data in (noise(1), noise(PART + 1)):
         upload_file(store.storage, data, attempt=3)
@@ -155,13 +201,8 @@ def overtaken(store: Store, size: int) -> None:
         late.finish()
 
 
-# moto ignores If-Match when it completes an upload
 @pytest.mark.parametrize(("before", "size"), [(0, 5), (0, 2 * PART), (7, 5), (7, 2 * PART)])
-def test_an_overtaken_attempt_changes_nothing(
-    store: Store, before: int, size: int, request: pytest.FixtureRequest
-) -> None:
-    if before and size > PART and "moto" in request.node.callspec.id:
-        pytest.skip("moto does not compare when an upload is completed")
+def test_an_overtaken_attempt_changes_nothing(store: Store, before: int, size: int) -> None:
     if before:
         upload_file(store.storage, noise(before), attempt=1)
     with pytest.raises(Unavailable, match="another attempt has written"):

@@ -30,7 +30,34 @@ def test_defaults_are_the_documented_ones() -> None:
     assert (settings.lease_seconds, settings.heartbeat_seconds, settings.sweep_seconds) == (60, 10, 15)
     assert (settings.retry_base_seconds, settings.stale_days, settings.drain_seconds) == (5, 30, 30)
     assert (settings.link_hours, settings.row_limit, settings.part_size_mib) == (24, None, 10)
+    assert (settings.part_attempts, settings.parts_in_flight) == (None, 2)
     assert settings.destination == "s3://exports"
+
+
+def test_the_parts_of_uploads_are_set_as_in_langfuse() -> None:
+    settings = load(
+        COMPLETE
+        | {
+            "BATCH_EXPORT_S3_PART_SIZE_MIB": "12.5",
+            "LANGFUSE_S3_UPLOAD_MAX_PART_ATTEMPTS": "3",
+            "LANGFUSE_S3_UPLOAD_MAX_CONCURRENT_PARTS": "10",
+        }
+    )
+
+    assert (settings.part_size_mib, settings.part_attempts, settings.parts_in_flight) == (12.5, 3, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BATCH_EXPORT_S3_PART_SIZE_MIB", "4.9"),
+        ("LANGFUSE_S3_UPLOAD_MAX_PART_ATTEMPTS", "0"),
+        ("LANGFUSE_S3_UPLOAD_MAX_CONCURRENT_PARTS", "11"),
+    ],
+)
+def test_a_wrong_setting_of_parts_is_named(name: str, value: str) -> None:
+    with pytest.raises(Misconfigured, match=f"{name}: "):
+        load(COMPLETE | {name: value})
 
 
 def test_all_invalid_settings_are_reported_together() -> None:

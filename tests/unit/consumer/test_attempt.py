@@ -21,7 +21,9 @@ from consumer.models import Claim
 from consumer.row_url import LinkPolicy
 from pipeline.object_key import manifest_key
 from pipeline.progress import Progress
+from pipeline.spec import ExportSpec
 from pipeline.storage.types import Upload
+from pipeline.types import ExportResult
 from runtime.retry import Backoff
 from runtime.tracing import Tracer
 from tests.support.attempts import EXPORT_POLICY, ScriptedWorker
@@ -123,6 +125,24 @@ def test_failures_are_retried_with_backoff_until_no_attempts_are_left(
     assert [(run["error"], run["error_class"]) for run in runs_of(worker.engine)] == [(kept, kind)] * 3
     assert len(outbox_rows(worker.engine)) == 1
     assert (worker.counted("retry"), worker.counted("failed"), worker.failures(kind)) == (2, 1, 3)
+
+
+def test_an_attempt_knows_the_most_bytes_that_an_earlier_one_has_written(worker: ScriptedWorker) -> None:
+    expected: list[int] = []
+
+    def export(spec: ExportSpec, *_: Any, **__: Any) -> ExportResult:
+        expected.append(spec.expected_bytes)
+        raise Unavailable("the store completes no upload")
+
+    context = replace(worker.context, export=export)
+    for written in (700, 300, 0):
+        progress = Progress()
+        progress.bytes = written
+        claim = claimed(worker.jobs)
+        context.extend_lease(claim, progress)
+        run_attempt(claim, context, progress)
+
+    assert expected == [0, 700, 700]
 
 
 def test_a_rejection_in_the_pipeline_fails_the_export_with_its_text(worker: ScriptedWorker) -> None:
