@@ -7,6 +7,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -167,13 +168,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, request: Request, response: Response) -> None:
         self.send_response_only(response.status)
-        chunked = "Content-Length" not in response.headers
+        has_body = request.method != "HEAD" and response.status != HTTPStatus.NO_CONTENT
+        chunked = has_body and "Content-Length" not in response.headers
         for name, value in response.headers.items():
             self.send_header(name, value)
         if chunked:
             self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        if request.method == "HEAD":
+        if not has_body:
             return
         for piece in response.body:
             self.wfile.write(b"%X\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
