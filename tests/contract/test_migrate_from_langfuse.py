@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Table, insert
 
 from config.errors import Rejected
-from config.tables import audit_logs, comments
+from config.tables import audit_logs, comments, dataset_items
 from pipeline.encode import ENCODERS
 from pipeline.progress import Progress
 from pipeline.read import open_table
@@ -96,6 +96,22 @@ class Case:
             return b"".join(bytes(piece) for piece in pieces)
 
 
+def dataset_item(value: object) -> Callable[[Databases], None]:
+    return add(
+        dataset_items,
+        id="i",
+        project_id="p",
+        dataset_id="d",
+        input=value,
+        **dict.fromkeys(("created_at", "updated_at", "valid_from"), MAY_DAY),
+    )
+
+
+def comment(trace_id: str, content: str) -> Callable[[Databases], None]:
+    values = {"id": trace_id, "object_id": trace_id, "content": content, "project_id": "p", "object_type": "TRACE"}
+    return add(comments, **values)
+
+
 def condition(kind: str, column: str, operator: str, value: object) -> dict[str, object]:
     return {"filter": [{"type": kind, "column": column, "operator": operator, "value": value}]}
 
@@ -149,6 +165,16 @@ CASES = {
     ),
     "`before` of an audit log, in JSON": Case((AUDIT,), cell("before"), {"tableName": "audit_logs"}, "JSONL"),
     "`input` with the escape of a quote, in CSV": Case((traces({"input": '{"a": "\\u0022"}'}),), cell("input")),
+    "`input` with the text `\\u0041`": Case((traces({"input": "\\u0041"}),), cell("input")),
+    "text in the `input` of a dataset item, in CSV": Case(
+        (dataset_item("1"),), cell("input"), {"tableName": "dataset_items"}
+    ),
+    "object in the `input` of a dataset item, in CSV": Case(
+        (dataset_item({"a": 1}),), cell("input"), {"tableName": "dataset_items"}
+    ),
+    "`toolCalls` of an observation without tools": Case(
+        (put("observations", OBSERVATION, {}),), cell("toolCalls"), {"tableName": "observations"}
+    ),
     "integer above 2^53": Case(
         (put("events_full", EVENT, {"usage_details": {"total": 9007199254740993}}),),
         cell("usageDetails"),
@@ -200,6 +226,12 @@ CASES = {
         {"tableName": "traces", **condition("string", "commentContent", "contains", "goo")},
         "JSONL",
     ),
+    "traces with the comments `good` and `goodbye`, `commentContent = good`": Case(
+        (traces({"id": "a"}, {"id": "b"}), comment("a", "good"), comment("b", "goodbye")),
+        ids,
+        {"tableName": "traces", **condition("string", "commentContent", "=", "good")},
+        "JSONL",
+    ),
     "a trace without errors, `level any of ERROR`": Case(
         (traces({}), put("observations", OBSERVATION, {})),
         ids,
@@ -214,6 +246,12 @@ CASES = {
     ),
     "a session without the searched text": Case(
         SESSION, ids, {**SESSIONS, "searchQuery": "x", "searchType": ["id"]}, "JSONL"
+    ),
+    "traces a of `50%` and b of `500`, search for `50%`": Case(
+        (traces({"id": "a", "name": "50%"}, {"id": "b", "name": "500"}),),
+        ids,
+        {"tableName": "traces", "searchQuery": "50%", "searchType": ["id"]},
+        "JSONL",
     ),
     "traces a and b, descending by name": Case(
         (traces({"id": "a", "name": "1"}, {"id": "b", "name": "2"}),),
