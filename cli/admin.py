@@ -9,7 +9,7 @@ from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 
 from cli import build
-from cli.output import console, fail, print_error, print_fields, print_json
+from cli.output import console, fail, print_fields, print_json, print_note
 from config.settings import Settings, list_unknown, load
 from config.urls import MASK, mask_password
 from runtime.kafka_clients import MESSAGE_BYTES, client_config
@@ -80,7 +80,7 @@ def config(as_json: JsonFlag = False) -> None:
     """Show the effective settings, with secrets masked."""
     shown = effective_settings(load())
     for unknown in list_unknown():
-        print_error(unknown)
+        print_note(unknown)
     if as_json:
         print_json(shown)
     else:
