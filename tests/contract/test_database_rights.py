@@ -1,5 +1,6 @@
 """The doctor names each right that a Postgres role lacks, with the statement that grants it."""
 
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,3 +129,45 @@ def test_a_read_only_server_is_named(owner: Engine) -> None:
     (problem,) = problems(owner)
 
     assert "read-only" in problem
+
+
+def test_in_another_schema_the_statements_of_the_doctor_give_all_rights(postgres: Postgres) -> None:
+    schema, role = "Langfuse's", f"{ROLE}_{uuid.uuid4().hex[:12]}"
+    with postgres.database() as database:
+        url = load(database.environment()).database
+        own = open_database(url, schema)
+        with own.begin() as connection:
+            connection.execute(text(f'CREATE SCHEMA "{schema}"'))
+            connection.execute(text(f"CREATE ROLE {role} LOGIN"))
+        langfuse.create_all(own)
+        migrate(own)
+        exporter = open_database(url.set(username=role), schema)
+        try:
+            rounds = []
+            while found := find_problems(exporter):
+                rounds.append(found)
+                assert len(rounds) < 3, found
+                with own.begin() as connection:
+                    for each in found:
+                        connection.execute(text(re.findall("run `(.*)`", each.partition(", or correct")[0])[0]))
+        finally:
+            exporter.dispose()
+            with own.begin() as connection:
+                connection.execute(text(f"DROP OWNED BY {role}"))
+                connection.execute(text(f"DROP ROLE {role}"))
+            own.dispose()
+
+    assert len(rounds[0]) == 1  # without the schema, nothing else can be seen
+    assert all(f'"{schema}".' in each for each in rounds[1])
+    assert find_problems_of_a_missing(postgres) == [
+        "the schema nowhere does not exist: correct `schema` in DATABASE_URL"
+    ]
+
+
+def find_problems_of_a_missing(postgres: Postgres) -> list[str]:
+    with postgres.database() as database:
+        engine = open_database(load(database.environment()).database, "nowhere")
+        try:
+            return find_problems(engine)
+        finally:
+            engine.dispose()

@@ -108,6 +108,8 @@ def start(folder: Path, port: int | None = None, settings: Mapping[str, str] = S
 
 
 def _programs() -> Path | None:
+    if chosen := os.environ.get("WAYBILL_TEST_POSTGRES"):
+        return Path(chosen)
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     server = debian[-1] if debian else installed.program("postgres")
     return server.resolve().parent if server else None
