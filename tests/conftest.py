@@ -3,10 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from botocore.loaders import JSONFileLoader  # type: ignore[import-untyped]  # it ships no types
 from hypothesis import settings
 
 from embedded import stack as embedded_parts
@@ -63,6 +66,14 @@ def pytest_report_header() -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "servers" in metafunc.fixturenames:
         metafunc.parametrize("servers", choice.kinds(), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _service_models() -> Iterator[None]:
+    """Let all AWS clients share the models of the services; parsing them takes most of the time of a session."""
+    load = cache(JSONFileLoader().load_file)
+    with mock.patch.object(JSONFileLoader, "load_file", staticmethod(load)):
+        yield
 
 
 @pytest.fixture(scope="session")
