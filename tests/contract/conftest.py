@@ -18,7 +18,7 @@ from tests.support.databases import Databases, open_databases
 @pytest.fixture
 def databases(stack: Stack) -> Iterator[Databases]:
     """The databases of a stack, with Langfuse's schema and no rows."""
-    with open_databases(stack.environment()) as opened:
+    with open_databases(stack.databases()) as opened:
         yield opened
 
 

@@ -27,7 +27,7 @@ FROM_EVENTS = ("observations", "scores", "sessions")
 def sample(embedded: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
     """Databases with rows in every table of the project `demo`."""
     folder = tmp_path_factory.mktemp("sample")
-    with Embedded(embedded).stack(folder) as stack, open_databases(stack.environment()) as opened:
+    with Embedded(embedded).stack(folder) as stack, open_databases(stack.databases()) as opened:
         fill(opened.client, opened.engine, rows=ROWS)
         yield opened
 

@@ -30,7 +30,7 @@ Change = Callable[[bytes], bytes]
 
 @pytest.fixture(scope="module")
 def databases(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
-    with servers.stack(tmp_path_factory.mktemp("faults")) as stack, open_databases(stack.environment()) as databases:
+    with servers.stack(tmp_path_factory.mktemp("faults")) as stack, open_databases(stack.databases()) as databases:
         databases.traces(*({"id": f"t{number}", "input": "x" * 100} for number in range(1000)))
         yield databases
 

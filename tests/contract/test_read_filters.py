@@ -236,7 +236,7 @@ SEED = 7
 
 @pytest.fixture(scope="module")
 def databases(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
-    with servers.stack(tmp_path_factory.mktemp("filters")) as stack, open_databases(stack.environment()) as databases:
+    with servers.stack(tmp_path_factory.mktemp("filters")) as stack, open_databases(stack.databases()) as databases:
         rows = random_rows(SEED)
         for start in range(0, len(rows), 50):
             databases.put("traces", *rows[start : start + 50])

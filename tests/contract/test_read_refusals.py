@@ -16,7 +16,7 @@ SQL = "x'; DROP TABLE traces; DELETE FROM audit_logs; --"
 
 @pytest.fixture(scope="module")
 def databases(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
-    with servers.stack(tmp_path_factory.mktemp("refusals")) as stack, open_databases(stack.environment()) as databases:
+    with servers.stack(tmp_path_factory.mktemp("refusals")) as stack, open_databases(stack.databases()) as databases:
         databases.traces({"id": "one", "metadata": {"k": "v"}})
         yield databases
 

@@ -101,7 +101,7 @@ def rows(stack: Stack) -> Iterator[Filled]:
 
 
 def test_rows_of_another_project_with_the_same_ids_change_no_file(rows: Filled, stack: Stack) -> None:
-    environment = stack.environment()
+    environment = stack.databases()
     every = [query for table, events in READINGS for query in queries(table, events=events)]
     alone = [rows.file(OURS, query, "JSONL") for query in every]
 

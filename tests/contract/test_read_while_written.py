@@ -76,7 +76,7 @@ def hold_one_moment(export: Callable[[], dict[str, str]], rounds: Rounds) -> Non
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("table", CLICKHOUSE_TABLES)
 def test_rows_of_clickhouse_are_of_one_moment(stack: Stack, databases: Databases, table: str) -> None:
-    environment = stack.environment()
+    environment = stack.databases()
     with writing_to_clickhouse(environment["CLICKHOUSE_URL"], environment["CLICKHOUSE_DB"], TARGETS[table]) as rounds:
         hold_one_moment(lambda: seen(databases.read(tableName=table), table), rounds)
 

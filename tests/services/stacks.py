@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,9 @@ class Stack(Protocol):
 
     def environment(self) -> dict[str, str]:
         """The settings that point Waybill at this stack."""
+
+    def databases(self) -> dict[str, str]:
+        """Those settings that name its two databases: a test that uses nothing else starts sooner."""
 
     def mails(self) -> list[Mail]:
         """The mails delivered since the test began, oldest first."""
@@ -54,6 +58,9 @@ class EmbeddedStack:
     def environment(self) -> dict[str, str]:
         return dict(self.settings)
 
+    def databases(self) -> dict[str, str]:
+        return {name: self.settings[name] for name in ("DATABASE_URL", "CLICKHOUSE_URL", "CLICKHOUSE_DB")}
+
     def mails(self) -> list[Mail]:
         return self.mailbox.mails()
 
@@ -70,14 +77,35 @@ class EmbeddedStack:
 
 @dataclass(frozen=True)
 class RealStack:
-    """The real services: storage is an S3 bucket, the database one of PostgreSQL's."""
+    """The real services: storage is an S3 bucket, the database one of PostgreSQL's.
 
-    settings: dict[str, str]
-    bucket: Bucket
+    Topics and the bucket are made when a test first asks for more than the databases: they take longer to make.
+    """
+
+    kafka: Kafka
+    s3: S3
+    smtp: Smtp
+    tables: dict[str, str]
     mailbox: Mailbox
+    names: dict[str, str]
+    life: contextlib.ExitStack
+
+    @cached_property
+    def bucket(self) -> Bucket:
+        return self.life.enter_context(self.s3.bucket())
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
+        # The broker makes no topic by itself.
+        self.kafka.create_topics(*(name for setting, name in self.names.items() if setting.endswith("_TOPIC")))
+        parts = (self.kafka, self.bucket, self.smtp)
+        return {name: value for part in parts for name, value in part.environment().items()} | self.names | self.tables
 
     def environment(self) -> dict[str, str]:
-        return dict(self.settings)
+        return dict(self._settings)
+
+    def databases(self) -> dict[str, str]:
+        return dict(self.tables)
 
     def mails(self) -> list[Mail]:
         return self.mailbox.mails()
@@ -122,18 +150,15 @@ class Real:
 
     @contextlib.contextmanager
     def stack(self, folder: Path) -> Iterator[RealStack]:  # noqa: ARG002 (the protocol's signature)
-        """Give a test databases, a bucket and topics of its own; the broker makes no topic by itself."""
-        names = own_names()
-        self.kafka.create_topics(*(name for setting, name in names.items() if setting.endswith("_TOPIC")))
+        """Give a test databases, and a bucket and topics of its own if it needs them."""
         with (
+            contextlib.ExitStack() as life,
             self.postgres.database() as database,
-            self.s3.bucket() as bucket,
             clickhouse_database(self.clickhouse) as clickhouse,
         ):
-            parts = (self.kafka, database, bucket, self.smtp)
-            settings = {name: value for part in parts for name, value in part.environment().items()}
-            settings |= names | {"CLICKHOUSE_URL": self.clickhouse, "CLICKHOUSE_DB": clickhouse}
-            yield RealStack(settings, bucket, self.smtp.mailbox.from_now())
+            tables = database.environment() | {"CLICKHOUSE_URL": self.clickhouse, "CLICKHOUSE_DB": clickhouse}
+            mailbox = self.smtp.mailbox.from_now()
+            yield RealStack(self.kafka, self.s3, self.smtp, tables, mailbox, own_names(), life)
 
 
 def own_names() -> dict[str, str]:

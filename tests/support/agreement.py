@@ -101,7 +101,7 @@ def cached_lookups() -> Iterator[None]:
 @contextmanager
 def fill_databases(stack: Stack, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Filled]:
     """Fill the databases of a stack with rows by table."""
-    environment = stack.environment()
+    environment = stack.databases()
     address, database = environment["CLICKHOUSE_URL"], environment["CLICKHOUSE_DB"]
     with open_databases(environment) as databases:
         load.fill(address, database, databases.engine, rows)
