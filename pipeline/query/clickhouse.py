@@ -1,6 +1,7 @@
 """Compiles the statements of an export of a ClickHouse table."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from clickhouse_connect.cc_sqlalchemy import select
@@ -14,6 +15,7 @@ from pipeline.spec import ExportSpec
 from pipeline.sql import scores, sources
 from pipeline.sql.clickhouse import bind_bool, bind_number, contains, contains_ignoring_case, is_before, is_json
 from pipeline.sql.events import null_if_empty
+from pipeline.sql.scores import ScoreLevel
 from pipeline.sql.sources import View, is_latest
 from pipeline.tables import comments
 from pipeline.tables.clickhouse_table import ClickHouseTable
@@ -24,20 +26,44 @@ Resolved: TypeAlias = ResolvedQuery[AnyFilterable]
 
 
 def select_rows(
-    table: ClickHouseTable, query: Resolved, spec: ExportSpec, score_names: list[str], *, by_day: bool = True
+    table: ClickHouseTable,
+    query: Resolved,
+    spec: ExportSpec,
+    score_names: list[str],
+    *,
+    by_day: bool = True,
+    only_scores_of_rows: bool = False,
 ) -> Select[Any]:
     """Select the rows: the `read_columns` in their order, then the rows' scores if there are names of scores.
 
     With a row limit, one row more is selected: it shows whether the limit cut off any. `by_day` is what the survey
-    found. Raises Rejected for a search that the table doesn't support.
+    found. With `only_scores_of_rows` no other scores are read, which takes less memory where filters leave few rows,
+    and more time. Raises Rejected for a search that the table doesn't support.
     """
     values = list(read_columns(table, spec).values())
     joined: Any = _join(table.rows, _joins(table, query), spec)
     if score_names and table.scores:
-        joined, listed = scores.join_scores(joined, spec.project_id, spec.created_at, table.scores, score_names)
+        levels = _limit_levels(table, query, spec) if only_scores_of_rows else table.scores
+        joined, listed = scores.join_scores(joined, spec.project_id, spec.created_at, levels, score_names)
         values.append(listed)
     columns = [value.label(f"c{place}") for place, value in enumerate(values)]
     return _select(table, query, spec, select(*columns).select_from(joined), by_day=by_day)
+
+
+def _limit_levels(table: ClickHouseTable, query: Resolved, spec: ExportSpec) -> tuple[ScoreLevel, ...]:
+    """Return the levels of scores, limited to the scores of the rows that filters and searches leave.
+
+    A view is computed once for the statement, so its rows can't be selected again.
+    """
+    if isinstance(table.source, View) or not (query.filters or spec.query.search_query):
+        return table.scores
+    joined: Any = _join(table.rows, _joins(table, query), spec)
+
+    def select_owners(level: ScoreLevel) -> Select[Any]:
+        keys: Any = select(*level.key).select_from(joined)
+        return _restrict(table, query, spec, keys).correlate(None)
+
+    return tuple(replace(level, owners=select_owners(level)) for level in table.scores)
 
 
 def select_large_row(table: ClickHouseTable, query: Resolved, spec: ExportSpec) -> Select[Any]:
@@ -54,17 +80,22 @@ def _select(
 ) -> Select[Any]:
     """Restrict a statement to the rows that the spec asks for, in their order, and to the row limit and one more."""
     selected: Select[Any] = (
-        _select_latest(table, query, spec, statement)
-        .where(
-            is_before(table.moment, spec.created_at),
-            table.only,
-            filter_condition(query, spec),
-            search_condition(table, spec.query, contains_ignoring_case),
-        )
+        _restrict(table, query, spec, statement)
         .order_by(*_order_by(table, query.order, by_day=by_day))
         .limit(None if spec.output.row_limit is None else spec.output.row_limit + 1)
     )
     return selected
+
+
+def _restrict(table: ClickHouseTable, query: Resolved, spec: ExportSpec, statement: Select[Any]) -> Select[Any]:
+    """Restrict a statement to the rows that the spec asks for."""
+    restricted: Select[Any] = _select_latest(table, query, spec, statement).where(
+        is_before(table.moment, spec.created_at),
+        table.only,
+        filter_condition(query, spec),
+        search_condition(table, spec.query, contains_ignoring_case),
+    )
+    return restricted
 
 
 def read_columns(table: ClickHouseTable, spec: ExportSpec) -> dict[str, ColumnElement[Any]]:

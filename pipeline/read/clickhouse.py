@@ -15,8 +15,8 @@ from sqlalchemy import Select
 from config.errors import Cancelled, Rejected, Unavailable
 from pipeline.progress import Progress
 from pipeline.read.arrow_stream import read_stream
-from pipeline.read.clickhouse_errors import CLIENT_ERRORS, translate_client_error
-from pipeline.read.clickhouse_settings import REQUIRED
+from pipeline.read.clickhouse_errors import CLIENT_ERRORS, OutOfMemory, translate_client_error
+from pipeline.read.clickhouse_settings import BOUNDED, REQUIRED
 from pipeline.read.connect import list_optional, open_client
 from pipeline.read.connections import ClickHouse
 from pipeline.read.session import Session
@@ -36,6 +36,8 @@ Parameters that are too long for the URL are sent in a form.
 class ClickHouseConnection:
     """The ClickHouse connection of one export; used by one thread, stopped from any through `progress`.
 
+    A statement that takes too much memory is run again with `bounded` memory, and so are all that follow.
+
     All its statements are answered by one server, if there are several behind the URL.
 
     `absent` are the columns that the tables do not have; statements read null for them. `null_columns` are those that
@@ -46,7 +48,8 @@ class ClickHouseConnection:
     the user may not set what the rows depend on, or if a table lacks a column that every Langfuse has.
     """
 
-    def __init__(self, source: ClickHouse, progress: Progress) -> None:
+    def __init__(self, source: ClickHouse, progress: Progress, *, bounded: bool = False) -> None:
+        self.bounded = bounded
         self._progress = progress
         self._lock = threading.Lock()
         self._running: dict[str, Any] = {}
@@ -65,12 +68,36 @@ class ClickHouseConnection:
         progress.on_stop(self._stop)
 
     def batches(
-        self, statement: Select[Any], external: ExternalData | None = None, **settings: object
+        self,
+        statement: Select[Any],
+        external: ExternalData | None = None,
+        *,
+        bounded: Select[Any] | None = None,
+        **settings: object,
     ) -> Generator[pa.RecordBatch]:
         """Run a statement, with the external tables sent along, and yield its rows.
 
-        The first batch may take long, because the server sorts first.
+        The first batch may take long, because the server sorts first. `bounded` is a statement with the same rows that
+        takes less memory, and more time.
         """
+        begun = False
+        while True:
+            chosen = bounded if self.bounded and bounded is not None else statement
+            try:
+                for batch in self._run(chosen, external, settings):
+                    begun = True
+                    yield batch
+            except OutOfMemory as error:
+                if begun or self.bounded:
+                    raise
+                logger.warning("a statement runs again with less memory: %s", error)
+                self.bounded = True
+            else:
+                return
+
+    def _run(
+        self, statement: Select[Any], external: ExternalData | None, settings: dict[str, object]
+    ) -> Generator[pa.RecordBatch]:
         query = compile_statement(statement, self.absent)
         self.null_columns |= query.absent
         if (size := len(query.sql.encode())) > STATEMENT_BYTES:
@@ -119,12 +146,14 @@ class ClickHouseConnection:
     def _open(
         self, query: CompiledStatement, external: ExternalData | None, query_id: str, settings: dict[str, object]
     ) -> Any:
+        wanted = settings | BOUNDED if self.bounded else settings
+
         def send(session: dict[str, object]) -> Any:
             return self._client.raw_stream(
                 query.sql,
                 parameters=query.parameters,
                 fmt="ArrowStream",
-                settings={**self._settings, **self.server.limits.choose(settings), **session, "query_id": query_id},
+                settings={**self._settings, **self.server.limits.choose(wanted), **session, "query_id": query_id},
                 external_data=external,
             )
 

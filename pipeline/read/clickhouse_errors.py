@@ -21,7 +21,19 @@ _GRANT = re.compile(r"have (?:the )?grant ([A-Z][A-Z ]*(?:\([^)]*\))? ON [^\s,.]
 _MISSING = re.compile(
     r"identifier [`'](?:\w+\.)?(\w+)|[Tt]able (?:[`']?\w+[`']?\.)?[`']?(\w+)[`']? (?:does not|doesn't) exist"
 )
+NARROW = (
+    "ClickHouse does not have enough memory for this export. Narrow it: filter by a shorter time, or by name, user or "
+    "session. Or ask your administrator to raise max_memory_usage of ClickHouse's user."
+)
+"""What the user can do if a statement needs too much memory."""
 _LONGEST = 500
+_OUT_OF_MEMORY = 241
+NARROW_LIMIT = (
+    "This export is larger than the limits of ClickHouse's user allow. Narrow it: filter by a shorter time. Or ask "
+    "your administrator to raise the limit."
+)
+_LIMIT_CODES = frozenset({158, 191, 307, 396})
+"""Codes for limits of rows and bytes in the user's profile, which a repeated statement meets again."""
 _ACCESS_DENIED = 497
 _UNKNOWN_TABLE = 60
 _REMEDIES = {
@@ -42,6 +54,14 @@ class StatementRefused(Exception):
 
 class Unreachable(Unavailable):
     """The server does not answer, or is no ClickHouse server."""
+
+
+class OutOfMemory(Unavailable):
+    """A statement needed more memory than the server gives it; `by_query` if the limit is that of one statement."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"ClickHouse failed: {text}", advice=NARROW)
+        self.by_query = any(limit in text for limit in ("Query memory limit", "Memory limit (for query)"))
 
 
 class MissingTable(Rejected):
@@ -81,6 +101,10 @@ def _translate(code: int, message: str) -> Exception:
     text = _shorten(message)
     if code in _STATEMENT_CODES:
         return StatementRefused(text)
+    if code == _OUT_OF_MEMORY:
+        return OutOfMemory(text)
+    if code in _LIMIT_CODES:
+        return Rejected(f"{NARROW_LIMIT} ({text})")
     if code == _UNKNOWN_TABLE and (named := _MISSING.search(text)) is not None:
         return MissingTable(named[1] or named[2])
     return Unavailable(f"ClickHouse failed: {_explain(code, text) or text}")

@@ -64,6 +64,17 @@ OPTIONAL: dict[str, object] = {
 }
 """The settings that only speed, memory and limits depend on."""
 
+BOUNDED_BYTES = 50_000_000
+BOUNDED: dict[str, object] = {
+    "max_threads": 1,
+    "max_block_size": 1024,
+    "join_algorithm": "grace_hash",
+    "grace_hash_join_initial_buckets": 32,
+    "max_bytes_before_external_sort": BOUNDED_BYTES,
+    "max_bytes_before_external_group_by": BOUNDED_BYTES,
+}
+"""The settings of statements that took too much memory: they spill, which takes several times as long."""
+
 EQUIVALENT = {"use_skip_indexes_if_final": ("use_skip_indexes_if_final_exact_mode", "1")}
 """Settings whose other value gives the same rows where another setting has the given value."""
 

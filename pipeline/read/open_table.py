@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from sqlalchemy import Engine
 
+from config.errors import Rejected
 from pipeline.batches import make_large_row_error, repair
 from pipeline.enrich.comments import Comments
 from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, make_score_columns
@@ -17,6 +18,7 @@ from pipeline.query.resolve_columns import resolve_query
 from pipeline.query.without_absent import hide_view, without_absent
 from pipeline.read import postgres
 from pipeline.read.clickhouse import ClickHouseConnection
+from pipeline.read.clickhouse_errors import NARROW, OutOfMemory
 from pipeline.read.connections import Sources
 from pipeline.read.external_data import read_external_data
 from pipeline.spec import ExportSpec
@@ -34,6 +36,8 @@ BATCH_BYTES = 16 << 20
 MEAN_BATCH_BYTES = 4 << 20
 MOST_BATCH_BYTES = 64 << 20
 MOST_ROWS = 8192
+MOST_ATTEMPTS = 3
+"""An export for which the server has too little memory fails at this attempt at the latest."""
 
 
 class Table:
@@ -103,8 +107,16 @@ def open_table(spec: ExportSpec, sources: Sources, progress: Progress) -> Iterat
             yield Table(table.columns, batches, [], spec.output.row_limit)
         return
     source = sources.choose(events=table.reads_events)
-    with closing(ClickHouseConnection(source, progress)) as connection:
-        yield from _open_clickhouse_table(table, spec, connection, interrupt_on_stop(sources.database, progress))
+    bounded = spec.export_id in source.scarce
+    with closing(ClickHouseConnection(source, progress, bounded=bounded)) as connection:
+        try:
+            yield from _open_clickhouse_table(table, spec, connection, interrupt_on_stop(sources.database, progress))
+        except OutOfMemory as error:
+            if (connection.bounded and error.by_query) or spec.attempt >= MOST_ATTEMPTS:
+                source.scarce.discard(spec.export_id)
+                raise Rejected(NARROW) from error
+            source.scarce.add(spec.export_id)
+            raise
 
 
 def _open_clickhouse_table(
@@ -126,7 +138,11 @@ def _open_clickhouse_table(
     scores = _read_score_columns(table, spec, connection)
     statement = select_rows(table, query, spec, [each.score for each in scores], by_day=survey.by_day)
     names = [*read_columns(table, spec), *([SCORES] if scores else [])]
-    with closing(connection.batches(statement, external, max_block_size=survey.rows_per_batch)) as batches:
+    narrow = select_rows(
+        table, query, spec, [each.score for each in scores], by_day=survey.by_day, only_scores_of_rows=True
+    )
+    size = survey.rows_per_batch
+    with closing(connection.batches(statement, external, bounded=narrow, max_block_size=size)) as batches:
         yield Table(
             (*table.columns, *_file_columns(scores, spec)),
             repair(_restore_lists(_name_columns(batches, names), table)),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from clickhouse_connect.driver.client import Client
 
 from config.errors import Rejected
-from pipeline.read.clickhouse_settings import EQUIVALENT, FAULTY, OPTIONAL, REQUIRED, Limit, Limits
+from pipeline.read.clickhouse_settings import BOUNDED, EQUIVALENT, FAULTY, OPTIONAL, REQUIRED, Limit, Limits
 from pipeline.sql.compile import Absent
 from pipeline.sql.events import events
 from pipeline.sql.sources import Source, dataset_run_items, observations, scores, traces
@@ -54,7 +54,7 @@ class Server:
 def read_server(client: Client) -> Server:
     """Read what is known of the client's server; raises the client's errors."""
     more = [*FAULTY, *(other for other, _ in EQUIVALENT.values()), MAX_BLOCK_SIZE, CONDITION_CACHE]
-    names = [*REQUIRED, *OPTIONAL, *more]
+    names = [*REQUIRED, *OPTIONAL, *BOUNDED, *more]
     found = client.query(_SETTINGS, parameters={"names": names}).result_rows
     limits = {name: Limit(value, low, high, bool(readonly)) for name, value, low, high, readonly in found}
     columns = client.query(_COLUMNS, parameters={"names": list(SOURCES)}).result_rows

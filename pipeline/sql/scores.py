@@ -28,6 +28,7 @@ class ScoreLevel:
 
     Scores with the same name, type, text and execution count once, if they also agree in the columns `distinct_by`.
     `only` is a condition that excludes other scores. `categories` are the data types that filters of categories find.
+    `owners` selects the keys of the rows whose scores are wanted; None: of all.
     """
 
     owner: tuple[str, ...]
@@ -35,6 +36,7 @@ class ScoreLevel:
     distinct_by: tuple[str, ...] = ()
     only: Callable[[Columns], ColumnElement[bool]] | None = None
     categories: tuple[str, ...] = ("CATEGORICAL", "TEXT")
+    owners: Select[Any] | None = None
 
 
 def select_names(project_id: str, cutoff: datetime) -> Select[Any]:
@@ -132,6 +134,8 @@ def _values(
     # The name is part of the merge key, so it may be compared before FINAL.
     key = [] if each is None or isinstance(each, stored.StringOptionsFilter) else [rows.c.name == bind_text(each.key)]
     only = [] if level.only is None else [level.only(rows.c)]
+    if level.owners is not None:
+        only.append((owner[0] if len(owner) == 1 else tuple_(*owner)).in_(level.owners))
     return (
         select(
             *(each.label(f"owner{index}") for index, each in enumerate(owner)),
