@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -20,7 +20,13 @@ logger = logging.getLogger(__name__)
 PREFIX = "waybill-"
 POLL_SECONDS = 10.0
 KEPT_BYTES = 64 * 1024
-"""The part of a message that is kept when all of it is too large for the topic; headers keep its size and sha256."""
+"""The part of a value that is kept when the message is too large for the topic; headers keep its size and sha256."""
+
+KEPT_PREFIX = 1024
+"""The part of value and key that is kept, without headers, when the message is still too large then."""
+
+MOST_HEADERS = 10_000
+"""A message with more headers loses them: librdkafka reads none of a message that has more than 100,000."""
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -70,8 +76,8 @@ def dead_letter(
 ) -> None:
     """Publish the message to the dead-letter topic; raises Unavailable when Kafka does not confirm it.
 
-    A message that is too large for that topic is truncated, and headers give its size and checksum. Of an unreadable
-    message, headers say which offsets it had and what the bytes are.
+    A message that is too large for that topic is truncated, and headers give the size and the checksum of its value.
+    Of an unreadable message, headers say which offsets it had and what the bytes are.
     """
     why = {
         "reason": reason,
@@ -83,12 +89,17 @@ def dead_letter(
     }
     if (unreadable := message.unreadable) is not None:
         why |= {"offset": str(unreadable.first), "last-offset": str(message.offset), "content": unreadable.content}
-    error = _send(publisher, topic, message, message.value, why)
-    if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE and message.value is not None:
-        logger.warning("a message is too large for %s and is truncated", topic, extra={"bytes": len(message.value)})
-        why["cut-from-bytes"] = str(len(message.value))
-        why["sha256"] = hashlib.sha256(message.value).hexdigest()
-        error = _send(publisher, topic, message, message.value[:KEPT_BYTES], why)
+    if len(message.headers) > MOST_HEADERS:
+        logger.warning("a message has too many headers for %s and loses them", topic)
+        message = replace(message, headers=())
+    error = _send(publisher, topic, message, why)
+    for shorter in _shorten(message):
+        if error is None or error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
+            break
+        logger.warning("a message is too large for %s and is truncated", topic, extra=_describe_size(message))
+        value = message.value or b""
+        cut = {"cut-from-bytes": str(len(value)), "sha256": hashlib.sha256(value).hexdigest()}
+        error = _send(publisher, topic, shorter, why | cut)
     if error is not None:
         raise Unavailable(f"{topic} did not accept a dead letter: {error.str()}")
 
@@ -117,11 +128,22 @@ def replay(publisher: Publisher, letter: DeadLetter, topic: str) -> None:
         raise Unavailable(f"{topic} did not accept the message: {error.str()}")
 
 
-def _send(
-    publisher: Publisher, topic: str, message: ReceivedMessage, value: bytes | None, why: dict[str, str]
-) -> KafkaError | None:
+def _shorten(message: ReceivedMessage) -> Iterator[ReceivedMessage]:
+    """Yield what to keep of a message that is too large: it may be its value, or its key and headers."""
+    if message.value is not None:
+        yield replace(message, value=message.value[:KEPT_BYTES])
+    key, value = ((part if part is None else part[:KEPT_PREFIX]) for part in (message.key, message.value))
+    yield replace(message, key=key, value=value, headers=())
+
+
+def _describe_size(message: ReceivedMessage) -> dict[str, int]:
+    sizes = {"value_bytes": len(message.value or b""), "key_bytes": len(message.key or b"")}
+    return sizes | {"headers": len(message.headers)}
+
+
+def _send(publisher: Publisher, topic: str, message: ReceivedMessage, why: dict[str, str]) -> KafkaError | None:
     ours = tuple((PREFIX + name, text.encode()) for name, text in why.items())
-    (error,) = publisher.publish([Outgoing(topic, message.key, value, message.headers + ours)])
+    (error,) = publisher.publish([Outgoing(topic, message.key, message.value, message.headers + ours)])
     return error
 
 

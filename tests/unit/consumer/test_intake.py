@@ -1,5 +1,6 @@
 import asyncio
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -90,6 +91,31 @@ def test_a_message_that_is_too_large_is_truncated_with_a_header(engine: Engine) 
     assert len(whole.value or b"") == 100_000
     assert len(cut.value or b"") == 65536
     assert dict(cut.headers)["waybill-cut-from-bytes"] == b"100000"
+
+
+@pytest.mark.parametrize("value", [None, b"x" * 100_000])
+def test_a_message_whose_key_and_headers_are_too_large_loses_them(engine: Engine, value: bytes | None) -> None:
+    async def run() -> ScriptedIntake:
+        scripted = ScriptedIntake(engine)
+        scripted.publisher.answers = [TOO_LARGE] if value is None else [TOO_LARGE] * 2
+        large = replace(message(value), key=b"k" * 100_000, headers=(("h", b"v" * 100_000),))
+        await asyncio.wait_for(scripted.intake.handle(large), 30)
+        return scripted
+
+    last = asyncio.run(run()).publisher.sent[-1]
+    assert last.key == b"k" * 1024
+    assert last.value == (None if value is None else b"x" * 1024)
+    assert all(name.startswith("waybill-") for name, _ in last.headers)
+    assert dict(last.headers)["waybill-cut-from-bytes"] == str(len(value or b"")).encode()
+    assert dict(last.headers)["waybill-offset"] == b"7"
+
+
+def test_a_message_with_more_headers_than_can_be_read_back_loses_them(engine: Engine) -> None:
+    scripted = answer(engine, replace(message(b"bad"), headers=(("h", b""),) * 100_000))
+
+    (sent,) = scripted.publisher.sent
+    assert (sent.key, sent.value) == (b"k", b"bad")
+    assert all(name.startswith("waybill-") for name, _ in sent.headers)
 
 
 def test_a_dead_letter_that_kafka_does_not_confirm_is_published_again(
