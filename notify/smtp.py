@@ -23,7 +23,10 @@ ANSWER_TIMEOUT_SECONDS = 600.0
 """Timeout of the response to the message itself (RFC 5321, section 4.5.3.2): timing out earlier causes duplicates."""
 
 ENHANCED_STATUS = re.compile(rb"^([245]\.\d{1,3}\.\d{1,3})\b")
-OK, FORWARDED, GO_ON, PERMANENT = 250, 251, 354, 500
+GO_ON, TEMPORARY, PERMANENT = 354, 400, 500
+POSITIVE = range(200, 300)
+"""Codes of acceptance; their other digits say nothing more that matters (RFC 5321, section 4.3.2)."""
+
 LEADING_DOT = re.compile(rb"^\.", re.MULTILINE)
 
 
@@ -101,8 +104,8 @@ def send(
 
     `fence` is called right before the message itself is sent, and raises to prevent that.
     Raises Unavailable (no response, 4xx, or a certificate, login or sender that does not work), Undeliverable (5xx for
-    the recipient or the message, or an address that needs SMTPUTF8 which the server lacks), or Unanswered (no response
-    to the message itself, which the server may have accepted).
+    the recipient or the message, or an address that needs SMTPUTF8 which the server lacks), or Unanswered (no clear
+    response to the message itself, which the server may have accepted).
     """
     with _translated_faults(), _session(server) as client:
         policy = _send_envelope(client, envelope)
@@ -110,7 +113,7 @@ def send(
         fence()
         client.send(data.removesuffix(b"\r\n") + b"\r\n.\r\n")
         code, text = _read_answer(client)
-        if code != OK:
+        if code not in POSITIVE:
             raise smtplib.SMTPDataError(code, text)
 
 
@@ -150,7 +153,7 @@ def _send_envelope(client: smtplib.SMTP, envelope: Envelope) -> "EmailPolicy[Ema
     """
     policy = _send_sender(client, envelope)
     code, text = client.docmd("RCPT", f"TO:<{envelope.recipient}>")
-    if code not in {OK, FORWARDED}:
+    if code not in POSITIVE:
         raise smtplib.SMTPRecipientsRefused({str(envelope.recipient): (code, text)})
     code, text = client.docmd("DATA")
     if code != GO_ON:
@@ -162,7 +165,7 @@ def _send_sender(client: smtplib.SMTP, envelope: Envelope) -> "EmailPolicy[Email
     client.ehlo_or_helo_if_needed()  # STARTTLS discards the first EHLO
     options, policy = _options(client, envelope)
     code, text = client.docmd("MAIL", f"FROM:<{envelope.sender}>{options}")
-    if code != OK:
+    if code not in POSITIVE:
         raise smtplib.SMTPSenderRefused(code, text, str(envelope.sender))
     return policy
 
@@ -181,13 +184,16 @@ def _options(client: smtplib.SMTP, envelope: Envelope) -> tuple[str, "EmailPolic
 
 
 def _read_answer(client: smtplib.SMTP) -> tuple[int, bytes]:
-    """Read the response to the message; without one, the server may have accepted the email."""
+    """Read the response to the message; without one that decides, the server may have accepted the email."""
     try:
         if client.sock is not None:
             client.sock.settimeout(ANSWER_TIMEOUT_SECONDS)
-        return client.getreply()
+        code, text = client.getreply()
     except (smtplib.SMTPServerDisconnected, OSError) as error:
         raise Unanswered(f"the mail server received the email but did not respond ({_cause(error)})") from error
+    if code not in POSITIVE and code < TEMPORARY:
+        raise Unanswered(f"the mail server received the email but did not say whether it accepts it ({code})")
+    return code, text
 
 
 def _connect(server: SmtpServer) -> smtplib.SMTP:

@@ -143,6 +143,26 @@ def test_rejections_are_sorted_by_code_and_contain_no_address(
     assert server.taken == []
 
 
+@pytest.mark.parametrize("step", ["mail", "rcpt", "data"])
+@pytest.mark.parametrize("answer", ["200 ok", "251 forwarded", "252 accepted, not verified"])
+def test_every_positive_code_is_an_acceptance(server: MailServer, step: str, answer: str) -> None:
+    setattr(server, step, answer)
+    taken: list[None] = []
+    server.before_answer = lambda _: taken.append(None)
+
+    send(server.url)
+
+    assert len(taken) == 1
+
+
+@pytest.mark.parametrize("answer", ["OK queued", "150 wait", "354 go on"])
+def test_a_response_to_the_message_that_decides_nothing_is_unanswered(server: MailServer, answer: str) -> None:
+    server.data = answer
+
+    with pytest.raises(Unanswered, match="did not say whether"):
+        send(server.url)
+
+
 def test_a_connection_lost_before_the_response_is_unanswered(server: MailServer) -> None:
     server.before_answer = lambda transport: transport.abort()
 
