@@ -12,17 +12,22 @@ from consumer.models import Job, Run, Unreadable
 MAX_DEPTH = 100
 """Levels of objects and lists in a stored query; a query that means anything has less than ten."""
 
+MAX_CHARACTERS = 8_000_000
+"""The part of a stored query that is read: more than any query that is run, and its objects need 20 bytes for each."""
+
 
 def select_jobs() -> Select[Any]:
     """Select exports, each with its latest run; read the rows with `to_job`.
 
-    The query is selected as text, because what is not JSON that Python can load must not fail the statement.
+    The query is selected as text, because what is not JSON that Python can load must not fail the statement. No more
+    of it is selected than shows that it is too long, because a worker that runs out of memory stops all its exports.
     """
     other = runs.alias("other")
     newest = select(func.max(other.c.attempt)).where(other.c.export_id == batch_exports.c.id).scalar_subquery()
     latest = and_(runs.c.export_id == batch_exports.c.id, runs.c.attempt == newest)
     names = [column.label(f"run_{column.name}") for column in runs.c]
-    columns = [cast(each, AnyText).label("query") if each.name == "query" else each for each in batch_exports.c]
+    query = func.substr(cast(batch_exports.c.query, AnyText), 1, MAX_CHARACTERS + 1, type_=AnyText()).label("query")
+    columns = [query if each.name == "query" else each for each in batch_exports.c]
     return select(*columns, *names).select_from(batch_exports.outerjoin(runs, latest))
 
 
@@ -51,6 +56,8 @@ def _read(column: Column[Any], value: Any) -> Any:
 def _parse(text: Any) -> Any:
     if not isinstance(text, str):
         raise Unreadable("query has no valid value")
+    if len(text) > MAX_CHARACTERS:
+        raise Unreadable(f"query has more than {MAX_CHARACTERS:,} characters")
     try:
         query = json.loads(text, parse_constant=_reject_constant)
     except RecursionError as error:

@@ -1,6 +1,7 @@
 """One row with a value that can't be loaded stops nothing, and ends with a reason; on SQLite and on PostgreSQL."""
 
 import asyncio
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -165,3 +166,21 @@ def test_extreme_values_of_a_run_stop_no_sweep_and_the_row_ends(
             values[name] = value
 
     check(worker, values, column)
+
+
+def test_a_query_that_would_fill_the_memory_is_not_read_and_the_row_ends(worker: ScriptedWorker) -> None:
+    text = '{"tableName": "traces", "x": [' + "{}," * 5_000_000 + "{}]}"  # 350 MB of objects
+    put_queued(worker, "bad", "bad")
+    assert write(worker.engine, batch_exports.c["query"], text, user_id="bad")
+
+    tracemalloc.start()
+    try:
+        check(worker, {"bad": text}, batch_exports.c["query"])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    (reason,) = (log for user, _, log in rows(worker.engine) if user == "bad")
+    assert reason is not None
+    assert "query has more than 8,000,000 characters" in reason
+    assert peak < 100 << 20
