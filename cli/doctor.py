@@ -18,6 +18,7 @@ from config.urls import mask_password
 Check = Callable[[Settings], list[str]]
 EXPECTED = (Unavailable, ConnectionError, LookupError, ValueError)
 """Errors whose text has been written for people."""
+DISABLED = "LANGFUSE_S3_BATCH_EXPORT_ENABLED is not true: no export starts, and requests go to the dead-letter topic"
 
 
 class Doubtful(Exception):
@@ -75,9 +76,11 @@ def _judge_settings(settings: Settings, problems: list[str]) -> Finding:
         _ = settings.link_lifetime
     except Misconfigured as error:
         problems = [*problems, *error.problems]
-    unknown = [each for each in list_unknown() if each not in problems]
-    mark = Mark.FAILED if problems else Mark.WARNING if unknown else Mark.OK
-    return Finding(mark, (*problems, *unknown))
+    doubts = [each for each in list_unknown() if each not in problems]
+    if settings.enabled != "true":
+        doubts.append(DISABLED)
+    mark = Mark.FAILED if problems else Mark.WARNING if doubts else Mark.OK
+    return Finding(mark, (*problems, *doubts))
 
 
 def _check_database(settings: Settings) -> list[str]:

@@ -3,7 +3,7 @@
 import pytest
 
 from cli.admin import effective_settings
-from cli.doctor import diagnose
+from cli.doctor import Mark, diagnose
 from config.settings import Misconfigured, load
 
 PARTS = ["settings", "database", "clickhouse", "storage", "kafka", "mail"]
@@ -34,6 +34,7 @@ MALFORMED = [
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in NOTHING.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LANGFUSE_S3_BATCH_EXPORT_ENABLED", "true")
 
 
 @pytest.mark.parametrize(("setting", "url"), MALFORMED)
@@ -82,3 +83,15 @@ def test_links_that_no_signed_url_can_make_are_named(monkeypatch: pytest.MonkeyP
     (reason,) = diagnose()["settings"].reasons
 
     assert reason.startswith("BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS: more than 168 requires WAYBILL_PUBLIC_URL")
+
+
+@pytest.mark.parametrize("value", ["", "false"])
+def test_exports_that_are_off_are_a_warning(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("LANGFUSE_S3_BATCH_EXPORT_ENABLED", value)
+
+    found = diagnose()["settings"]
+
+    assert found.mark is Mark.WARNING
+    assert found.reasons == (
+        "LANGFUSE_S3_BATCH_EXPORT_ENABLED is not true: no export starts, and requests go to the dead-letter topic",
+    )

@@ -63,6 +63,7 @@ def test_unknown_names_are_errors_in_strict_mode() -> None:
 
 @pytest.mark.parametrize(("strict", "mark"), [("", Mark.WARNING), ("true", Mark.FAILED)])
 def test_the_doctor_reports_them_once(monkeypatch: pytest.MonkeyPatch, strict: str, mark: Mark) -> None:
+    monkeypatch.setenv("LANGFUSE_S3_BATCH_EXPORT_ENABLED", "true")
     monkeypatch.setenv("WAYBILL_SLOT", "9")
     monkeypatch.setenv("WAYBILL_STRICT_SETTINGS", strict)
 
