@@ -186,7 +186,9 @@ class _Worker:
             history=settings.history,
         )
         if not guards.enabled:
-            logger.warning("exports are off: LANGFUSE_S3_BATCH_EXPORT_ENABLED is not true, so requests are dead letters")
+            logger.warning(
+                "exports are off: LANGFUSE_S3_BATCH_EXPORT_ENABLED is not true, so requests are dead letters"
+            )
         start_at_zero(needs.metrics)
         needs.metrics.unreadable_records.labels(settings.requests_topic)
         follow_pool(needs.metrics, needs.jobs.engine)

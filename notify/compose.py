@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from config.events import ExportFinished, Status
 from config.settings import Misconfigured
 from notify.address import EmailAddress, NotAnAddress, parse_address
-from notify.formatting import format_duration, format_instant, format_rows, format_size, one_line
+from notify.formatting import end_sentence, format_duration, format_instant, format_rows, format_size, one_line
 
 TEMPLATES = {Status.COMPLETED: "export_ready", Status.FAILED: "export_failed"}
 FROM_NAME = "Data exports"
@@ -23,6 +23,7 @@ NO_REASON = "An internal error occurred"
 NAME_LIMIT = 120
 REASON_LIMIT = 1000
 ADDRESS_LIMIT = 320
+ID_LIMIT = 512
 IGNORED_LIMIT = 1200
 NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
 
@@ -105,7 +106,9 @@ def _variables(event: ExportFinished, content: EmailContent, now: datetime) -> d
         "sha256": one_line(event.sha256, limit=NAME_LIMIT),
         "truncated": event.truncated,
         "ignored": one_line(content.ignored, limit=IGNORED_LIMIT),
-        "reason": one_line(event.error, limit=REASON_LIMIT) or NO_REASON,
+        "reason": end_sentence(one_line(event.error, limit=REASON_LIMIT) or NO_REASON),
+        "project_id": one_line(event.project_id, limit=ID_LIMIT),
+        "export_id": one_line(event.batch_export_id, limit=ID_LIMIT),
         "lifetime": format_duration(expires - now) if expires else "",
         "expires": format_instant(expires) if expires else "",
         "finished": format_instant(event.finished_at),

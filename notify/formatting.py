@@ -20,6 +20,11 @@ def one_line(text: str | None, *, limit: int) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
 
 
+def end_sentence(text: str) -> str:
+    """Return the text with a full stop if its last character is alphanumeric."""
+    return f"{text}." if text[-1:].isalnum() else text
+
+
 def safe_link(url: str | None) -> str | None:
     """Return the URL escaped for an email, or None if there is none or its scheme is not safe to click."""
     return quote(url, safe=URL_SAFE) if url and CLICKABLE.match(url) else None
@@ -48,11 +53,14 @@ def format_instant(moment: datetime) -> str:
 
 
 def format_duration(length: timedelta) -> str:
-    """Format a duration in hours, or in minutes below 90 minutes."""
+    """Format a duration in minutes below 90 minutes, in hours below 48 hours, and in days and hours from there."""
     minutes = max(1, round(length / timedelta(minutes=1)))
     if minutes < 90:  # noqa: PLR2004 (the docstring names it)
         return "1 minute" if minutes == 1 else f"{minutes} minutes"
-    return f"{round(minutes / 60)} hours"
+    days, hours = divmod(round(minutes / 60), 24)
+    if days < 2:  # noqa: PLR2004 (the docstring names it)
+        return f"{days * 24 + hours} hours"
+    return f"{days} days" if hours == 0 else f"{days} days and {'1 hour' if hours == 1 else f'{hours} hours'}"
 
 
 def _is_control(character: str) -> bool:

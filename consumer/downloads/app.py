@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Final
@@ -42,6 +43,14 @@ CHUNK = 1 << 18
 """Bytes that a client must read within `Limits.read`: 9 KB/s."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What is around the links: the number of trusted proxies in front of them, and the address of Langfuse's web."""
+
+    trusted_proxies: int = 0
+    langfuse_url: str | None = None
+
+
 class Downloads:
     """Answers GET and HEAD of `/d/<token>`. Opening a link consumes nothing, so link scanners do no harm.
 
@@ -56,14 +65,14 @@ class Downloads:
         metrics: Metrics,
         *,
         now: Callable[[], datetime],
-        trusted_proxies: int = 0,
+        surroundings: Surroundings,
     ) -> None:
         self._links = links
         self._jobs = jobs
         self._storage = storage
         self._metrics = metrics
         self._now = now
-        self._trusted_proxies = trusted_proxies
+        self._surroundings = surroundings
         self._limit = RateLimit(each=PER_CLIENT, overall=OVERALL, clients=CLIENTS)
         self._lookups = asyncio.Semaphore(MAX_LOOKUPS)
         for outcome in (REDIRECTED, SERVED, *NoFile):
@@ -74,7 +83,8 @@ class Downloads:
         return (web.get(f"{PATH}{{token}}", self._answer),)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        client = client_of(request.remote, request.headers.get("X-Forwarded-For"), self._trusted_proxies)
+        proxies = self._surroundings.trusted_proxies
+        client = client_of(request.remote, request.headers.get("X-Forwarded-For"), proxies)
         if wait := self._limit.take(client, time.monotonic()):
             return self._refuse(NoDownload(why=NoFile.LIMITED), retry_after=math.ceil(wait))
         ids = self._links.read(request.match_info["token"])
@@ -137,7 +147,7 @@ class Downloads:
         retry = {} if retry_after is None else {"Retry-After": str(retry_after)}
         return web.Response(
             status=PAGES[missing.why].status,
-            text=render(missing),
+            text=render(missing, self._surroundings.langfuse_url),
             content_type="text/html",
             charset="utf-8",
             headers=retry | _security_headers(),

@@ -13,31 +13,50 @@ from consumer.downloads.locate import NoDownload
 
 @dataclass(frozen=True)
 class Page:
-    """The texts of one page, and its HTTP status."""
+    """The texts of one page, and its HTTP status.
+
+    Where `again` is true, the page offers to start the export again; `after` follows that offer.
+    """
 
     status: int
     title: str
-    text: str
+    text: str = ""
+    again: bool = False
+    after: str = ""
 
 
-START_AGAIN = "You can start the export again in Langfuse."
+REASON_LIMIT = 1000
+"""In characters, as in the emails."""
+FAILS_AGAIN = "If it fails again, contact your administrator."
 PAGES = {
-    NoFile.INVALID: Page(404, "This link is not valid", "Check that you copied all of it."),
-    NoFile.EXPIRED: Page(410, "This link has expired", START_AGAIN),
-    NoFile.CANCELLED: Page(410, "This export was cancelled", f"There is no file. {START_AGAIN}"),
-    NoFile.FAILED: Page(410, "This export failed", f"There is no file. {START_AGAIN}"),
-    NoFile.GONE: Page(404, "This file no longer exists", f"It was deleted. {START_AGAIN}"),
-    NoFile.NOT_READY: Page(404, "This export is not ready yet", "You will get an email when it is ready."),
+    NoFile.INVALID: Page(404, "This link is not valid", "Check that you copied the whole link."),
+    NoFile.EXPIRED: Page(410, "This link has expired", again=True),
+    NoFile.CANCELLED: Page(410, "This export was cancelled", "There is no file.", again=True),
+    NoFile.FAILED: Page(410, "This export failed", "There is no file.", again=True, after=FAILS_AGAIN),
+    NoFile.GONE: Page(404, "This file no longer exists", "It was deleted.", again=True),
+    NoFile.NOT_READY: Page(404, "This export is not ready yet", "Open the link again later."),
     NoFile.LIMITED: Page(429, "Too many requests", "Wait a moment, then open the link again."),
     NoFile.UNAVAILABLE: Page(503, "The file is temporarily unavailable", "Open the link again in a minute."),
 }
 
 
-def render(missing: NoDownload) -> str:
-    """Return the page as HTML; the reason is escaped."""
-    page = PAGES[missing.why]
-    context = {"style": _style(), "title": page.title, "text": page.text, "reason": missing.reason}
+def render(missing: NoDownload, langfuse_url: str | None) -> str:
+    """Return the page as HTML; the reason is escaped. `langfuse_url` is where an export can be started again."""
+    context = {
+        "style": _style(),
+        "page": PAGES[missing.why],
+        "reason": _to_sentence(missing.reason or ""),
+        "langfuse_url": langfuse_url,
+    }
     return _templates().get_template("page.html").render(context)
+
+
+def _to_sentence(reason: str) -> str:
+    """Return the reason with up to REASON_LIMIT characters, and with a full stop."""
+    text = reason.strip()
+    if len(text) > REASON_LIMIT:
+        return f"{text[: REASON_LIMIT - 1].rstrip()}…"
+    return f"{text}." if text[-1:].isalnum() else text
 
 
 @cache

@@ -92,7 +92,7 @@ def test_keys_that_a_newer_langfuse_adds_are_left_out_and_announced(
         event = json.loads(connection.execute(select(outbox.c.payload)).scalar_one())
     assert (manifest["rows"], counted) == (ROWS // 10, 1)
     assert manifest["ignored"] == event["ignored"] == ["timeZone", "filter[0].caseSensitive"]
-    assert "left them out: timeZone, filter[0].caseSensitive." in str(
+    assert "were ignored: timeZone, filter[0].caseSensitive." in str(
         email.message.get_body(("plain",)).get_content()  # type: ignore[union-attr] # every email has one
     )
     assert any("timeZone" in log.read_text() and export_id in log.read_text() for log in tmp_path.glob("*.log"))

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from config.links import Links
 from config.metrics import Metrics
-from consumer.downloads.app import Downloads
+from consumer.downloads.app import Downloads, Surroundings
 from consumer.job_store import Jobs
 from pipeline.storage import Storage
 from runtime.connections import Limits
@@ -26,6 +26,7 @@ KEY = "exports/1763726400000-export-1-lf-traces-export-project-1.csv"
 FORMER_KEY = "exports/1763726400000-lf-traces-export-project-1-export-1.csv"
 DATA = bytes(range(256)) * 10_000
 LINKS = Links("http://public.example", [b"k" * 32])
+LANGFUSE_URL = "https://langfuse.example"
 HOUR = 3600.0
 
 
@@ -45,9 +46,8 @@ class DownloadServer:
         self.jobs = Jobs(engine, CLAIM_POLICY)
         self.storage = storage
         self.metrics = Metrics(CollectorRegistry())
-        self.downloads = Downloads(
-            LINKS, self.jobs, storage, self.metrics, now=self.now, trusted_proxies=trusted_proxies
-        )
+        around = Surroundings(trusted_proxies=trusted_proxies, langfuse_url=LANGFUSE_URL)
+        self.downloads = Downloads(LINKS, self.jobs, storage, self.metrics, now=self.now, surroundings=around)
         self.limits = Limits(connections=100)
         self.base = ""
 

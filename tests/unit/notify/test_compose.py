@@ -93,13 +93,32 @@ def test_the_email_of_a_failed_export_contains_the_reason_and_no_file() -> None:
     page = Page(part(message, "html"))
     assert page.links == [PAGE]
     for text in (part(message, "plain"), page.text):
-        assert "Column <latncy> is not known" in text
+        assert "Column <latncy> is not known." in text
         assert "traces of September" in text
         assert SHA256 not in text
 
 
 def test_a_failure_without_a_reason_is_an_internal_error() -> None:
-    assert "An internal error occurred" in part(receive(FAILED), "plain")
+    message = receive(FAILED)
+
+    for text in (part(message, "plain"), Page(part(message, "html")).text):
+        assert "An internal error occurred." in text
+        assert "If it fails again, contact your administrator with the IDs below." in text
+
+
+@pytest.mark.parametrize("event", [{}, FAILED])
+def test_an_email_names_the_ids_that_support_asks_for(event: dict[str, Any]) -> None:
+    ids = {"project_id": "project-9", "batch_export_id": "<b>export-9</b>\r\nBcc: eve@example.com"}
+    message, usual = receive(event | ids), receive(event)
+
+    for text in (part(message, "plain"), Page(part(message, "html")).text):
+        assert "For support: project project-9, export <b>export-9</b> Bcc: eve@example.com" in text
+    assert message.keys() == usual.keys()
+    assert Page(part(message, "html")).tags == Page(part(usual, "html")).tags
+
+
+def test_a_reason_has_the_direction_of_its_own_text() -> None:
+    assert '<p class="reason" dir="auto"' in part(receive(FAILED | {"error": "سبب"}), "html")
 
 
 def test_without_a_page_there_is_no_link_to_it() -> None:
@@ -112,6 +131,10 @@ def test_without_a_link_the_button_opens_the_page() -> None:
 
     assert Page(part(message, "html")).links == [PAGE]
     assert PAGE in part(message, "plain").splitlines()
+    assert "Open exports" in Page(part(message, "html")).text
+    for text in (part(message, "plain"), Page(part(message, "html")).text):
+        assert "You can download it there for 24 hours, until 2 October 2026, 14:05 UTC" in text
+        assert not any(said in text for said in ("Download export", "Download it here", "The link is valid"))
 
 
 def test_an_incomplete_file_is_announced() -> None:
@@ -125,9 +148,9 @@ def test_parts_of_the_request_that_were_left_out_are_named() -> None:
     message, usual = receive(ignored="newKey, filter[0].<b>&"), receive(ignored=None)
 
     for text in (part(message, "plain"), Page(part(message, "html")).text):
-        assert "Waybill does not know these parts of the request and left them out: newKey, filter[0].<b>&." in text
+        assert "Some parts of the request were not recognized and were ignored: newKey, filter[0].<b>&." in text
     assert "filter[0].&lt;b&gt;&amp;" in part(message, "html")
-    assert "left them out" not in part(usual, "plain") + part(usual, "html")
+    assert "not recognized" not in part(usual, "plain") + part(usual, "html")
 
 
 def test_names_of_parts_that_were_left_out_can_not_change_the_email() -> None:

@@ -84,7 +84,7 @@ def test_the_email_names_the_parts_that_the_attempt_of_the_event_left_out(
 
     body = server.messages[0].get_body(("plain",))
     assert body is not None
-    assert ("left them out: newKey." in body.get_content()) is (ignored is not None)
+    assert ("were ignored: newKey." in body.get_content()) is (ignored is not None)
     assert "another attempt" not in body.get_content()
 
 
@@ -149,17 +149,18 @@ def signed(hours: int, *, session: bool = False) -> str:
 
 
 TO_THE_URL, TO_THE_PAGE = None, PAGE
-WHOLE_TIME = "valid for 24 hours, until 2 October 2026, 14:05 UTC"
+DOWNLOADED_THERE = ("Download it from your exports:", "You can download it there")
+WHOLE_TIME = "for 24 hours, until 2 October 2026, 14:05 UTC"
 
 
 @pytest.mark.parametrize(
     ("url", "nextauth_url", "target", "promise"),
     [
-        (signed(24), "https://a.test", TO_THE_URL, "valid for 24 hours, until 2 October 2026, 14:04 UTC"),
+        (signed(24), "https://a.test", TO_THE_URL, "for 24 hours, until 2 October 2026, 14:04 UTC"),
         (signed(24, session=True), "https://a.test", TO_THE_PAGE, WHOLE_TIME),
         (signed(6, session=True), "https://a.test", TO_THE_PAGE, WHOLE_TIME),
         (signed(6), "https://a.test", TO_THE_PAGE, WHOLE_TIME),
-        (signed(6, session=True), None, TO_THE_URL, "valid for 6 hours, until 1 October 2026, 20:04 UTC"),
+        (signed(6, session=True), None, TO_THE_URL, "for 6 hours, until 1 October 2026, 20:04 UTC"),
         (signed(30), None, TO_THE_URL, WHOLE_TIME),
     ],
 )
@@ -176,8 +177,9 @@ def test_the_email_promises_no_more_time_than_the_signature_of_its_link_has(
     body = server.messages[0].get_body(("plain",))
     assert body is not None
     lines = str(body.get_content()).splitlines()
-    assert lines[lines.index("Download it here:") + 1] == (target or url)
-    assert f"The link is {promise}." in lines
+    heading, begin = ("Download it here:", "The link is valid") if target is None else DOWNLOADED_THERE
+    assert lines[lines.index(heading) + 1] == (target or url)
+    assert f"{begin} {promise}." in lines
 
 
 def test_an_email_is_not_sent_with_a_link_whose_signature_has_ended(

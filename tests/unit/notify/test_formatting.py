@@ -54,10 +54,14 @@ def test_rows_are_formatted_with_separators(count: int, expected: str) -> None:
         (timedelta(minutes=89), "89 minutes"),
         (timedelta(minutes=90), "2 hours"),
         (timedelta(hours=24) - timedelta(seconds=4), "24 hours"),
-        (timedelta(days=7), "168 hours"),
+        (timedelta(hours=47), "47 hours"),
+        (timedelta(hours=48), "2 days"),
+        (timedelta(hours=49), "2 days and 1 hour"),
+        (timedelta(days=7) - timedelta(seconds=4), "7 days"),
+        (timedelta(days=7) - timedelta(hours=2), "6 days and 22 hours"),
     ],
 )
-def test_durations_are_formatted_in_minutes_or_hours(length: timedelta, expected: str) -> None:
+def test_durations_are_formatted_in_minutes_hours_or_days(length: timedelta, expected: str) -> None:
     assert formatting.format_duration(length) == expected
 
 

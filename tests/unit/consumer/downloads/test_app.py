@@ -20,10 +20,11 @@ from config.errors import Unavailable
 from config.labels import NoFile
 from config.tables import batch_exports
 from consumer.downloads import app as downloads
-from consumer.downloads.pages import PAGES
+from consumer.downloads.locate import NoDownload
+from consumer.downloads.pages import PAGES, render
 from pipeline.storage.local import LocalStorage
 from runtime.threads import in_thread
-from tests.support.downloads import DATA, KEY, Answer, DownloadServer, path
+from tests.support.downloads import DATA, KEY, LANGFUSE_URL, Answer, DownloadServer, path
 from tests.support.exports import after, queue, set_status
 
 SETTINGS = settings(deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -229,7 +230,41 @@ def test_the_reason_of_a_failure_is_shown_and_escaped(server: DownloadServer) ->
 
     body = server.ask(path()).body.decode()
 
-    assert "Column &lt;b&gt;latncy&lt;/b&gt; is not known" in body
+    assert "Column &lt;b&gt;latncy&lt;/b&gt; is not known.</p>" in body
+    assert "If it fails again, contact your administrator." in body
+
+
+def test_a_long_reason_is_cut_as_in_the_email(server: DownloadServer) -> None:
+    queue(server.engine, status="FAILED", log="x" * 5_000)
+
+    body = server.ask(path()).body.decode()
+
+    assert f">{'x' * 999}…</p>" in body
+
+
+@pytest.mark.parametrize("arrange", [expire, cancel, fail, delete_the_file])
+def test_a_page_links_to_langfuse_where_the_export_can_be_started_again(server: DownloadServer, arrange: Any) -> None:
+    arrange(server)
+
+    body = server.ask(path()).body.decode()
+
+    assert f'You can start the export again in <a href="{LANGFUSE_URL}">Langfuse</a>.' in body
+
+
+def test_without_the_url_of_langfuse_a_page_has_no_link() -> None:
+    page = render(NoDownload(why=NoFile.EXPIRED), None)
+
+    assert "You can start the export again in Langfuse." in page
+    assert "<a" not in page
+
+
+def test_an_export_that_is_not_ready_promises_no_email(server: DownloadServer) -> None:
+    process(server)
+
+    body = server.ask(path()).body.decode()
+
+    assert "Open the link again later." in body
+    assert "email" not in body
 
 
 @pytest.mark.parametrize(
