@@ -1,4 +1,4 @@
-"""Parses filters typed in short, such as `latency>2.5` or `tags any-of a,b`, into filters of a stored query."""
+"""Parses shorthand filters, such as `latency>2.5` or `tags any-of a,b`, into filters of a stored query."""
 
 import csv
 import json

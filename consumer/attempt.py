@@ -124,7 +124,8 @@ def _run(claim: Claim, context: WorkerContext, progress: Progress) -> Outcome | 
         context.metrics.exports.labels(outcome, *export_labels(claim.job)).inc()
         seconds = (context.now() - claim.claimed_at).total_seconds()
         context.metrics.duration.labels(outcome).observe(max(seconds, 0))
-        logger.info("ended: %s", outcome, extra=claim.log_context() | {"outcome": str(outcome), "seconds": seconds})
+        extra = claim.log_context() | {"outcome": str(outcome), "seconds": seconds}
+        logger.info("the attempt ended: %s", outcome, extra=extra)
     return outcome
 
 
@@ -150,7 +151,7 @@ def _fail_simply(claim: Claim, context: WorkerContext, error: str, now: datetime
     try:
         _clear(claim, context)
     except Unavailable as unavailable:
-        logger.warning("orphans could not be deleted: %s", unavailable, extra=claim.log_context())
+        logger.warning("orphaned uploads and files could not be deleted: %s", unavailable, extra=claim.log_context())
     return _count_failure(Outcome.FAILED, Failure.BUG, context)
 
 
@@ -172,10 +173,10 @@ def _export(claim: Claim, context: WorkerContext, progress: Progress) -> Settle:
             return partial(_retry, claim, context, Failure.STALLED, UNAVAILABLE_TEXT, error_text)
         return partial(_stop, claim, context, progress)
     except Unavailable as error:
-        logger.warning("failed: %s", error, extra=claim.log_context())
+        logger.warning("the attempt failed: %s", error, extra=claim.log_context())
         return partial(_retry, claim, context, Failure.UNAVAILABLE, error.advice or UNAVAILABLE_TEXT, str(error))
     except Exception as error:
-        logger.exception("failed with an unexpected error", extra=claim.log_context())
+        logger.exception("the attempt failed with an unexpected error", extra=claim.log_context())
         return partial(_retry, claim, context, Failure.BUG, INTERNAL_TEXT, f"{type(error).__name__}: {error}")
     return partial(_complete, claim, context, result, url)
 
@@ -261,7 +262,7 @@ def _conclude(
         _clear(claim, context)
         context.jobs.close_cancelled(claim, now)
         return Outcome.CANCELLED
-    logger.warning("the lease was lost, nothing is written", extra=claim.log_context())
+    logger.warning("the lease was lost, so nothing is written", extra=claim.log_context())
     if job.ended_without_file:
         # If another attempt is running, it replaces the object or deletes it.
         _clear(claim, context)
@@ -283,7 +284,7 @@ def _try_to_clear(claim: Claim, context: WorkerContext) -> None:
     try:
         _clear(claim, context)
     except Unavailable as error:
-        logger.warning("orphans could not be deleted: %s", error, extra=claim.log_context())
+        logger.warning("orphaned uploads and files could not be deleted: %s", error, extra=claim.log_context())
 
 
 def _try_to_delete_former(claim: Claim, context: WorkerContext) -> None:

@@ -81,14 +81,15 @@ class Claimer:
         return refusal
 
     def _record(self, claim: Claim) -> None:
-        logger.info("claimed", extra=claim.log_context())
+        logger.info("claimed the export", extra=claim.log_context())
         self.metrics.exports_started.labels(*export_labels(claim.job)).inc()
         if claim.job.created_at > claim.claimed_at + LATE_CREATION:
-            text = "the export was created in the future: its producer writes local time and not UTC"
+            text = "the export has a creation time in the future: its producer may write local time instead of UTC"
             logger.warning(text, extra=claim.log_context() | {"created_at": claim.job.created_at.isoformat()})
         if claim.attempt == 1:
             self.metrics.queue_wait.observe(max((claim.claimed_at - claim.job.created_at).total_seconds(), 0))
         if claim.resumed and claim.job.run is not None:
-            logger.warning("the worker that ran it died", extra=claim.log_context() | {"worker": claim.job.run.worker})
+            died = {"worker": claim.job.run.worker}
+            logger.warning("took over the export of a worker that died", extra=claim.log_context() | died)
             self.metrics.exports.labels(Outcome.LOST, *export_labels(claim.job)).inc()
             self.metrics.attempts_failed.labels(Failure.LOST).inc()

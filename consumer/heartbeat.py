@@ -15,6 +15,13 @@ logger = logging.getLogger(__name__)
 ExtendLease = Callable[[Claim, Progress], LeaseState]
 """Extends the lease of a claim and records the progress; called in a thread, may raise."""
 
+_REASONS = {
+    LeaseState.CANCELLED: "the user cancelled it",
+    LeaseState.LOST: "its lease is lost",
+    None: "its lease could not be confirmed",
+}
+"""Why an export is stopped, by the state of its lease."""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -44,14 +51,16 @@ async def keep_alive(claim: Claim, progress: Progress, extend_lease: ExtendLease
         if state is LeaseState.KEPT:
             kept = time.monotonic()
         elif state is not None or time.monotonic() - kept > timing.lease:
-            logger.info("stopping: the lease is %s", state or "not confirmed", extra=claim.log_context())
+            logger.info("stopping the export: %s", _REASONS[state], extra=claim.log_context())
             await in_thread(progress.stop)
             return
         if seen != (progress.rows, progress.bytes):
             seen, moved = (progress.rows, progress.bytes), time.monotonic()
         elif time.monotonic() - moved > timing.stall:
             # No more heartbeats: if the export doesn't stop, its lease expires.
-            logger.warning("stopping: no progress", extra=claim.log_context() | {"rows": progress.rows})
+            logger.warning(
+                "stopping the export: it makes no progress", extra=claim.log_context() | {"rows": progress.rows}
+            )
             await in_thread(progress.stall)
             return
 

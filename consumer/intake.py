@@ -146,7 +146,9 @@ class Intake:
         return decision
 
     async def _dead_letter(self, message: ReceivedMessage, verdict: Verdict, reason: str) -> None:
-        logger.warning("dead letter: %s", reason, extra={"verdict": str(verdict), "offset": message.offset})
+        logger.warning(
+            "a request became a dead letter: %s", reason, extra={"verdict": str(verdict), "offset": message.offset}
+        )
         publish = partial(dead_letter, self.publisher, self.dead_letter_topic, message)
         now = self.claimer.now()
         await self._retry_until_available(lambda: in_thread(publish, verdict=verdict, reason=reason, now=now))
@@ -162,7 +164,7 @@ class Intake:
             except Closed:
                 raise
             except Unavailable as error:
-                logger.warning("a request waits: %s", error)
+                logger.warning("a request is waiting and will be retried: %s", error)
             except Exception:
                 bugs += 1
                 logger.exception("handling a request failed")
@@ -178,4 +180,4 @@ class Intake:
         self.metrics.requests.labels(decision.verdict).inc()
         level = logging.INFO if decision.reaction is Reaction.SKIP else logging.WARNING
         context = key.log_context() | {"verdict": str(decision.verdict)}
-        logger.log(level, "not started: %s", decision.reason, extra=context)
+        logger.log(level, "the export was not started: %s", decision.reason, extra=context)

@@ -80,4 +80,5 @@ def measure_queue(engine: Engine, metrics: Metrics, *, now: datetime, not_before
     metrics.outbox_waiting.set(found.outbox)
     metrics.outbox_oldest.set(age(found.oldest_event))
     if found.in_future:
-        logger.warning("queued exports were created in the future", extra={"exports": found.in_future})
+        text = "queued exports have a creation time in the future: their producer may write local time instead of UTC"
+        logger.warning(text, extra={"exports": found.in_future})

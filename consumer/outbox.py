@@ -174,7 +174,7 @@ def relay(engine: Engine, publisher: Publisher, now: Callable[[], datetime], met
         if any(error.code() not in OF_TOPIC for error in waiting):
             break  # Kafka does not answer, so the next events would only wait, too
     if published:
-        logger.info("events published", extra={"events": published})
+        logger.info("published completion events", extra={"events": published})
     if waiting:
         raise Unavailable(f"{len(waiting)} events were not published: {waiting[0].str()}")
     return published

@@ -98,7 +98,7 @@ def _full_projects(now: datetime, project_slots: int) -> Select[Any]:
 
 
 def _abandoned(engine: Engine, now: datetime) -> tuple[FromClause, ColumnElement[bool]]:
-    """Return the PROCESSING exports, and the condition that no worker runs them."""
+    """Return the PROCESSING exports, and a condition that selects those that no worker is running."""
     rows = _oldest_first(engine, Status.PROCESSING, or_(runs.c.finished_at.is_not(None), is_dead(runs, now)))
     return rows, rows.c.of_run.is_(true())
 

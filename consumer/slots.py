@@ -73,7 +73,7 @@ class Slots:
         Returns the claims that were stopped.
         """
         if self._running:
-            logger.info("waiting for running exports", extra={"exports": len(self._running), "seconds": seconds})
+            logger.info("waiting for running exports to end", extra={"exports": len(self._running), "seconds": seconds})
             await asyncio.wait(list(self._running), timeout=seconds)
         stopped = list(self._running.items())
         await asyncio.gather(*(in_thread(progress.stop) for _, (_, progress) in stopped))

@@ -103,7 +103,7 @@ class Sweeper:
                 if job is not None:
                     self._close_orphan(job, now)
             except Unavailable as error:
-                logger.warning("orphans are deleted later: %s", error, extra=key.log_context())
+                logger.warning("orphaned uploads and files are deleted later: %s", error, extra=key.log_context())
             except Unreadable:
                 self._close_runs(key, "closed the run of an export that can't be read", now)
         for key in list_ownerless(engine, now=now, limit=BATCH):

@@ -76,7 +76,7 @@ class Intake:
 
     async def _dead_letter(self, message: ReceivedMessage, verdict: Verdict, reason: str) -> None:
         place = {"partition": message.partition, "offset": message.offset}
-        logger.warning("dead letter: %s", reason, extra=place | {"verdict": str(verdict)})
+        logger.warning("a completion event became a dead letter: %s", reason, extra=place | {"verdict": str(verdict)})
         self.metrics.notices.labels(OUTCOMES[verdict]).inc()
         publish = partial(
             dead_letter,
@@ -105,7 +105,7 @@ async def retry(work: Callable[[], R], engine: Engine) -> R:
         try:
             return await in_thread(work)
         except Unavailable as error:
-            logger.warning("waiting: %s", error)
+            logger.warning("the notifier is waiting and will try again: %s", error)
         except Exception:
             logger.exception("an unexpected error in the notifier")
             bugs += await in_thread(_has_tables, engine)

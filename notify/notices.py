@@ -1,4 +1,4 @@
-"""Keeps one row for each completion and channel, so that one email is sent whatever is redelivered or crashes."""
+"""Keeps one row for each completion and channel, so that one email is sent despite redeliveries and crashes."""
 
 import logging
 from collections.abc import Mapping

@@ -93,7 +93,7 @@ def _warn_of_null_columns(result: ExportResult, export_id: str) -> None:
     if result.null_columns:
         names = ", ".join(result.null_columns)
         logger.warning(
-            "columns that this Langfuse does not have are null in the file: %s", names, extra={"export_id": export_id}
+            "columns missing in this Langfuse version are null in the file: %s", names, extra={"export_id": export_id}
         )
 
 

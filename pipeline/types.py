@@ -134,7 +134,7 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one file is written: `codec` compresses the whole of it; `compression` also names a compression inside."""
+    """How one file is written: `codec` compresses the whole file; `compression` may be internal to the format."""
 
     format: Format
     codec: Codec

@@ -175,7 +175,7 @@ def reading_serially(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def translated_faults() -> Iterator[None]:
-    """Raise Unavailable when the database fails in the block; an error in our own statement stays what it is, a bug.
+    """Raise Unavailable when the database fails in the block; an error in our own statement is not translated.
 
     `reading` and `writing` do this themselves. It is for callers that open a connection in another way.
     """

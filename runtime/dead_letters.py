@@ -33,7 +33,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class ReceivedMessage:
-    """A message that was received from a topic; if it is `unreadable`, it may stand for several."""
+    """A message that was received from a topic; if it is `unreadable`, it may represent several."""
 
     topic: str
     partition: int

@@ -92,7 +92,7 @@ def _try(check: Check) -> str | None:
     except (Unavailable, ConnectionError, LookupError, ValueError) as error:
         return str(error).strip().partition("\n")[0] or type(error).__name__
     except Exception as error:
-        logger.exception("a check failed because of a bug")
+        logger.exception("the check of a dependency raised an unexpected error")
         return f"internal error ({type(error).__name__}), see the log"
     return None
 

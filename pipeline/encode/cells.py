@@ -54,7 +54,7 @@ def mask_json(kind: Kind, name: str) -> pl.Expr:
 def find_masks(frame: pl.DataFrame, columns: Sequence[Column], checks: dict[str, pl.Expr]) -> dict[str, pl.Series]:
     r"""Evaluate the checks, and those for `\u` escapes; return the masks that are true for at least one row.
 
-    All are evaluated in one pass over the frame, because the passes are what costs.
+    All are evaluated in one pass over the frame, because each pass is expensive.
     """
     masks = frame.select(mask.alias(name) for name, mask in (_list_escapes(columns) | checks).items())
     return {mask.name: mask for mask in masks if mask.any()}

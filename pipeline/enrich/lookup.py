@@ -14,7 +14,7 @@ def list_distinct(keys: pa.Array) -> list[str]:
 def make_texts(keys: pa.Array, found: Mapping[str, str | None], default: str | None) -> pa.Array:
     """Make a column with the text found for each key, or the default.
 
-    Polars makes it, because pyarrow imports pandas (50 MiB), if installed, for any Python value.
+    It uses polars: pyarrow would import pandas (50 MiB), if that is installed, to convert a Python value.
     """
     series = pl.Series(keys, dtype=pl.String)
     column = series.replace_strict(list(found), list(found.values()), default=default, return_dtype=pl.String)

@@ -105,7 +105,7 @@ class ClickHouseConnection:
                 f"The query has too many filters: its statement has {size:,} bytes, and {STATEMENT_BYTES:,} at most."
             )
         query_id = str(uuid.uuid4())
-        logger.debug("query sent", extra={"query_id": query_id})
+        logger.debug("sent a query", extra={"query_id": query_id})
         self._on_statement(query.sql, query.parameters)
         with self._lock:
             self._running[query_id] = None
@@ -194,7 +194,7 @@ class ClickHouseConnection:
             self._client.command("KILL QUERY WHERE query_id = {id:String} ASYNC", parameters={"id": query_id})
         except CLIENT_ERRORS as error:
             # The server also stops a query whose client has disconnected.
-            logger.info("query not killed", extra={"query_id": query_id, "reason": type(error).__name__})
+            logger.info("could not kill a query", extra={"query_id": query_id, "reason": type(error).__name__})
 
 
 def _give_up(future: Future[Any]) -> None:

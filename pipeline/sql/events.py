@@ -60,7 +60,7 @@ def get_metadata(e: Columns) -> ColumnElement[dict[str, str]]:
 
 
 def get_trace_name(e: Columns) -> ColumnElement[str]:
-    """Return the name of an event's trace: from the event, else the name of an event without a parent, else null."""
+    """Return the trace name that an event has, else its own name if it has no parent, else null."""
     own = case((e.parent_span_id == bind_text(""), null_if_empty(e.name)))
     return func.coalesce(null_if_empty(e.trace_name), own, type_=String())
 

@@ -27,7 +27,7 @@ class S3Options:
     """How to reach a bucket; None means the environment and the defaults of the AWS client.
 
     `external_endpoint` is used in links. `part_size` (bytes) is the size of an upload's first parts, if a larger one
-    is not needed. `pauses` are the seconds, give or take a half, before each retry of a call that failed temporarily;
+    is not needed. `pauses` are the seconds, ±50 %, before each retry of a call that failed temporarily;
     `part_attempts` is how often a part is sent, None for as often as any call.
     """
 

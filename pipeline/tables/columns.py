@@ -177,8 +177,8 @@ class PositionFilterable:
 class MembersFilterable:
     """The metadata of the members that a row aggregates; only filters may name it. One matching member is enough.
 
-    `select_with_member` selects, in a project and among the members that meet a condition, the `key` of each row with a
-    member whose metadata meets another.
+    `select_with_member` takes a project and two conditions: one for members, one for their metadata. It selects the
+    `key` of the rows with a member that meets both.
     """
 
     id: str

@@ -71,7 +71,7 @@ def test_the_trace_of_a_request_reaches_the_logs_the_completion_and_the_email(
 
         headers = headers_of_the_completion(stack)
         (notified,) = eventually(lambda: find_logged(notifier, "notice sent"))
-        ended = find_logged(consumer, "ended")
+        ended = find_logged(consumer, "the attempt ended")
 
     assert headers["traceparent"] == TRACEPARENT
     assert {(line["trace_id"], line["project_id"], line["export_id"]) for line in ended} == {

@@ -62,7 +62,7 @@ def test_exports_that_were_created_in_the_future_are_counted_and_logged(
     measure_queue(jobs.engine, metrics, now=NOW, not_before=NOW - timedelta(days=30))
 
     assert metrics.registry.get_sample_value("waybill_exports_in_future") == 2
-    assert "created in the future" in caplog.text
+    assert "a creation time in the future" in caplog.text
 
 
 def test_exports_that_are_too_old_to_run_do_not_count(jobs: Jobs) -> None:
