@@ -1,11 +1,13 @@
 """Reads rows of Langfuse's Postgres that are sent to ClickHouse with a statement, as external data."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from clickhouse_connect.driver.external import ExternalData
 from sqlalchemy import Connection, Engine
 
 from pipeline.interrupt import connect
+from pipeline.read import sqlite
 from pipeline.tables.columns import ExternalTable
 
 ROWS_PER_FETCH = 10_000
@@ -19,6 +21,9 @@ def read_external_data(tables: Sequence[ExternalTable], project_id: str, databas
     """
     data = ExternalData()
     with connect(database) as connection:
+        if connection.dialect.name == "sqlite":
+            driver: Any = connection.connection.driver_connection
+            sqlite.add_functions(driver)
         for each in tables:
             rows = b"".join(_read_lines(each, project_id, connection))
             data.add_file(file_name=each.name, data=rows, fmt="TabSeparated", structure=each.structure)

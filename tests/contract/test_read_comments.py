@@ -54,6 +54,15 @@ def test_one_matching_comment_is_enough_and_case_is_ignored(databases: Databases
     assert ids(databases, content("contains", "\0")) == []
 
 
+def test_case_is_ignored_in_every_alphabet(databases: Databases) -> None:
+    databases.traces({"id": "one"}, {"id": "two"})
+    comment(databases, ("one", "ÜBER"), ("two", "я"))
+    assert ids(databases, content("contains", "übe")) == ["one"]
+    assert ids(databases, content("=", "Я")) == ["two"]
+    options: Row = {"type": "stringOptions", "column": "commentContent", "operator": "any of", "value": ["über"]}
+    assert ids(databases, options) == ["one"]
+
+
 def test_comments_are_filtered_by_options_and_by_their_absence(databases: Databases) -> None:
     databases.traces({"id": "none"}, {"id": "one"}, {"id": "two"})
     comment(databases, ("one", "Yes"), ("two", "no"), ("two", "maybe"))
