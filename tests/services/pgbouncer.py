@@ -12,6 +12,7 @@ from tests.services import installed
 from tests.services.installed import Availability
 from tests.services.postgres import server_account
 from tests.services.process import Program, accepts, free_port, give, serving
+from tests.support.certificates import Authority
 
 _CONFIG = """\
 [databases]
@@ -27,6 +28,11 @@ default_pool_size = 20
 min_pool_size = 3
 server_round_robin = 1
 max_client_conn = 200
+"""
+_TLS = """\
+client_tls_sslmode = require
+client_tls_key_file = {key}
+client_tls_cert_file = {certificate}
 """
 
 
@@ -53,8 +59,17 @@ def available() -> Availability:
 
 
 @contextlib.contextmanager
-def start(folder: Path, server: int, mode: Literal["session", "transaction"], *users: str) -> Iterator[PgBouncer]:
-    """Run a pooler in front of the server on a port; the users connect without a password."""
+def start(
+    folder: Path,
+    server: int,
+    mode: Literal["session", "transaction"],
+    *users: str,
+    authority: Authority | None = None,
+) -> Iterator[PgBouncer]:
+    """Run a pooler in front of the server on a port; the users connect without a password.
+
+    With an authority, they must use TLS, and the authority has signed the pooler's certificate.
+    """
     program = installed.program("pgbouncer")
     if program is None:
         raise RuntimeError("no pgbouncer on this machine")
@@ -64,7 +79,14 @@ def start(folder: Path, server: int, mode: Literal["session", "transaction"], *u
     known.write_text("".join(f'"{user}" ""\n' for user in users))
     config = folder / "pgbouncer.ini"
     config.write_text(_CONFIG.format(server=server, port=port, users=known, mode=mode))
-    for path in (folder, known, config):
+    files = [folder, known, config]
+    if authority is not None:
+        key, certificate = (folder / each.name for each in (authority.key, authority.certificate))
+        key.write_bytes(authority.key.read_bytes())
+        certificate.write_bytes(authority.certificate.read_bytes())
+        config.write_text(config.read_text() + _TLS.format(key=key, certificate=certificate))
+        files += [key, certificate]
+    for path in files:
         give(path, server_account())
     with serving(
         Program("pgbouncer", [program, config], folder / "pgbouncer.log", server_account()), lambda: accepts(port)

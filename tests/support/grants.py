@@ -17,8 +17,10 @@ MINIMAL_GRANTS = _read()
 """The statements for the role `waybill`, in their order."""
 
 
-def grant(engine: Engine, role: str) -> None:
-    """Give a role exactly the documented rights."""
+def grant(engine: Engine, role: str, schema: str = "public") -> None:
+    """Give a role exactly the documented rights, on the tables of a schema."""
     with engine.begin() as connection:
+        connection.execute(text(f"SET LOCAL search_path TO {schema}"))
         for statement in MINIMAL_GRANTS:
-            connection.execute(text(re.sub(r"\bTO waybill\b", f"TO {role}", statement)))
+            adapted = re.sub(r"\bTO waybill\b", f"TO {role}", statement)
+            connection.execute(text(adapted.replace("SCHEMA public", f"SCHEMA {schema}")))
