@@ -3,13 +3,13 @@
 import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from embedded.clickhouse import errors
 from embedded.clickhouse.arrow_join import join_streams
+from embedded.clickhouse.statement import Statement
 from embedded.part import required_packages
 
 with required_packages():
@@ -20,7 +20,6 @@ CONCATENABLE = frozenset(
     {"Native", "TabSeparated", "TSV", "TabSeparatedRaw", "TSVRaw", "CSV", "RowBinary", "JSONEachRow"}
 )
 SELECT = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:select|with)\b", re.IGNORECASE | re.DOTALL)
-FORMAT = re.compile(r"\bFORMAT\s+(\w+)(?:\s+SETTINGS\s[^'\"`()]*(?:'[^']*'[^'\"`()]*)*)?[\s;]*\Z", re.IGNORECASE)
 KILL = re.compile(r"\s*KILL\s+QUERY\b", re.IGNORECASE)
 PROCESSES = re.compile(r"\bsystem\.processes\b", re.IGNORECASE)
 QUERY_ID = re.compile(r"\bquery_id\b", re.IGNORECASE)
@@ -29,35 +28,6 @@ SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 # chDB generates the ID of each query. The client's ID is passed as this setting instead.
 ID_COLUMN = "Settings['log_comment']"
 NAMED_PROCESSES = f"(SELECT * REPLACE ({ID_COLUMN} AS query_id) FROM system.processes)"
-
-
-@dataclass(frozen=True)
-class ExternalTable:
-    """A table sent with a statement: `structure` is its columns, `data` its rows in `format`."""
-
-    name: str
-    structure: str
-    format: str
-    data: bytes = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One statement, with all that the client sets for it."""
-
-    sql: str
-    query_id: str
-    database: str = ""
-    default_format: str = "TabSeparated"
-    params: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, str] = field(default_factory=dict)
-    external_tables: tuple[ExternalTable, ...] = ()
-
-    @property
-    def format(self) -> str:
-        """The format of the response: the statement's own, or the default."""
-        found = FORMAT.search(self.sql)
-        return found[1] if found else self.default_format
 
 
 class Engine:

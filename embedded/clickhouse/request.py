@@ -9,7 +9,7 @@ from itertools import chain
 from urllib.parse import parse_qsl
 
 from embedded.clickhouse import errors
-from embedded.clickhouse.engine import ExternalTable, Statement
+from embedded.clickhouse.statement import ExternalTable, Statement
 
 # Parameters of the HTTP interface itself; every other parameter of the URL is a setting of the query.
 INTERFACE_PARAMETERS = frozenset(

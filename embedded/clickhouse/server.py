@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from embedded.clickhouse import errors
 from embedded.clickhouse.disconnects import DisconnectWatcher
-from embedded.clickhouse.engine import Engine, Statement
+from embedded.clickhouse.engine import Engine
 from embedded.clickhouse.request import Request, parse_request
 from embedded.clickhouse.request_body import read_body
+from embedded.clickhouse.statement import Statement
 
 HEALTH_PATHS = ("/ping", "/replicas_status")
 TAG_BYTES = 8
