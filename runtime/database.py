@@ -73,8 +73,9 @@ _CONNECTION_FAULTS = {
     r"unsupported startup parameter": (
         "the pooler refuses a startup parameter: remove `options` from DATABASE_URL, or let the pooler ignore it"
     ),
-    r"root certificate file .* does not exist|could not read root certificate file": (
-        "the CA file of sslrootcert, or of sslcert without sslkey, in DATABASE_URL can't be read: is its path right?"
+    r"root certificate file .* does not exist|could not read root certificate file|to locate root certificate file": (
+        "the CA file of sslrootcert, or of sslcert without sslkey, in DATABASE_URL can't be read: is its path right? "
+        "sslrootcert=system means the CAs of the system, or of SSL_CERT_FILE"
     ),
     r"does not match host name": (
         "its certificate is for another host name: does the host of DATABASE_URL have the name of the certificate?"

@@ -70,6 +70,7 @@ def test_the_parameters_of_prisma_and_of_libpq_encrypt(server: Server, parameter
     [
         ("sslaccept=strict", "its certificate is not trusted"),
         ("sslaccept=strict&sslcert=/nowhere.pem", "the CA file of sslrootcert, or of sslcert"),
+        ("sslmode=verify-full", "sslrootcert=system means the CAs of the system"),
         ("sslmode=require&sslcert={certificate}", "its certificate is not trusted"),
     ],
 )

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from cli import daemons
 from cli.doctor import Mark, diagnose
 from config.settings import Misconfigured, list_unknown, load
 
@@ -59,6 +60,19 @@ def test_unknown_names_are_errors_in_strict_mode() -> None:
         load({"WAYBILL_SLOT": "9", "WAYBILL_STRICT_SETTINGS": "true"})
 
     assert raised.value.problems == ["WAYBILL_SLOT is not a setting: did you mean WAYBILL_SLOTS?"]
+
+
+def test_a_daemon_warns_of_them_at_start(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(daemons, "set_up_logging", lambda *_: None)
+    monkeypatch.setenv("WAYBILL_SLOT", "9")
+
+    daemons._start(())
+
+    (record,) = caplog.records
+    assert (record.levelname, record.message) == (
+        "WARNING",
+        "WAYBILL_SLOT is not a setting: did you mean WAYBILL_SLOTS?",
+    )
 
 
 @pytest.mark.parametrize(("strict", "mark"), [("", Mark.WARNING), ("true", Mark.FAILED)])
