@@ -112,6 +112,7 @@ class Notifier:
         self._stop = stop
         self._wake = asyncio.Event()
         self._sending: dict[str, Notice] = {}
+        self._running: dict[str, tuple[float, asyncio.Task[None]]] = {}
         self._aside: dict[str, float] = {}
         self._topic = settings.completions_topic
         self.intake = Intake(
@@ -159,44 +160,54 @@ class Notifier:
             pass
 
     async def send(self) -> None:
-        """Send due notices until stopped; new completions, due retries and a timer start the next round."""
+        """Send due notices until stopped; new completions, due retries, ended attempts and a timer start a round."""
         while not self._stop.is_set():
             self._wake.clear()
             pause = self._sweep
             try:
-                await self.send_due()
+                await self.start_due()
                 pause = await self._until_next()
             except Unavailable as error:
                 logger.warning("can't read the notices: %s", error)
             except Exception:
                 logger.exception("can't read the notices because of a bug")
             await self._wait(pause)
+        await self.finish()
 
-    async def send_due(self) -> None:
-        """Send all notices that are due now, a few at a time."""
-        while not self._stop.is_set():
+    async def start_due(self) -> None:
+        """Start to send notices that are due, a few at a time; a slow response to one email delays no other."""
+        oldest = min((started for started, _ in self._running.values()), default=time.monotonic())
+        if time.monotonic() - oldest < LONGEST_SEND_SECONDS:
             self._health.beat("send", within=self._sweep + LONGEST_SEND_SECONDS)
-            due = await self._find_due()
-            if not due:
-                return
-            await asyncio.gather(*(self._handle(notice) for notice in due))
+        if len(self._running) < CONCURRENT_SENDS:
+            for notice in await self._find_due():
+                self._running[notice.event_id] = time.monotonic(), asyncio.create_task(self._handle(notice))
+
+    async def finish(self) -> None:
+        """Wait for the emails that are being sent."""
+        await asyncio.gather(*(task for _, task in self._running.values()))
 
     async def _find_due(self) -> list[Notice]:
-        """Find notices to send now, without those that are left alone after a bug."""
+        """Find notices to send now, without those that are being sent or left alone."""
         self._aside = {event_id: until for event_id, until in self._aside.items() if until > time.monotonic()}
-        limit = CONCURRENT_SENDS + len(self._aside)
-        due = await in_thread(self._context.notices.find_due, self._now(), limit=limit)
-        return [notice for notice in due if notice.event_id not in self._aside][:CONCURRENT_SENDS]
+        left_out = self._aside.keys() | self._running.keys()
+        due = await in_thread(self._context.notices.find_due, self._now(), limit=CONCURRENT_SENDS + len(left_out))
+        found = {notice.event_id: notice for notice in due if notice.event_id not in left_out}
+        return list(found.values())[: CONCURRENT_SENDS - len(self._running)]
 
     async def _handle(self, notice: Notice) -> None:
         try:
             await self._send(notice)
-        except Unavailable:
-            raise
+        except Unavailable as error:
+            logger.warning("a notice waits: %s", error, extra={"event_id": notice.event_id})
+            self._aside[notice.event_id] = time.monotonic() + self._sweep
         except Exception:
             logger.exception("a notice could not be handled because of a bug", extra={"event_id": notice.event_id})
             self._count(NoticeOutcome.BUG)
             self._aside[notice.event_id] = time.monotonic() + ASIDE_SECONDS
+        finally:
+            del self._running[notice.event_id]
+            self._wake.set()
 
     async def _send(self, notice: Notice) -> None:
         store = self._context.notices
@@ -254,7 +265,7 @@ class Notifier:
 
     async def _until_next(self) -> float:
         due = await in_thread(self._context.notices.next_due)
-        if due is None or (self._aside and due <= self._now()):
+        if due is None or ((self._aside or self._running) and due <= self._now()):
             return self._sweep
         return min(self._sweep, max(0.05, (due - self._now()).total_seconds()))
 

@@ -25,7 +25,7 @@ from runtime.http import Health
 from tests.services.kafka import Kafka
 from tests.support.extremes import extremes, write
 from tests.support.intake import FakePublisher
-from tests.support.notices import SENDER, MailServer, add_export, add_user, completion, mail_server
+from tests.support.notices import SENDER, MailServer, add_export, add_user, completion, mail_server, send_due
 
 OPEN = {"pending", "sending"}
 SETTINGS = {"KAFKA_BOOTSTRAP_SERVERS": "nowhere:1", "WAYBILL_NOTICE_HOURS": "1"}
@@ -116,7 +116,7 @@ def test_extreme_values_of_a_notice_stop_no_email_and_the_notice_ends(
 
     async def run() -> None:
         for _ in range(5):
-            await one.send_due()
+            await send_due(one)
             await one.measure()
             await one._until_next()
 
@@ -154,7 +154,7 @@ def test_extreme_values_of_an_export_and_its_user_stop_no_email(engine: Engine, 
 
     async def run() -> None:
         for _ in range(3):
-            await one.send_due()
+            await send_due(one)
 
     asyncio.run(run())
 

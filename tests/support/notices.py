@@ -17,6 +17,7 @@ from sqlalchemy import Engine, insert
 from config.events import ExportFinished, Status
 from config.tables import batch_exports, langfuse, users, waybill
 from notify.address import EmailAddress
+from notify.app import Notifier
 from notify.compose import Sender
 
 NOW = datetime(2026, 10, 1, 14, 5, tzinfo=UTC)
@@ -71,6 +72,14 @@ def add_export(engine: Engine, **changes: Any) -> None:
     }
     with engine.begin() as connection:
         connection.execute(insert(batch_exports).values(row | changes))
+
+
+async def send_due(notifier: Notifier) -> None:
+    """Send notices until none is due."""
+    await notifier.start_due()
+    while notifier._running:
+        await notifier.finish()
+        await notifier.start_due()
 
 
 CUT = "cut"

@@ -20,7 +20,7 @@ from notify.smtp import parse_server
 from runtime.dead_letters import ReceivedMessage
 from runtime.http import Health
 from tests.support.intake import FakePublisher
-from tests.support.notices import SENDER, MailServer, add_export, add_user, completion
+from tests.support.notices import SENDER, MailServer, add_export, add_user, completion, send_due
 
 SETTINGS = {"WAYBILL_LEASE_SECONDS": "1", "WAYBILL_SWEEP_SECONDS": "0.2", "KAFKA_BOOTSTRAP_SERVERS": "nowhere:1"}
 
@@ -135,7 +135,7 @@ def test_an_email_that_the_server_has_not_received_is_released(
             ended = asyncio.Event()
             ending = notifier(replace(context, transport=transport), ended)
             await ending.intake.handle(received(completion().encode()))
-            sending_it = asyncio.create_task(ending.send_due())
+            sending_it = asyncio.create_task(send_due(ending))
             await eventually(lambda: read_notices(engine)[0].state == "sending")
             conversation, _ = await asyncio.to_thread(silent.accept)
             ended.set()
@@ -265,7 +265,7 @@ def test_a_slow_email_keeps_its_lease(engine: Engine, context: NotifierContext, 
             await eventually(lambda: len(server.taken) == 1)
             until = datetime.now(UTC) + timedelta(seconds=3)
             while datetime.now(UTC) < until:
-                await other.send_due()
+                await send_due(other)
                 await asyncio.sleep(0.05)
             go_on.set()
             await eventually(lambda: read_notices(engine)[0].state == "sent")
@@ -279,6 +279,40 @@ def test_a_slow_email_keeps_its_lease(engine: Engine, context: NotifierContext, 
     assert len(server.taken) == 1
 
 
+def test_an_email_that_waits_for_the_server_delays_no_other(
+    engine: Engine, context: NotifierContext, server: MailServer
+) -> None:
+    async def run() -> None:
+        stop, go_on = asyncio.Event(), threading.Event()
+        one = notifier(context, stop)
+
+        async def wait_for_the_first() -> None:
+            if len(server.taken) == 1:
+                await asyncio.to_thread(go_on.wait, 60)
+
+        server.answer_data = wait_for_the_first
+
+        async def steps() -> None:
+            await one.intake.handle(received(completion(event_id="slow", attempt=1).encode()))
+            await eventually(lambda: len(server.taken) == 1)
+            for number in range(2, 8):
+                await one.intake.handle(received(completion(event_id=f"e{number}", attempt=number).encode()))
+            await eventually(lambda: [each.state for each in read_notices(engine)].count("sent") == 6)
+            assert {each.event_id for each in read_notices(engine) if each.state == "sending"} == {"slow"}
+            go_on.set()
+            await eventually(lambda: all(each.state == "sent" for each in read_notices(engine)))
+
+        try:
+            await sending(one, stop, steps())
+        finally:
+            go_on.set()
+        assert counted(one) == {"sent": 7}
+
+    asyncio.run(run())
+
+    assert len(server.taken) == 7
+
+
 def test_the_notice_of_a_crashed_notifier_is_taken_over(context: NotifierContext, server: MailServer) -> None:
     ago = datetime.now(UTC) - timedelta(minutes=1)
     context.notices.record(completion(), ago)
@@ -286,7 +320,7 @@ def test_the_notice_of_a_crashed_notifier_is_taken_over(context: NotifierContext
 
     async def run() -> None:
         one = notifier(context, asyncio.Event())
-        await one.send_due()
+        await send_due(one)
         assert counted(one) == {"sent": 1}
 
     asyncio.run(run())
@@ -304,7 +338,7 @@ def test_a_notice_whose_last_attempt_crashed_has_failed(
 
     async def run() -> None:
         one = notifier(context, asyncio.Event())
-        await one.send_due()
+        await send_due(one)
         assert counted(one) == {"failed": 1}
 
     asyncio.run(run())
@@ -379,7 +413,7 @@ def test_a_completion_that_kafka_did_not_deliver_is_found_in_the_outbox(
         one = notifier(context, asyncio.Event())
         for _ in range(2):
             await one.catch_up()
-        await one.send_due()
+        await send_due(one)
         await one.intake.handle(received(completion().encode()))
         assert counted(one) == {"sent": 1, "duplicate": 1}
 
@@ -392,7 +426,7 @@ def test_without_mail_settings_notices_are_skipped(engine: Engine, context: Noti
     async def run() -> None:
         one = notifier(replace(context, transport=None), asyncio.Event())
         await one.intake.handle(received(completion().encode()))
-        await one.send_due()
+        await send_due(one)
         assert counted(one) == {"skipped": 1}
 
     asyncio.run(run())

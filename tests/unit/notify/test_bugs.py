@@ -19,7 +19,7 @@ from runtime.dead_letters import ReceivedMessage
 from runtime.kafka_records import Unreadable
 from runtime.retry import Backoff
 from tests.support.intake import FakePublisher
-from tests.support.notices import MailServer, add_export, add_user, completion
+from tests.support.notices import MailServer, add_export, add_user, completion, send_due
 from tests.unit.notify.test_app import counted, notifier, received
 
 
@@ -135,7 +135,7 @@ def test_notices_that_meet_a_bug_do_not_block_the_others(
 
     async def run() -> None:
         one = notifier(context, asyncio.Event())
-        await asyncio.wait_for(one.send_due(), 30)
+        await asyncio.wait_for(send_due(one), 30)
         assert counted(one) == {"bug": 10, "sent": 1}
         assert await one._until_next() == one._sweep
 
@@ -152,7 +152,7 @@ def test_an_email_whose_sending_can_not_be_recorded_is_not_sent_again(
 
     async def run() -> None:
         one = notifier(context, asyncio.Event())
-        await asyncio.wait_for(one.send_due(), 30)
+        await asyncio.wait_for(send_due(one), 30)
         assert counted(one) == {"failed": 1}
 
     asyncio.run(run())
