@@ -199,6 +199,14 @@ def test_scenarios_set_only_what_waybill_reads(values: Path) -> None:
     assert settings_of(values) <= {str(field.alias) for field in Settings.model_fields.values()}
 
 
+def test_the_limit_of_a_consumer_has_room_for_the_largest_row_in_each_slot() -> None:
+    settings, resources = load({}), VALUES["consumer"]["resources"]
+    rule = 250 + settings.slots * (65 + 2.5 * settings.part_size_mib)
+
+    assert int(resources["requests"]["memory"].removesuffix("Mi")) >= rule
+    assert int(resources["limits"]["memory"].removesuffix("Mi")) >= rule + settings.slots * 12 * settings.max_row_mib
+
+
 def test_every_secret_setting_comes_from_a_secret() -> None:
     refused = set(SCHEMA["properties"]["settings"]["propertyNames"]["not"]["enum"]) - {
         "WAYBILL_HTTP_PORT",
