@@ -31,6 +31,7 @@ $(READY): requirements.lock pyproject.toml | $(BIN)/python $(UV)
 	@rm -f $(VENV)/.ready-* && touch $@
 
 $(DEMO_READY): requirements-demo.lock requirements-build.lock pyproject.toml | $(BIN)/python $(UV)
+	@echo 'Installing the Python packages of the demo into $(VENV): this takes a few minutes.'
 	@$(INSTALL) --require-hashes -r requirements-demo.lock -r requirements-build.lock
 	@$(INSTALL) --no-build-isolation -e .
 	@rm -f $(VENV)/.demo-* && touch $@

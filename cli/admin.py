@@ -84,12 +84,17 @@ def config(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(shown)
     else:
-        print_fields(shown)
+        print_fields({name: _to_text(value) for name, value in shown.items()})
 
 
 def effective_settings(settings: Settings) -> dict[str, Any]:
     """Return every setting by its variable name, with passwords and keys masked."""
     return {str(field.alias): _mask(getattr(settings, name)) for name, field in type(settings).model_fields.items()}
+
+
+def _to_text(value: Any) -> str | None:
+    """Write a setting as its variable would be written; None if it is unset."""
+    return (str(value).lower() if isinstance(value, bool) else str(value)) if value not in (None, "") else None
 
 
 def _mask(value: Any) -> Any:

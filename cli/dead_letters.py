@@ -13,7 +13,8 @@ from runtime.dead_letters import DeadLetter, read_all
 from runtime.dead_letters import replay as replay_dead_letter
 
 app = typer.Typer(
-    help="List, show and replay dead letters: requests that could not be processed.", no_args_is_help=True
+    help="List, show and replay dead letters: requests and completion events that could not be processed.",
+    no_args_is_help=True,
 )
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -50,7 +51,7 @@ def replay(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Replay all dead letters.")] = False,
 ) -> None:
-    """Publish dead letters to their topic again; requests for finished exports are skipped."""
+    """Publish dead letters to their topic again, even if replayed before; what has already ended is skipped."""
     if (position is None) != all_:
         fail("give either PARTITION:OFFSET or --all", status=2)
     settings = _settings()

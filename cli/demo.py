@@ -112,7 +112,7 @@ def demo(
         _show_file(job, stack.exports, settings)
         _show_email(message)
         _show_counters(consumer, notifier)
-    _say(f"All data and logs are in {kept}")
+    _say_what_remains(kept)
 
 
 @contextmanager
@@ -228,6 +228,13 @@ def _show_counters(consumer: Daemon, notifier: Daemon) -> None:
             console().print(escape(line))
     _heading("Peak memory")
     print_fields({"consumer": consumer.peak_memory(), "notify": notifier.peak_memory()})
+
+
+def _say_what_remains(folder: Path) -> None:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    _say("All servers of the demo have stopped, so the link above no longer works")
+    _say(f"All data and logs ({format_size(size)}) stay in {folder}, until you delete it")
+    _say("Next: docker compose --profile load up --build tries real services; docs/install.md installs Waybill")
 
 
 def _heading(text: str) -> None:

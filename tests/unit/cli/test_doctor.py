@@ -1,8 +1,10 @@
 """Settings that are missing or wrong: `doctor` names them without their passwords and goes on with the other checks."""
 
+import re
+
 import pytest
 
-from cli.admin import effective_settings
+from cli.admin import config, effective_settings
 from cli.doctor import Mark, diagnose
 from config.settings import Misconfigured, load
 
@@ -95,3 +97,16 @@ def test_exports_that_are_off_are_a_warning(monkeypatch: pytest.MonkeyPatch, val
     assert found.reasons == (
         "LANGFUSE_S3_BATCH_EXPORT_ENABLED is not true: no export starts, and requests go to the dead-letter topic",
     )
+
+
+def test_the_settings_in_effect_are_written_as_variables_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WAYBILL_DELETE_EXPIRED", "TRUE")
+
+    config()
+
+    shown = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (shown["LANGFUSE_S3_BATCH_EXPORT_ENABLED"], shown["WAYBILL_DELETE_EXPIRED"]) == ("true", "true")
+    assert (shown["WAYBILL_CSV_BOM"], shown["WAYBILL_SLOTS"]) == ("false", "2")
+    assert shown["LANGFUSE_S3_BATCH_EXPORT_PREFIX"] == shown["DATABASE_URL"] == shown["WAYBILL_SECRET_KEY"] == "-"
