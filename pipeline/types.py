@@ -134,7 +134,7 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one file is written: `codec` compresses the whole file; `compression` may be internal to the format."""
+    """How one file is written: `codec` compresses the whole file; `compression` may name one inside the format."""
 
     format: Format
     codec: Codec
