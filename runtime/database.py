@@ -73,6 +73,9 @@ _CONNECTION_FAULTS = {
     r"unsupported startup parameter": (
         "the pooler refuses a startup parameter: remove `options` from DATABASE_URL, or let the pooler ignore it"
     ),
+    r"statement pooling mode": (
+        "the pooler allows no transactions: set pool_mode of this database to transaction, or to session"
+    ),
     r"root certificate file .* does not exist|could not read root certificate file|to locate root certificate file": (
         "the CA file of sslrootcert, or of sslcert without sslkey, in DATABASE_URL can't be read: is its path right? "
         "sslrootcert=system means the CAs of the system, or of SSL_CERT_FILE"
@@ -88,7 +91,7 @@ _CONNECTION_FAULTS = {
     r"unable to open database file": "unable to open the file of DATABASE_URL: do its folder and the rights exist?",
     r"readonly database": "the file of DATABASE_URL is read-only: make it writable",
 }
-_CONNECTION_STATES = ("28", "3D000", "53300")
+_CONNECTION_STATES = ("08", "28", "3D000", "53300")
 _SQLITE_PERMANENT = ("SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_MISUSE", "SQLITE_RANGE")
 
 

@@ -178,3 +178,17 @@ def test_a_startup_parameter_of_the_url_is_named_when_the_pooler_refuses_it(
 
     with pytest.raises(Unavailable, match="pooler refuses a startup parameter: remove `options`"), reading(opened):
         pytest.fail("there is no connection")
+
+
+def test_the_doctor_names_a_pool_that_allows_no_transactions(
+    postgres: Postgres, database: Database, services_folder: Path
+) -> None:
+    direct = build.engine(load({"DATABASE_URL": database.url}))
+    langfuse.create_all(direct)
+    migrate(direct)
+    direct.dispose()
+    with pgbouncer.start(services_folder / "statements", postgres.port, "statement", "waybill") as running:
+        engine = build.engine(load({"DATABASE_URL": running.url(database.url)}))
+        with pytest.raises(Unavailable, match="allows no transactions: set pool_mode of this database to transaction"):
+            find_problems(engine)
+        engine.dispose()

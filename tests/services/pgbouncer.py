@@ -62,7 +62,7 @@ def available() -> Availability:
 def start(
     folder: Path,
     server: int,
-    mode: Literal["session", "transaction"],
+    mode: Literal["session", "transaction", "statement"],
     *users: str,
     authority: Authority | None = None,
 ) -> Iterator[PgBouncer]:
