@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Select, Subquery, func
 
 from pipeline.sql.clickhouse import bind_text, to_utc
 from pipeline.sql.sources import is_latest, observations, traces
-from pipeline.sql.usage import get_total, sum_containing_ignoring_case, to_cost
+from pipeline.sql.usage import get_total, seconds_crossed, sum_containing_ignoring_case, to_cost
 
 member = traces.table.alias("m")
 """A trace of a session; conditions on the traces that sessions are made of refer to it."""
@@ -58,11 +58,10 @@ def _spans(project_id: str, members: ColumnElement[bool]) -> Subquery:
     rows = observations.table.alias("o")
     o = rows.c
     first, last = func.min(o.start_time), func.max(func.coalesce(o.end_time, o.start_time))
-    passed = func.toUnixTimestamp64Milli(last) - func.toUnixTimestamp64Milli(first)
     return (
         select(
             owners.c.session_id.label("owner"),
-            func.toNullable(func.intDiv(passed, 1000)).label("duration"),
+            func.toNullable(seconds_crossed(first, last)).label("duration"),
             to_cost(func.sum(sum_containing_ignoring_case(o.cost_details, "input"))).label("input_cost"),
             to_cost(func.sum(sum_containing_ignoring_case(o.cost_details, "output"))).label("output_cost"),
             to_cost(func.sum(get_total(o.cost_details))).label("total_cost"),

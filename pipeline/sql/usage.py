@@ -5,7 +5,7 @@ from typing import Any
 
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import UInt8
 from clickhouse_connect.cc_sqlalchemy.sql.clauses import Lambda
-from sqlalchemy import ColumnElement, Integer, Numeric, String, case, column, func, literal, null
+from sqlalchemy import BigInteger, ColumnElement, Integer, Numeric, String, case, column, func, literal, null
 
 from pipeline.sql.clickhouse import bind_text
 
@@ -17,6 +17,11 @@ def milliseconds_between(start: ColumnElement[Any], end: ColumnElement[Any]) -> 
     """Return the milliseconds from one instant to another, truncated towards zero; null without an end."""
     passed = func.toUnixTimestamp64Micro(end) - func.toUnixTimestamp64Micro(start)
     return func.intDiv(passed, literal(1000, Integer()), type_=Integer())
+
+
+def seconds_crossed(start: ColumnElement[Any], end: ColumnElement[Any]) -> ColumnElement[int]:
+    """Return how many times the second changes between two instants, as Langfuse measures sessions."""
+    return func.dateDiff(bind_text("second"), start, end, type_=BigInteger())
 
 
 def seconds_between(start: ColumnElement[Any], end: ColumnElement[Any]) -> ColumnElement[Any]:

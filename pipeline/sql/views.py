@@ -19,7 +19,7 @@ from pipeline.sql.events import (
     to_plain_text,
 )
 from pipeline.sql.sources import Columns, is_latest, scores
-from pipeline.sql.usage import get_total, milliseconds_between, sum_containing_ignoring_case
+from pipeline.sql.usage import get_total, seconds_crossed, sum_containing_ignoring_case
 
 SAME = (
     *("trace_id", "project_id", "start_time", "end_time", "name", "provided_usage_details", "usage_details"),
@@ -160,7 +160,7 @@ def select_sessions(project_id: str, _members: ColumnElement[bool]) -> Select[An
             func.uniqExact(e.trace_id).label("traces"),
             to_utc(func.min(e.start_time)).label("created_at"),
             null_if_empty(func.argMax(e.environment, func.tuple(e.start_time, e.span_id))).label("environment"),
-            func.intDiv(milliseconds_between(func.min(e.start_time), last), 1000).label("duration"),
+            seconds_crossed(func.min(e.start_time), last).label("duration"),
             *(_summed(e.cost_details, "cost")),
             *(_summed(e.usage_details, "tokens")),
         )

@@ -68,7 +68,7 @@ def test_a_row_has_the_totals_of_its_traces_and_observations(databases: Database
             "id": "s",
             "userIds": ["ann", "ben"],
             "countTraces": 3,
-            "sessionDuration": 3599,
+            "sessionDuration": 3600,
             "inputCost": Decimal("0.000000000001"),
             "outputCost": Decimal("0.2"),
             "totalCost": Decimal("0.3"),

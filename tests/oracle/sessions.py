@@ -121,7 +121,7 @@ def _item(world: World, session: Session, stored: Row | None, scores: Sequence[R
         "id": session.id,
         "userIds": _distinct([row["user_id"]] for row in session.members),
         "countTraces": len(session.trace_ids),
-        "sessionDuration": _whole_seconds(*around) if around else None,
+        "sessionDuration": _seconds_crossed(*around) if around else None,
         "inputCost": parts.containing_in_any_case(cost, "input") or Decimal(0),
         "outputCost": parts.containing_in_any_case(cost, "output") or Decimal(0),
         "totalCost": cost.get("total", Decimal(0)),
@@ -153,7 +153,6 @@ def _distinct(lists: Iterable[Sequence[str | None]]) -> list[str]:
     return sorted({text for texts in lists for text in texts if text})
 
 
-def _whole_seconds(start: datetime, end: datetime) -> int:
-    """The time that passed, cut towards zero to whole seconds."""
-    unit = timedelta(seconds=1)
-    return (end - start) // unit if end >= start else -((start - end) // unit)
+def _seconds_crossed(start: datetime, end: datetime) -> int:
+    """How often the second changes between two instants, as ClickHouse's date_diff('second', ...) counts."""
+    return (end.replace(microsecond=0) - start.replace(microsecond=0)) // timedelta(seconds=1)
