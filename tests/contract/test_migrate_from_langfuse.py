@@ -266,9 +266,10 @@ CASES = {
 
 
 def _examples() -> dict[str, str]:
-    """Read the tables: what Waybill writes, by example."""
-    rows = re.findall(r"^\| (.+?) \| .+? \| (.+?) \| .+? \|$", DOCUMENT.read_text(), re.MULTILINE)
-    return {example: waybill for example, waybill in rows if example != "example"}
+    """Read the tables of examples: what Waybill writes, by example."""
+    tables = re.findall(r"^\| example \|.*\n((?:\|.*\n)+)", DOCUMENT.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| ([^-].*?) \| .+? \| (.+?) \| .+? \|$", "".join(tables), re.MULTILINE)
+    return dict(rows)
 
 
 def test_every_example_of_the_document_is_tested() -> None:
