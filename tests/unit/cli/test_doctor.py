@@ -1,5 +1,6 @@
 """Settings that are missing or wrong: `doctor` names them without their passwords and goes on with the other checks."""
 
+import os
 import re
 
 import pytest
@@ -34,6 +35,9 @@ MALFORMED = [
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("WAYBILL_"):
+            monkeypatch.delenv(name)
     for name, value in NOTHING.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("LANGFUSE_S3_BATCH_EXPORT_ENABLED", "true")
