@@ -37,7 +37,7 @@ _LIMIT_CODES = frozenset({158, 191, 307, 396})
 _ACCESS_DENIED = 497
 _UNKNOWN_TABLE = 60
 _REMEDIES = {
-    81: "the database of CLICKHOUSE_DB does not exist: is its name right?",
+    81: "the database of CLICKHOUSE_DB, or of the path of CLICKHOUSE_URL, does not exist: is its name right?",
     164: "the user of CLICKHOUSE_USER may not change settings: set `readonly` to 2 or 0 in its profile",
     192: "the user of CLICKHOUSE_USER does not exist: create it",
     372: "no statement reached the server that answered the first one: does the load balancer spread them by chance?",
@@ -82,7 +82,7 @@ def translate_client_error(error: Exception) -> Exception:
     if (status := _HTTP_STATUS.search(str(error))) is not None:
         return Unreachable(
             f"ClickHouse can't be reached: the server at its address answers with HTTP status {status[1]}: "
-            "is CLICKHOUSE_URL the URL of its HTTP interface?"
+            "is CLICKHOUSE_URL the URL of its HTTP interface, with the path of a gateway as ?pathname=/path?"
         )
     reason = explain_fault(error)
     remedy = "is CLICKHOUSE_URL right, and is the server running?"

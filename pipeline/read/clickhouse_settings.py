@@ -99,11 +99,15 @@ FAULTY: dict[str, Faulty] = {
 
 EFFECTS = {
     "max_execution_time": "exports that take longer fail",
+    "http_send_timeout": "exports fail if the store accepts no data for longer",
     "max_block_size": "exports of wide rows take more memory",
     "cancel_http_readonly_queries_on_client_close": "statements of cancelled exports run on",
     "max_bytes_before_external_sort": "sorts may need more memory than the server has",
 }
 """What the user notices where a setting is not the one that exports ask for."""
+
+UNLIMITED = ("max_execution_time", "0")
+"""A value that is as good as the wanted one."""
 
 
 class Switch(StrEnum):
@@ -193,7 +197,8 @@ class Limits:
 
 def describe_effects(limits: Limits, wanted: Mapping[str, object]) -> list[str]:
     """Return a sentence for the settings that are not as exports ask for, though the rows are the same."""
-    differences = list(limits.find_differences(wanted))
+    found = limits.find_differences(wanted)
+    differences = [each for each in found if (each[0], str(each[2])) != UNLIMITED]
     named = [
         f"{name} is {actual} for the ClickHouse user and not {value}: {EFFECTS[name]}"
         for name, value, actual in differences

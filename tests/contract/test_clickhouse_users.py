@@ -66,5 +66,8 @@ def test_the_doctor_names_what_a_limited_user_may_not_set(rows: Filled) -> None:
     with through(rows, READONLY) as limited:
         source = limited.databases.sources.clickhouse
         assert check.find_problems(source) == []
-        assert "join_algorithm" in " ".join(check.find_effects(source))
+        effects = " ".join(check.find_effects(source))
+        assert "join_algorithm" in effects
+        assert "http_send_timeout is 30" in effects
+        assert "max_execution_time" not in effects
     assert check.find_effects(rows.databases.sources.clickhouse) == []
