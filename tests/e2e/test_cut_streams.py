@@ -32,12 +32,12 @@ QUICK = {
     "WAYBILL_RETRY_BASE_SECONDS": "0.2",
     "BATCH_EXPORT_S3_PART_SIZE_MIB": "5",
 }
-MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9.2.1)\n"
-TAGGED = b"\r\n__exception__\r\nabcdefghijklmnop\r\n" + MEMORY + b"100 abcdefghijklmnop\r\n__exception__\r\n"
+BROKEN = b"Code: 210. DB::Exception: I/O error: Broken pipe. (NETWORK_ERROR) (version 26.9.2.1)\n"
+TAGGED = b"\r\n__exception__\r\nabcdefghijklmnop\r\n" + BROKEN + b"100 abcdefghijklmnop\r\n__exception__\r\n"
 FAULTS = {
     "the connection is cut": cut_at(FAR),
     "the stream ends early": end_at(FAR),
-    "an exception follows the rows": end_at(FAR, lambda: iter([MEMORY])),
+    "an exception follows the rows": end_at(FAR, lambda: iter([BROKEN])),
     "a tagged exception follows the rows": end_at(FAR, lambda: iter([TAGGED])),
 }
 

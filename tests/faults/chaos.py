@@ -19,7 +19,7 @@ STARTERS = 3
 NUMBERS = {"consumer": 3, "notify": 2}
 LINKS = {"WAYBILL_PUBLIC_URL": "http://links.test", "WAYBILL_SECRET_KEY": "0123456789abcdef" * 2}
 SETTINGS = {"WAYBILL_MAX_ATTEMPTS": "12"} | LINKS
-MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9.2.1)\n"
+BROKEN = b"Code: 210. DB::Exception: I/O error: Broken pipe. (NETWORK_ERROR) (version 26.9.2.1)\n"
 
 
 @dataclass
@@ -112,7 +112,7 @@ def _restart(pick: Callable[[System], RestartableServer[Any]]) -> Fault:
 
 def _fail_reads(daemons: Daemons) -> None:
     random = daemons.system.random
-    acts = (cut_at(random.random()), end_at(random.random()), end_at(random.random(), lambda: iter([MEMORY])))
+    acts = (cut_at(random.random()), end_at(random.random()), end_at(random.random(), lambda: iter([BROKEN])))
     daemons.system.servers.clickhouse_proxy.add(
         selection.reads_rows, random.choice((*acts, slowly(1_000_000))), times=3
     )

@@ -23,8 +23,9 @@ DAEMONS = (
 STALL = "WAYBILL_STALL_SECONDS is 8"
 END = 8
 MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9.2.1)\n"
+BROKEN = b"Code: 210. DB::Exception: I/O error: Broken pipe. (NETWORK_ERROR) (version 26.9.2.1)\n"
 TIMEOUT = b"Code: 159. DB::Exception: Timeout exceeded: elapsed 5 seconds. (TIMEOUT_EXCEEDED) (version 26.9.2.1)\n"
-TAGGED = b"\r\n__exception__\r\nabcdefghijklmnop\r\n" + MEMORY + b"100 abcdefghijklmnop\r\n__exception__\r\n"
+TAGGED = b"\r\n__exception__\r\nabcdefghijklmnop\r\n" + BROKEN + b"100 abcdefghijklmnop\r\n__exception__\r\n"
 
 
 def _fails_once(make: Callable[[System], Responder], times: int = 1) -> Callable[[System], None]:
@@ -40,7 +41,7 @@ def _fails_once(make: Callable[[System], Responder], times: int = 1) -> Callable
 
 def _exception_in_body(file_format: str) -> Callable[[System], None]:
     def run(system: System) -> None:
-        error = system.random.choice((MEMORY, TAGGED))
+        error = system.random.choice((BROKEN, TAGGED))
         share = system.random.uniform(0.01, 1)
         system.servers.clickhouse_proxy.add(selection.reads_rows, end_at(share, lambda: iter([error])), times=1)
         system.wait_for_retries(system.request(LARGE, file_format))
