@@ -175,12 +175,16 @@ class Notifier:
         await self.finish()
 
     async def start_due(self) -> None:
-        """Start to send notices that are due, a few at a time; a slow response to one email delays no other."""
+        """Start to send notices that are due, a few at a time; a slow response to one email delays no other.
+
+        A notifier that is ending starts none: it would take back what it has just released.
+        """
         oldest = min((started for started, _ in self._running.values()), default=time.monotonic())
         if time.monotonic() - oldest < LONGEST_SEND_SECONDS:
             self._health.beat("send", within=self._sweep + LONGEST_SEND_SECONDS)
         if len(self._running) < CONCURRENT_SENDS:
-            for notice in await self._find_due():
+            due = await self._find_due()
+            for notice in due if not self._stop.is_set() else ():
                 self._running[notice.event_id] = time.monotonic(), asyncio.create_task(self._handle(notice))
 
     async def finish(self) -> None:

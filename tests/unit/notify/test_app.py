@@ -156,6 +156,21 @@ def test_an_email_that_the_server_has_not_received_is_released(
     assert len(server.taken) == 1
 
 
+def test_a_notifier_that_is_ending_takes_no_notice(engine: Engine, context: NotifierContext) -> None:
+    async def run() -> None:
+        stop = asyncio.Event()
+        ending = notifier(context, stop)
+        await ending.intake.handle(received(completion().encode()))
+        looking = asyncio.create_task(send_due(ending))
+        await asyncio.sleep(0)  # it has begun to look for notices
+        stop.set()
+        await looking
+
+    asyncio.run(run())
+
+    assert read_notices(engine)[0].state == "pending"
+
+
 def greet(conversation: socket.socket) -> None:
     """Respond like a server up to the DATA command; the message itself must not follow."""
     conversation.settimeout(20)
