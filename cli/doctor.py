@@ -85,9 +85,12 @@ def _judge_settings(settings: Settings, problems: list[str]) -> Finding:
 
 def _check_database(settings: Settings) -> list[str]:
     engine = build.engine(settings)
-    problems = database.find_problems(engine)
-    if not problems and (doubt := database.find_future_exports(engine)) is not None:
-        raise Doubtful(doubt)
+    try:
+        problems = database.find_problems(engine)
+        if not problems and (doubt := database.find_future_exports(engine)) is not None:
+            raise Doubtful(doubt)
+    finally:
+        engine.dispose()
     return problems
 
 

@@ -33,7 +33,7 @@ def test_a_session_adds_up_its_traces() -> None:
         "id": "s",
         "userIds": ["u1", "u2"],
         "countTraces": 2,
-        "sessionDuration": 1,
+        "sessionDuration": 2,
         "totalTokens": 3,
         "traceTags": ["x", "y"],
         "createdAt": EARLY - SECOND,
