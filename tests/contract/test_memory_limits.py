@@ -142,6 +142,7 @@ def many(rows: Filled) -> Iterator[Filled]:
 @pytest.mark.parametrize("table", ["traces", "observations", "scores", "events", "dataset_run_items"])
 @seed(3)
 @settings(
+    max_examples=settings().max_examples // 4 or 1,  # test_read_agreement compares the same queries
     deadline=None,
     database=None,
     phases=[Phase.generate, Phase.shrink],
