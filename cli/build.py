@@ -168,13 +168,13 @@ def download_routes(
     settings: Settings, jobs: "Jobs", storage: "Storage", metrics: Metrics
 ) -> "tuple[web.RouteDef, ...]":
     """Build the routes of the download links; without WAYBILL_PUBLIC_URL there are none."""
-    from consumer.downloads.app import Downloads, Surroundings
+    from consumer.downloads.app import DownloadOptions, Downloads
 
     links = read_links(settings)
     if links is None:
         return ()
-    around = Surroundings(trusted_proxies=settings.trusted_proxies, langfuse_url=settings.nextauth_url)
-    return Downloads(links, jobs, storage, metrics, now=partial(datetime.now, UTC), surroundings=around).routes()
+    options = DownloadOptions(trusted_proxies=settings.trusted_proxies, langfuse_url=settings.nextauth_url)
+    return Downloads(links, jobs, storage, metrics, now=partial(datetime.now, UTC), options=options).routes()
 
 
 def publisher(settings: Settings) -> Publisher:

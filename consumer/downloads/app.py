@@ -44,8 +44,8 @@ CHUNK = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What is around the links: the number of trusted proxies in front of them, and the address of Langfuse's web."""
+class DownloadOptions:
+    """The number of trusted proxies in front of the links, and the address of Langfuse's web interface."""
 
     trusted_proxies: int = 0
     langfuse_url: str | None = None
@@ -65,14 +65,14 @@ class Downloads:
         metrics: Metrics,
         *,
         now: Callable[[], datetime],
-        surroundings: Surroundings,
+        options: DownloadOptions,
     ) -> None:
         self._links = links
         self._jobs = jobs
         self._storage = storage
         self._metrics = metrics
         self._now = now
-        self._surroundings = surroundings
+        self._options = options
         self._limit = RateLimit(each=PER_CLIENT, overall=OVERALL, clients=CLIENTS)
         self._lookups = asyncio.Semaphore(MAX_LOOKUPS)
         for outcome in (REDIRECTED, SERVED, *NoFile):
@@ -83,7 +83,7 @@ class Downloads:
         return (web.get(f"{PATH}{{token}}", self._answer),)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        proxies = self._surroundings.trusted_proxies
+        proxies = self._options.trusted_proxies
         client = client_of(request.remote, request.headers.get("X-Forwarded-For"), proxies)
         if wait := self._limit.take(client, time.monotonic()):
             return self._refuse(NoDownload(why=NoFile.LIMITED), retry_after=math.ceil(wait))
@@ -147,7 +147,7 @@ class Downloads:
         retry = {} if retry_after is None else {"Retry-After": str(retry_after)}
         return web.Response(
             status=PAGES[missing.why].status,
-            text=render(missing, self._surroundings.langfuse_url),
+            text=render(missing, self._options.langfuse_url),
             content_type="text/html",
             charset="utf-8",
             headers=retry | _security_headers(),

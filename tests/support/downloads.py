@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from config.links import Links
 from config.metrics import Metrics
-from consumer.downloads.app import Downloads, Surroundings
+from consumer.downloads.app import DownloadOptions, Downloads
 from consumer.job_store import Jobs
 from pipeline.storage import Storage
 from runtime.connections import Limits
@@ -46,8 +46,8 @@ class DownloadServer:
         self.jobs = Jobs(engine, CLAIM_POLICY)
         self.storage = storage
         self.metrics = Metrics(CollectorRegistry())
-        around = Surroundings(trusted_proxies=trusted_proxies, langfuse_url=LANGFUSE_URL)
-        self.downloads = Downloads(LINKS, self.jobs, storage, self.metrics, now=self.now, surroundings=around)
+        options = DownloadOptions(trusted_proxies=trusted_proxies, langfuse_url=LANGFUSE_URL)
+        self.downloads = Downloads(LINKS, self.jobs, storage, self.metrics, now=self.now, options=options)
         self.limits = Limits(connections=100)
         self.base = ""
 
