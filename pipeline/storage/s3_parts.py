@@ -6,6 +6,9 @@ MAX_PARTS = 10_000
 EVEN_PARTS = 8_000
 """The first parts have the same size, because some stores complete an upload only if all parts but the last do."""
 
+LARGEST_OBJECT = 5 << 40
+"""The largest object that S3 stores, in bytes."""
+
 _GROWTH = 512 << 10
 _SPARE = 2
 _UNIT = 1 << 20
@@ -25,5 +28,5 @@ def first_part_size(least: int, expected: int) -> int:
 
     `expected` is what an earlier attempt has written, which is less than the file if that attempt was cut off.
     """
-    wanted = expected * _SPARE // EVEN_PARTS
+    wanted = min(expected, LARGEST_OBJECT) * _SPARE // EVEN_PARTS
     return least if wanted <= least else -(-wanted // _UNIT) * _UNIT

@@ -26,6 +26,10 @@ def test_the_even_parts_of_the_next_attempt_hold_twice_what_was_written(written:
     assert 2 * written <= size * EVEN_PARTS < 2 * written + EVEN_PARTS * MIB
 
 
+def test_a_count_of_bytes_that_no_file_can_have_asks_for_no_larger_parts_than_s3_allows() -> None:
+    assert first_part_size(10 * MIB, 2**63 - 1) == first_part_size(10 * MIB, 5 * TIB) < 2 * GIB
+
+
 @pytest.mark.parametrize(
     ("attempts", "pauses"), [(None, (1.0, 2.0)), (1, ()), (2, (1.0,)), (3, (1.0, 2.0)), (5, (1.0, 2.0, 2.0, 2.0))]
 )
