@@ -45,7 +45,7 @@ def find_problems(source: ClickHouse) -> list[str]:
 
 
 def find_effects(source: ClickHouse) -> list[str]:
-    """Return one sentence for each limit of the user, and each column that tables lack, that exports can do with.
+    """Return one sentence for each limit of the user, and each column that tables lack, that exports tolerate.
 
     Call it where there are no problems. Raises Unavailable.
     """

@@ -19,7 +19,7 @@ from pipeline.read.clickhouse_errors import CLIENT_ERRORS, OutOfMemory, translat
 from pipeline.read.clickhouse_settings import BOUNDED, REQUIRED
 from pipeline.read.connect import list_optional, open_client
 from pipeline.read.connections import ClickHouse
-from pipeline.read.session import Session
+from pipeline.read.http_session import HttpSession
 from pipeline.sql.compile import CompiledStatement, compile_statement
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class ClickHouseConnection:
         self._client = self._pooled.client
         self.server = self._pooled.server
         self.null_columns: set[str] = set()
-        self._session = Session()
+        self._session = HttpSession()
         with self._closed_if_rejected():
             self.absent = self.server.find_absent()
             limits, wanted = self.server.limits, list_optional(source.tuning, self.server)
@@ -72,17 +72,17 @@ class ClickHouseConnection:
         statement: Select[Any],
         external: ExternalData | None = None,
         *,
-        bounded: Select[Any] | None = None,
+        bounded: Callable[[], Select[Any]] | None = None,
         **settings: object,
     ) -> Generator[pa.RecordBatch]:
         """Run a statement, with the external tables sent along, and yield its rows.
 
-        The first batch may take long, because the server sorts first. `bounded` is a statement with the same rows that
-        takes less memory, and more time.
+        The first batch may take long, because the server sorts first. `bounded` makes a statement with the same rows
+        that takes less memory, and more time.
         """
         begun = False
         while True:
-            chosen = bounded if self.bounded and bounded is not None else statement
+            chosen = bounded() if self.bounded and bounded is not None else statement
             try:
                 for batch in self._run(chosen, external, settings):
                     begun = True

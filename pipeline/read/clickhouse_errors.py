@@ -40,7 +40,7 @@ _REMEDIES = {
     81: "the database of CLICKHOUSE_DB, or of the path of CLICKHOUSE_URL, does not exist: is its name right?",
     164: "the user of CLICKHOUSE_USER may not change settings: set `readonly` to 2 or 0 in its profile",
     192: "the user of CLICKHOUSE_USER does not exist: create it",
-    372: "no statement reached the server that answered the first one: does the load balancer spread them by chance?",
+    372: "no statement reached the server that answered the first one: does the load balancer choose at random?",
     395: "the names of scores changed between two statements; is there a replica that lags behind?",
     193: "it rejects the login: is CLICKHOUSE_PASSWORD right?",
     516: "it rejects the login: are CLICKHOUSE_USER and CLICKHOUSE_PASSWORD right?",

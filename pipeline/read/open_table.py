@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 from sqlalchemy import Engine
@@ -136,13 +137,11 @@ def _open_clickhouse_table(
     if survey.widest > spec.output.row_bytes:
         _refuse_large_rows(connection.batches(select_large_row(table, query, spec), external), spec)
     scores = _read_score_columns(table, spec, connection)
-    statement = select_rows(table, query, spec, [each.score for each in scores], by_day=survey.by_day)
+    select = partial(select_rows, table, query, spec, [each.score for each in scores], by_day=survey.by_day)
+    bounded = partial(select, only_scores_of_rows=True)
     names = [*read_columns(table, spec), *([SCORES] if scores else [])]
-    narrow = select_rows(
-        table, query, spec, [each.score for each in scores], by_day=survey.by_day, only_scores_of_rows=True
-    )
     size = survey.rows_per_batch
-    with closing(connection.batches(statement, external, bounded=narrow, max_block_size=size)) as batches:
+    with closing(connection.batches(select(), external, bounded=bounded, max_block_size=size)) as batches:
         yield Table(
             (*table.columns, *_file_columns(scores, spec)),
             repair(_restore_lists(_name_columns(batches, names), table)),

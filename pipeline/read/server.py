@@ -1,4 +1,4 @@
-"""Reads what must be known of a ClickHouse server, and of the rights of its user, before rows are read."""
+"""Reads the version and the columns of a ClickHouse server, and which settings its user may change."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

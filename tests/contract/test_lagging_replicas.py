@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pytest
 
 from config.errors import Unavailable
-from pipeline.read import session
+from pipeline.read import http_session
 from tests.support.databases import Databases
 from tests.support.http_proxy import Forward, Request, Response, http_proxy
 
@@ -112,7 +112,7 @@ def test_a_name_that_was_not_listed_fails_the_attempt(replicated: Databases) -> 
 def test_servers_that_no_statement_reaches_twice_are_named(
     replicated: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "TRIES", 3)
+    monkeypatch.setattr(http_session, "TRIES", 3)
     replicas = Replicas((str(replicated.client.database),) * 40)
     with behind(replicated, replicas) as through, pytest.raises(Unavailable, match="no statement reached"):
         through.read()

@@ -18,7 +18,7 @@ _PAUSE_SECONDS = 0.05
 
 
 @dataclass
-class Session:
+class HttpSession:
     """A session of the HTTP interface, which only the server that began it knows; for one statement at a time."""
 
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
