@@ -14,7 +14,7 @@ FEWEST_CONNECTIONS = 10
 MOST_CONNECTIONS = 30
 LAST_PORT = 65_535
 
-# What libpq knows, but for what has a place of its own in a URL, and what Waybill sets.
+# The parameters of libpq, without those that have a place of their own in a URL, and those that Waybill sets.
 LIBPQ = frozenset(
     {
         "application_name",

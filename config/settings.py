@@ -274,7 +274,7 @@ def load_valid(values: Mapping[str, str] | None = None, *, needs: Collection[str
 
 
 def list_unknown(values: Mapping[str, str] | None = None) -> list[str]:
-    """Return one sentence for each variable that looks like a setting of Waybill and is none, with the likely one."""
+    """Return one sentence for each variable that is probably a misspelt setting, with the most similar one."""
     known = {str(field.alias) for field in Settings.model_fields.values()}
     return list(find_unknown({**os.environ, **(values or {})}, known))
 

@@ -1,4 +1,4 @@
-"""Finds variables that have the prefix of Waybill's settings, or nearly, and are none of them."""
+"""Finds environment variables that are probably misspelt settings."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping

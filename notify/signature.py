@@ -1,4 +1,4 @@
-"""Reads from a signed URL of a store how long it works."""
+"""Reads how long a signed URL of a store is valid."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Knows which conditional calls a store keeps, refuses or ignores."""
+"""Records whether a store supports, refuses or ignores the conditions of calls."""
 
 import logging
 from collections.abc import Mapping

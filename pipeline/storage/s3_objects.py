@@ -1,4 +1,4 @@
-"""Reads what S3 says of objects, and aborts uploads."""
+"""Reads the heads of objects in S3, and aborts uploads."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
