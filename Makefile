@@ -113,9 +113,15 @@ observe: install ## Cause every fault, and check that its alert fires and resolv
 	@tests/services/tools.sh
 	@WAYBILL_OBSERVE=1 WAYBILL_TEST_REAL=require $(BIN)/python -m pytest tests/observability
 
-.PHONY: image-check
-image-check: install ## Build the image without an engine, and run an export in it (as root, with debootstrap)
+.PHONY: image
+image: install ## Build the image on a base of Debian's packages (on Debian, as root)
+	@tests/services/install.sh
 	@$(BIN)/python -m tests.image
+
+.PHONY: image-check
+image-check: install ## Build the image, and run doctor and an export in containers without rights
+	@tests/services/install.sh
+	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest tests/image
 
 .PHONY: resources
 resources: install ## Measure memory and CPU by slots, part size and format

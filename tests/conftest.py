@@ -14,6 +14,8 @@ from hypothesis import settings
 
 from embedded import stack as embedded_parts
 from embedded.stack import Stack as Parts
+from tests.containers import engine
+from tests.containers.containers import Containers, start_session
 from tests.services import choice, process, shared
 from tests.services import smtp as smtp_service
 from tests.services.kafka import Kafka
@@ -114,6 +116,17 @@ def s3(pytestconfig: pytest.Config) -> S3:
 def smtp(services_folder: Path) -> Iterator[Smtp]:
     _or_skip("smtp")
     with smtp_service.start(services_folder / "smtp") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def containers() -> Iterator[Containers]:
+    """The container engine; tests that use it are skipped where the machine allows no containers."""
+    if reason := engine.forbidden():
+        pytest.skip(reason)
+    if reason := engine.missing():
+        (pytest.fail if os.environ.get("WAYBILL_TEST_REAL") == "require" else pytest.skip)(reason)
+    with start_session() as running:
         yield running
 
 

@@ -55,7 +55,7 @@ def left_out() -> str:
     """The line after `make test`: what it did not run, and how to run it."""
     missing = ", ".join(each.service for each in _missing())
     install = f"; tests on {missing} (install: tests/services/install.sh)" if missing and _mode() == "auto" else ""
-    return f"Not run: slow tests, chart, alerts, image (run: make ci); faults (run: make faults-often){install}"
+    return f"Not run: slow tests, chart, alerts, containers (run: make ci); faults (run: make faults-often){install}"
 
 
 def _mode() -> str:

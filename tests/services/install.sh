@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the real services that the tests start: Apache Kafka, PostgreSQL, PgBouncer, an S3 server, an SMTP server;
-# and debootstrap, which makes the root that the image is tried in.
+# and what builds and runs containers: podman, buildah and their networks, debootstrap for the base images, and Compose.
 # For Debian with Java 17, Maven and Go; run it as root or with sudo. A second run finds everything in place.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
@@ -34,7 +34,7 @@ apt_install() {
   need apt-get "$1"
   hold_back_services
   quietly patiently as_root apt-get update -q
-  quietly as_root apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$1"
+  quietly as_root apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
 }
 
 newest_postgres() { find /usr/lib/postgresql/*/bin/postgres 2>/dev/null | sort -V | tail -n 1; }
@@ -66,9 +66,11 @@ install_smtp() {
   say smtp "$(/usr/sbin/exim4 -bV | head -n 1)"
 }
 
-install_debootstrap() {
-  [ -x /usr/sbin/debootstrap ] || apt_install debootstrap
-  say image "debootstrap $(dpkg-query --show --showformat '${Version}' debootstrap)"
+install_containers() {
+  local packages=(podman buildah runc catatonit containernetworking-plugins iptables debootstrap
+    golang-github-containernetworking-plugin-dnsname)
+  dpkg-query --show "${packages[@]}" >"$work/packages" 2>&1 || apt_install "${packages[@]}"
+  say containers "$(podman --version), $(buildah --version | cut -d' ' -f1-3)"
 }
 
 install_kafka
@@ -76,4 +78,4 @@ install_postgres
 install_pgbouncer
 install_go versitygw "$VERSITYGW" github.com/versity/versitygw/cmd/versitygw
 install_smtp
-install_debootstrap
+install_containers

@@ -89,7 +89,7 @@ def test_no_layer_of_the_tests_imports_another(layer: str) -> None:
     assert found == set()
 
 
-@pytest.mark.parametrize("folder", ["support", "services", "oracle"])
+@pytest.mark.parametrize("folder", ["support", "services", "containers", "oracle"])
 def test_what_layers_of_the_tests_share_imports_none_of_them(folder: str) -> None:
     layers = tuple(f"tests.{layer}." for layer in LAYERS)
     found = {
