@@ -84,7 +84,7 @@ check: install ## Lint, format check, types
 	@$(BIN)/mypy
 
 .PHONY: bench
-bench: install ## Measure the pipeline against two baselines, and a thousand simultaneous small exports
+bench: install ## Measure the pipeline against three baselines, and a thousand simultaneous small exports
 	@$(BIN)/python -m tests.bench
 
 .PHONY: bench-large

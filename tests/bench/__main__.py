@@ -1,4 +1,4 @@
-"""Measures exports against two baselines on this machine: `python -m tests.bench --rows 500000`."""
+"""Measures exports against three baselines on this machine: `python -m tests.bench --rows 500000`."""
 
 import argparse
 import contextlib
@@ -18,7 +18,7 @@ from embedded.schema import create_langfuse_schema
 from pipeline.types import FORMATS
 from runtime.database import open_database
 from tests import moto_server
-from tests.bench.measure import PEAK_MIB, Benchmark, Target, figures, rate
+from tests.bench.measure import Benchmark, Target, compare_cpu, costs, figures, find_server, rate
 from tests.bench.more import report_names, report_tables
 from tests.bench.small import EXPORTS, report_small
 from tests.services import choice
@@ -26,9 +26,10 @@ from tests.services import s3 as s3_service
 from tests.support.tables import READINGS
 
 TABLES = tuple(f"{table}/events" if events else table for table, events in READINGS if table != "traces")
-GOAL, GOAL_NESTED = 0.7, 0.5
-TIMES_ROW_BY_ROW = 5
-WIDTH = 120
+OF_THE_SERVER = 1.7
+OF_THE_DRAIN = {"file": 0.85, "s3": 0.65}
+PEAK_MIB = {"file": 250, "s3": 300}
+WIDTH = 130
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="waybill-bench-") as name, contextlib.ExitStack() as running:
         folder = Path(name)
         parts = running.enter_context(stack.run_stack(folder / "parts"))
-        bench = Benchmark(parts.clickhouse, f"sqlite:///{folder}/bench.sqlite", options.repeats)
+        bench = Benchmark(parts.clickhouse, find_server(), f"sqlite:///{folder}/bench.sqlite", options.repeats)
         _fill(bench, options.rows, options.payload, console)
         _copy_observations(bench, options.observations)
         files = Target("file", folder.as_uri(), {})
@@ -105,30 +106,30 @@ def _s3(folder: Path) -> Iterator[Target]:
 
 
 def _report(bench: Benchmark, forms: list[str], targets: list[Target], console: Console) -> None:
-    table = Table(title="Exports, and the two baselines")
-    for heading in ("what", "to", "rows/s", "MB/s", "peak MiB", "of the drain", "of row by row", "CPU s", "goals"):
+    table = Table(title="Exports, and the three baselines")
+    headings = ("rows/s", "MB/s", "peak MiB", "own µs", "server µs", "of the server", "of the drain", "of row by row")
+    for heading in ("what", "to", *headings, "goals"):
         table.add_column(heading, justify="left" if heading in {"what", "to"} else "right")
     details = []
     for form in forms:
         drained = bench.best("drain", form, targets[0])
         plain = bench.best("rows", "JSONL" if FORMATS[form].nested else "CSV", targets[0])
-        table.add_row(f"drain of {form}'s query", "-", *figures(drained), "", "", f"{drained.cpu_seconds:.1f}", "")
-        table.add_row("row by row", "file", *figures(plain), "", "", f"{plain.cpu_seconds:.1f}", "")
+        server = bench.best("server", form, targets[0])
+        table.add_row(f"drain of {form}'s query", "-", *figures(drained), *costs(drained))
+        table.add_row("row by row", "file", *figures(plain), *costs(plain))
+        table.add_row("ClickHouse itself", "file", *figures(server), *costs(server))
         for target in targets:
             measurement = bench.best("export", form, target)
             of_drain, of_plain = (rate(measurement) / rate(other) for other in (drained, plain))
-            goal = GOAL_NESTED if FORMATS[form].nested else GOAL
-            reached = (of_drain >= goal, of_plain >= TIMES_ROW_BY_ROW, measurement.peak_bytes >> 20 < PEAK_MIB)
-            goals = " ".join("yes" if each else "NO" for each in reached)
-            table.add_row(
-                form,
-                target.name,
-                *figures(measurement),
-                f"{of_drain:.2f}",
-                f"{of_plain:.1f}",
-                f"{measurement.cpu_seconds:.1f}",
-                goals,
+            of_server = compare_cpu(measurement, server)
+            reached = (
+                of_server <= OF_THE_SERVER,
+                of_drain >= OF_THE_DRAIN[target.kind],
+                measurement.peak_bytes >> 20 <= PEAK_MIB[target.kind],
             )
+            ratios = (f"{of_server:.2f}", f"{of_drain:.2f}", f"{of_plain:.1f}")
+            goals = " ".join("yes" if each else "NO" for each in reached)
+            table.add_row(form, target.name, *figures(measurement), *costs(measurement), *ratios, goals)
             stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in measurement.stages.items())
             details.append(f"{form} to {target.name}: {measurement.seconds:.2f} s: {stages}")
         table.add_section()
@@ -136,8 +137,13 @@ def _report(bench: Benchmark, forms: list[str], targets: list[Target], console: 
     console.print(
         "The drain reads the same statement as Arrow and discards it. Row by row makes the same columns, scores and"
         " comments too, and the same JSON values with the standard library; it replaces no escapes and no formulas."
+        " ClickHouse itself runs the same statement and writes the rows to a file; their peak is that of the client."
+        " µs are CPU per row: of this process, and of ClickHouse."
     )
-    console.print("Goals: of the drain 0.7 (CSV, Parquet) or 0.5, 5 times row by row, under 300 MiB.")
+    console.print(
+        "Goals: CPU of both at most 1.7 times that of ClickHouse itself; of the drain 0.85 to a file and 0.65"
+    )
+    console.print("to S3; at most 250 MiB to a file and 300 to S3.")
     console.print("Seconds in each stage:", *details, sep="\n  ")
 
 

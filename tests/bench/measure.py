@@ -6,9 +6,9 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tests.bench.runner import Job, Measurement
+import psutil
 
-PEAK_MIB = 300
+from tests.bench.runner import Job, Measurement
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,21 @@ class Target:
     url: str
     s3: dict[str, Any]
 
+    @property
+    def kind(self) -> str:
+        """What the files are written to: file or s3."""
+        return "s3" if self.s3 else "file"
+
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A filled ClickHouse, and the number of runs of each job; the fastest counts, as the others were disturbed."""
+    """A filled ClickHouse, its process, and the number of runs of each job.
+
+    The fastest run counts, because the others were disturbed.
+    """
 
     clickhouse: str
+    server: int
     database: str
     repeats: int
 
@@ -35,6 +44,7 @@ class Benchmark:
             format=form,
             target=target.url,
             clickhouse=self.clickhouse,
+            server=self.server,
             database=self.database,
             s3=target.s3,
             **of,
@@ -49,6 +59,24 @@ def figures(measurement: Measurement) -> tuple[str, str, str]:
         f"{measurement.bytes / measurement.seconds / 1e6:,.0f}",
         f"{measurement.peak_bytes / (1 << 20):,.0f}",
     )
+
+
+def find_server() -> int:
+    """Return the process of the embedded ClickHouse that this process has started."""
+    return next(each.pid for each in psutil.Process().children() if "embedded.clickhouse" in each.cmdline())
+
+
+def costs(measurement: Measurement) -> tuple[str, str]:
+    """Write the microseconds of CPU per row of this process and of ClickHouse."""
+    per_row = (each * 1e6 / measurement.rows for each in (measurement.cpu_seconds, measurement.server_seconds))
+    own, server = (f"{each:.1f}" for each in per_row)
+    return own, server
+
+
+def compare_cpu(measurement: Measurement, other: Measurement) -> float:
+    """Return the CPU of both processes as a multiple of another measurement's."""
+    mine, others = (each.cpu_seconds + each.server_seconds for each in (measurement, other))
+    return mine / others
 
 
 def rate(measurement: Measurement) -> float:

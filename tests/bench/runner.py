@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 from prometheus_client import CollectorRegistry
 from sqlalchemy import make_url
 
@@ -22,19 +24,24 @@ from pipeline.read.connections import ClickHouse, Sources
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.storage import S3Options, open_storage
 from runtime.database import open_database
-from tests.bench import row_by_row
+from tests.bench import by_server, row_by_row
 from tests.bench.row_by_row import PROJECT
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to measure: `kind` is export, drain or rows; `target` an fsspec URL, `s3` the options of one that is S3."""
+    """What to measure: `kind` is export, drain, server or rows; `server` is the process of ClickHouse, if its
+    CPU is to be measured.
+
+    `target` is an fsspec URL, `s3` the options of one that is S3.
+    """
 
     kind: str
     format: str
     target: str
     clickhouse: str
     clickhouse_database: str = "default"
+    server: int | None = None
     database: str
     s3: dict[str, Any]
     project: str = PROJECT
@@ -44,12 +51,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The measurement of a job: bytes of the file, or of the Arrow batches; the peak memory of the whole process."""
+    """The measurement of a job: bytes of the file, or of the Arrow batches; the peak memory of the whole process.
+
+    `cpu_seconds` are those of this process, `server_seconds` those of ClickHouse.
+    """
 
     rows: int
     bytes: int
     seconds: float
     cpu_seconds: float
+    server_seconds: float
     peak_bytes: int
     stages: dict[str, float]
 
@@ -58,23 +69,40 @@ def measured(job: Job) -> Measurement:
     """Run the job; only its own work is timed, not the imports."""
     metrics = Metrics(CollectorRegistry())
     tune_allocators()
-    jobs: dict[str, Callable[[], tuple[int, int]]] = {
-        "export": lambda: _export(job, metrics),
-        "drain": lambda: _drain(job),
-        "rows": lambda: row_by_row.written(
-            Path(job.target.removeprefix("file://")), job.format, job.clickhouse, job.database
-        ),
-    }
-    began, busy = time.perf_counter(), time.process_time()
-    rows, size = jobs[job.kind]()
+    work = _prepare(job, metrics)
+    began, busy, server_busy = time.perf_counter(), time.process_time(), _read_busy(job.server)
+    rows, size = work()
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - busy
+    server_seconds = _read_busy(job.server) - server_busy
     stages = {
         sample.labels["stage"]: sample.value
         for metric in metrics.stage_seconds.metric.collect()
         for sample in metric.samples
         if sample.name.endswith("_total")
     }
-    return Measurement(rows, size, seconds, cpu_seconds, _peak(), stages)
+    return Measurement(rows, size, seconds, cpu_seconds, server_seconds, _peak(), stages)
+
+
+def _prepare(job: Job, metrics: Metrics) -> Callable[[], tuple[int, int]]:
+    """Return the work to measure; it returns rows and bytes."""
+    folder = Path(job.target.removeprefix("file://"))
+    match job.kind:
+        case "export":
+            return partial(_export, job, metrics)
+        case "drain":
+            return partial(_drain, job)
+        case "server":
+            return by_server.prepare(_spec(job), _sources(job), folder / f"server.{job.format.lower()}")
+        case _:
+            return partial(row_by_row.written, folder, job.format, job.clickhouse, job.database)
+
+
+def _read_busy(process: int | None) -> float:
+    """Return the CPU seconds of a process."""
+    if process is None:
+        return 0.0
+    times = psutil.Process(process).cpu_times()
+    return float(times.user + times.system)
 
 
 def _spec(job: Job) -> ExportSpec:
