@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from cli import build
 from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, Settings, list_unknown, load
+from runtime.kafka_clients import client_config
 from runtime.logs import set_up_logging
 from runtime.self_metrics import build_metrics
 
@@ -33,8 +34,12 @@ def run_notify() -> None:
 
 
 def _start(needs: Collection[str]) -> Settings:
-    """Read the settings, set up logging, and warn of variables that are probably misspelt."""
+    """Read the settings, set up logging, and warn of variables that are probably misspelt.
+
+    Raises Misconfigured, also if the clients of Kafka can't be configured.
+    """
     settings = load(needs=needs)
+    client_config(settings)
     set_up_logging(settings.log_format, settings.log_level)
     for unknown in list_unknown():
         logger.warning("%s", unknown)

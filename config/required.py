@@ -22,8 +22,6 @@ def find_missing(given: Mapping[str, str], needs: Collection[str]) -> list[str]:
             problems += [f"{each} is missing: {parts[0]} requires it without {DATABASE}" for each in lacking]
         else:
             problems.append(say_missing(name))
-    if given.get("KAFKA_SECURITY_PROTOCOL", "").startswith("SASL") and not given.get("KAFKA_SASL_USERNAME"):
-        problems.append("KAFKA_SASL_USERNAME is missing: the value of KAFKA_SECURITY_PROTOCOL requires it")
     if given.get("WAYBILL_PUBLIC_URL") and not given.get("WAYBILL_SECRET_KEY"):
         problems.append("WAYBILL_SECRET_KEY is missing: WAYBILL_PUBLIC_URL requires it")
     return problems

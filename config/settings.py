@@ -13,6 +13,7 @@ from config import urls
 from config.database_url import DatabaseAddress, check_host, check_parameters, read_address, write_url
 from config.required import DATABASE, STORAGE, find_missing, say_missing
 from config.secret_keys import check_keys, split_keys
+from config.settings_kafka import KafkaSettings, find_kafka_problems
 from config.unknown_names import find_unknown
 
 LINK_HOURS = "BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS"
@@ -41,7 +42,7 @@ HttpUrl = Annotated[str, AfterValidator(urls.read_http)]
 ClickHouseUrl = Annotated[str, AfterValidator(urls.read_clickhouse)]
 
 
-class Settings(BaseSettings):
+class Settings(KafkaSettings):
     """The effective settings; a field is named like its environment variable, in lower case and without the prefix.
 
     An empty variable counts as unset. The end of a name is its unit.
@@ -106,16 +107,6 @@ class Settings(BaseSettings):
     )
     nextauth_url: HttpUrl | None = Field(None, alias="NEXTAUTH_URL")
 
-    kafka_bootstrap_servers: str | None = Field(None, alias="KAFKA_BOOTSTRAP_SERVERS")
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", alias="KAFKA_SECURITY_PROTOCOL"
-    )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", alias="KAFKA_SASL_MECHANISM"
-    )
-    kafka_sasl_username: str | None = Field(None, alias="KAFKA_SASL_USERNAME")
-    kafka_sasl_password: SecretStr | None = Field(None, alias="KAFKA_SASL_PASSWORD")
-    kafka_ssl_ca_location: str | None = Field(None, alias="KAFKA_SSL_CA_LOCATION")
     requests_topic: str = Field("export-requests", alias="WAYBILL_REQUESTS_TOPIC", pattern=r"^[A-Za-z0-9._-]{1,249}$")
     completions_topic: str = Field(
         "export-completions", alias="WAYBILL_COMPLETIONS_TOPIC", pattern=r"^[A-Za-z0-9._-]{1,249}$"
@@ -269,7 +260,7 @@ def load_valid(values: Mapping[str, str] | None = None, *, needs: Collection[str
         defaults = {field.alias: field.default for field in Settings.model_fields.values() if field.alias in invalid}
         settings = Settings(**{**dict(values or {}), **defaults})
     problems = [_problem(name, message) for name, message in invalid.items()]
-    problems += find_missing(given, needs)
+    problems += [*find_missing(given, needs), *find_kafka_problems(given)]
     return settings, [*problems, *(list_unknown(values) if settings.strict_settings else ())]
 
 

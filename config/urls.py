@@ -48,6 +48,14 @@ def read_http(value: str) -> str:
     return value.rstrip("/")
 
 
+def read_token_endpoint(value: str) -> str:
+    """Return the URL of an OAuth 2 token endpoint as it is; raises ValueError for any other text."""
+    read_http(value)
+    if "@" in urlsplit(value).netloc:
+        raise ValueError("contains a user: set the client id and the client secret instead")
+    return value
+
+
 @dataclass(frozen=True)
 class ClickHouseUrl:
     """The parts of a ClickHouse URL, with the meaning that they have for Langfuse's client.

@@ -1,15 +1,21 @@
 """Builds a Faust app for a consumer group from the settings."""
 
-import ssl
 from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka.abc import AbstractTokenProvider
 from faust.app.base import BootStrategy
+from faust.auth import OAuthCredentials
 
+from config.errors import Unavailable
 from config.settings import Settings
 from runtime import kafka_records
 from runtime.kafka_clients import list_servers
+from runtime.kafka_tls import build_context
+from runtime.kafka_tokens import open_tokens
+from runtime.threads import in_thread
+from runtime.tokens import Tokens
 
 SESSION_SECONDS = 10.0
 """A member without heartbeats for this long loses its partitions; heartbeats are sent from their own thread."""
@@ -73,16 +79,30 @@ def raw_topic(app: faust.App, name: str) -> Any:
     return app.topic(name, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
 
 
+class _TokenProvider(AbstractTokenProvider):  # type: ignore[misc] # aiokafka requires the class, and has no types
+    """Gives aiokafka a token for each new connection, without blocking the event loop."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    async def token(self) -> str:
+        """Return a token; raises ConnectionError, after which aiokafka connects again."""
+        try:
+            return (await in_thread(self._tokens.get)).value
+        except Unavailable as error:
+            raise ConnectionError(str(error)) from error
+
+
 def _credentials(settings: Settings) -> Any:
-    context = None
-    if settings.kafka_security_protocol.endswith("SSL"):
-        context = ssl.create_default_context(cafile=settings.kafka_ssl_ca_location)
-    if settings.kafka_security_protocol.startswith("SASL"):
-        password = settings.kafka_sasl_password
-        return faust.SASLCredentials(
-            username=settings.kafka_sasl_username,
-            password=password.get_secret_value() if password is not None else "",
-            mechanism=settings.kafka_sasl_mechanism,
-            ssl_context=context,
-        )
-    return faust.SSLCredentials(context) if context is not None else None
+    context = build_context(settings) if settings.kafka_security_protocol.endswith("SSL") else None
+    if not settings.kafka_security_protocol.startswith("SASL"):
+        return faust.SSLCredentials(context) if context is not None else None
+    if (tokens := open_tokens(settings)) is not None:
+        return OAuthCredentials(oauth_cb=_TokenProvider(tokens), ssl_context=context)
+    password = settings.kafka_sasl_password
+    return faust.SASLCredentials(
+        username=settings.kafka_sasl_username,
+        password=password.get_secret_value() if password is not None else "",
+        mechanism=settings.kafka_sasl_mechanism,
+        ssl_context=context,
+    )

@@ -6,8 +6,11 @@ from typing import TypeVar
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from config.errors import Unavailable
 from config.settings import Settings
+from config.settings_kafka import AWS_MSK_IAM, OAUTHBEARER
 from runtime.kafka_clients import client_config
+from runtime.kafka_tokens import open_tokens
 
 T = TypeVar("T")
 
@@ -15,29 +18,42 @@ CHECK_SECONDS = 5.0
 
 # The most telling first: a client reports several.
 _CONNECTION_FAULTS = {
-    KafkaError._AUTHENTICATION: (  # noqa: SLF001 (librdkafka's own codes have such names)
-        "the brokers reject the login: are KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD right?"
-    ),
-    KafkaError._SSL: (  # noqa: SLF001 (the same)
-        "TLS failed: are KAFKA_SECURITY_PROTOCOL and KAFKA_SSL_CA_LOCATION right?"
-    ),
+    KafkaError._AUTHENTICATION: "the brokers reject the login: {login}",  # noqa: SLF001 (librdkafka's own codes have such names)
+    KafkaError._SSL: "TLS failed: are KAFKA_SECURITY_PROTOCOL and KAFKA_SSL_CA_LOCATION right{certificate}?",  # noqa: SLF001 (the same)
     KafkaError._RESOLVE: (  # noqa: SLF001 (the same)
         "a host name can't be resolved: is KAFKA_BOOTSTRAP_SERVERS right, and are the advertised listeners?"
     ),
     KafkaError._TRANSPORT: (  # noqa: SLF001 (the same)
-        "connection refused or closed: are KAFKA_BOOTSTRAP_SERVERS and KAFKA_SECURITY_PROTOCOL right, and are the "
-        "brokers running?"
+        "connection refused or closed: are KAFKA_BOOTSTRAP_SERVERS and KAFKA_SECURITY_PROTOCOL right{certificate}, and "
+        "are the brokers running?"
     ),
     KafkaError._TIMED_OUT: (  # noqa: SLF001 (the same)
         "timeout: is KAFKA_BOOTSTRAP_SERVERS right, and may this host connect to every broker?"
     ),
 }
+_LOGINS = {
+    OAUTHBEARER: (
+        "do they trust the issuer behind KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL, and are scope and audience of its "
+        "tokens those that they expect?"
+    ),
+    AWS_MSK_IAM: "may the role of this process do kafka-cluster:Connect, and is KAFKA_SASL_AWS_REGION right?",
+}
+_PASSWORD_LOGIN = "are KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD right?"  # noqa: S105 (a question)
 
 
 class KafkaAdmin:
     """An admin client that writes nothing to stderr, where librdkafka would log each refused connection."""
 
     def __init__(self, settings: Settings) -> None:
+        """Build the client; raises ConnectionError if there is no token for its login."""
+        tokens = open_tokens(settings)
+        if tokens is not None:
+            # librdkafka would only say that it timed out.
+            try:
+                tokens.get()
+            except Unavailable as error:
+                raise ConnectionError(f"there is no token for Kafka: {error}") from error
+        self._settings = settings
         self._reported: set[int] = set()
         quiet = {"log_level": 0, "error_cb": lambda error: self._reported.add(error.code())}
         self._client = AdminClient(client_config(settings) | quiet)
@@ -49,8 +65,18 @@ class KafkaAdmin:
         except KafkaException as error:
             self._client.poll(0)  # runs error_cb
             codes = {*self._reported, error.args[0].code()}
-            reason = next((text for code, text in _CONNECTION_FAULTS.items() if code in codes), error.args[0].str())
+            reason = next((text for code, text in _CONNECTION_FAULTS.items() if code in codes), None)
+            reason = reason.format(**self._name_suspects()) if reason is not None else error.args[0].str()
             raise ConnectionError(f"Kafka does not answer: {reason}") from error
+
+    def _name_suspects(self) -> dict[str, str]:
+        """Return what to look at, which depends on how the client logs in."""
+        settings, certificate = self._settings, ""
+        if settings.kafka_ssl_certificate_location is not None:
+            certificate = ", do the brokers trust the certificate of KAFKA_SSL_CERTIFICATE_LOCATION"
+        elif settings.kafka_security_protocol == "SSL":
+            certificate = ", must KAFKA_SSL_CERTIFICATE_LOCATION name a certificate of this client"
+        return {"login": _LOGINS.get(settings.kafka_sasl_mechanism, _PASSWORD_LOGIN), "certificate": certificate}
 
 
 def check_topics(settings: Settings, *topics: str) -> None:

@@ -5,6 +5,9 @@ from typing import Any
 from confluent_kafka import Producer
 
 from config.settings import Misconfigured, Settings
+from runtime.kafka_tls import check_files
+from runtime.kafka_tokens import open_tokens
+from runtime.tokens import Tokens
 
 MESSAGE_BYTES = 16 * 1024 * 1024
 """The largest message that the producer sends; the limit of the topic may be lower."""
@@ -18,21 +21,48 @@ def list_servers(settings: Settings) -> str:
 
 
 def client_config(settings: Settings) -> dict[str, Any]:
-    """Return the settings that all confluent-kafka clients share: brokers, security and client id."""
+    """Return the settings that all confluent-kafka clients share: brokers, security and client id.
+
+    Raises Misconfigured if a file of the settings can't be used.
+    """
     config: dict[str, Any] = {
         "bootstrap.servers": list_servers(settings),
         "security.protocol": settings.kafka_security_protocol,
         "client.id": "waybill",
         "log_level": 3,
     }
-    if settings.kafka_security_protocol.startswith("SASL"):
-        password = settings.kafka_sasl_password
-        config["sasl.mechanism"] = settings.kafka_sasl_mechanism
-        config["sasl.username"] = settings.kafka_sasl_username
-        config["sasl.password"] = password.get_secret_value() if password is not None else ""
-    if settings.kafka_ssl_ca_location is not None:
-        config["ssl.ca.location"] = settings.kafka_ssl_ca_location
-    return config
+    return config | _login(settings) | _certificates(settings)
+
+
+def _login(settings: Settings) -> dict[str, Any]:
+    if not settings.kafka_security_protocol.startswith("SASL"):
+        return {}
+    if (tokens := open_tokens(settings)) is not None:
+        return {"sasl.mechanism": "OAUTHBEARER", "oauth_cb": lambda _: _give_token(tokens)}
+    password = settings.kafka_sasl_password
+    return {
+        "sasl.mechanism": settings.kafka_sasl_mechanism,
+        "sasl.username": settings.kafka_sasl_username,
+        "sasl.password": password.get_secret_value() if password is not None else "",
+    }
+
+
+def _give_token(tokens: Tokens) -> tuple[str, float]:
+    """Return a token and its end to librdkafka, in a thread of its own; it asks again after 10 s if this raises."""
+    token = tokens.get()
+    return token.value, token.expires_at
+
+
+def _certificates(settings: Settings) -> dict[str, Any]:
+    check_files(settings)
+    password = settings.kafka_ssl_key_password
+    given = {
+        "ssl.ca.location": settings.kafka_ssl_ca_location,
+        "ssl.certificate.location": settings.kafka_ssl_certificate_location,
+        "ssl.key.location": settings.kafka_ssl_key_location,
+        "ssl.key.password": password.get_secret_value() if password is not None else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def build_producer(settings: Settings) -> Producer:

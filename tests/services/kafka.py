@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}
+listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}{more}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}{more}
 controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
 log.dirs={data}
 auto.create.topics.enable=false
 message.max.bytes=16777216
@@ -78,18 +79,29 @@ def available() -> Availability:
 
 @contextlib.contextmanager
 def start(
-    folder: Path, port: int | None = None, advertised: int | None = None, properties: str = ""
+    folder: Path,
+    port: int | None = None,
+    advertised: int | None = None,
+    properties: str = "",
+    listeners: Sequence[str] = (),
+    java_options: Sequence[str] = (),
 ) -> Iterator[Kafka]:
     """Run a broker on data in `folder`; the same folder and port again is the same broker, restarted.
 
     `advertised` is the port that it sends its clients to, its own unless there is a proxy before it. `properties` are
-    more lines of its configuration.
+    more lines of its configuration, `listeners` more of its listeners, `java_options` those of its JVM.
     """
     port = port or free_port()
     folder.mkdir(exist_ok=True)
     config = folder / "server.properties"
     config.write_text(
-        _PROPERTIES.format(broker=port, advertised=advertised or port, controller=free_port(), data=folder / "data")
+        _PROPERTIES.format(
+            broker=port,
+            advertised=advertised or port,
+            controller=free_port(),
+            more="".join(f",{each}" for each in listeners),
+            data=folder / "data",
+        )
         + properties
     )
     log = folder / "kafka.log"
@@ -97,7 +109,9 @@ def start(
         format_ = _java("kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER_ID, "--config", config)
         run(Program("kafka format", format_, log))
     bootstrap = f"127.0.0.1:{port}"
-    with serving(Program("kafka", _java("kafka.Kafka", config), log), lambda: _answers(bootstrap)) as process:
+    java, *arguments = _java("kafka.Kafka", config)
+    program = Program("kafka", [java, *java_options, *arguments], log)
+    with serving(program, lambda: _answers(bootstrap)) as process:
         yield Kafka(bootstrap, process.pid, folder / "data")
 
 

@@ -23,11 +23,12 @@ class Authority:
         return context
 
 
-def make_authority(folder: Path) -> Authority:
-    """Create an authority and a certificate in a folder."""
+def make_authority(folder: Path, name: str = "Waybill tests") -> Authority:
+    """Create an authority with a name, and a certificate, in a folder, which may be new."""
+    folder.mkdir(exist_ok=True)
     own = Authority(folder / "ca.pem", folder / "server.key", folder / "server.pem")
     signing = folder / "ca.key"
-    _run(*_NEW, "-subj", "/CN=Waybill tests", "-keyout", signing, "-out", own.file)
+    _run(*_NEW, "-subj", f"/CN={name}", "-keyout", signing, "-out", own.file)
     _run(
         *(*_NEW, "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
         *("-addext", "basicConstraints=critical,CA:FALSE", "-CA", own.file, "-CAkey", signing),

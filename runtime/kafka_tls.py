@@ -1,0 +1,66 @@
+"""Reads the certificates of Kafka connections, and says which setting is wrong if one can't be used."""
+
+import ssl
+from pathlib import Path
+
+from config.settings import Misconfigured, Settings
+from config.settings_kafka import CERTIFICATE, KEY, KEY_PASSWORD
+
+CA = "KAFKA_SSL_CA_LOCATION"
+
+
+def build_context(settings: Settings) -> ssl.SSLContext:
+    """Build the TLS context of a client from the files of the settings; raises Misconfigured if one can't be used."""
+    authority, certificate, key = (
+        settings.kafka_ssl_ca_location,
+        settings.kafka_ssl_certificate_location,
+        settings.kafka_ssl_key_location,
+    )
+    for setting, file in ((CA, authority), (CERTIFICATE, certificate), (KEY, key)):
+        _check_readable(setting, file)
+    context = _trust(CA, authority)
+    if certificate is not None and key is not None:
+        _trust(CERTIFICATE, certificate)
+        password = settings.kafka_ssl_key_password
+        _load_key(context, certificate, key, password.get_secret_value() if password is not None else None)
+    return context
+
+
+def check_files(settings: Settings) -> None:
+    """Raise Misconfigured if a file that TLS needs can't be used: librdkafka would not name the setting."""
+    if settings.kafka_security_protocol.endswith("SSL"):
+        build_context(settings)
+
+
+def _check_readable(setting: str, file: str | None) -> None:
+    if file is None:
+        return
+    try:
+        with Path(file).open("rb"):
+            pass
+    except OSError as error:
+        raise Misconfigured([f"{setting}: the file {file} can't be read ({(error.strerror or '').lower()})"]) from error
+
+
+def _trust(setting: str, file: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=file)
+    except ssl.SSLError as error:
+        raise Misconfigured([f"{setting}: the file {file} contains no certificate in PEM format"]) from error
+
+
+def _load_key(context: ssl.SSLContext, certificate: str, key: str, password: str | None) -> None:
+    try:
+        # Without a function, OpenSSL would ask for the password on the terminal.
+        context.load_cert_chain(certificate, key, password=lambda: password or "")
+    except ssl.SSLError as error:
+        raise Misconfigured([_explain_key(key, password, error.reason or "")]) from error
+
+
+def _explain_key(key: str, password: str | None, reason: str) -> str:
+    if reason == "KEY_VALUES_MISMATCH":
+        return f"{KEY}: the key in {key} does not belong to the certificate of {CERTIFICATE}"
+    if "ENCRYPTED" in Path(key).read_text(errors="replace"):
+        what = "is missing" if password is None else "is wrong"
+        return f"{KEY_PASSWORD} {what}: the key in {key} is encrypted"
+    return f"{KEY}: the file {key} contains no private key in PEM format"

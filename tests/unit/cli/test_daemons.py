@@ -1,0 +1,29 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.daemons import run_consumer, run_notify
+from config.settings import Misconfigured
+
+SETTINGS = {
+    "DATABASE_URL": "sqlite:///nowhere.db",
+    "CLICKHOUSE_URL": "http://127.0.0.1:1",
+    "WAYBILL_STORAGE_URL": "file:///nowhere",
+    "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+    "KAFKA_SECURITY_PROTOCOL": "SSL",
+}
+
+
+@pytest.mark.parametrize("run", [run_consumer, run_notify])
+def test_a_daemon_does_not_start_with_a_certificate_that_can_not_be_used(
+    run: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = tmp_path / "missing.pem"
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    for name in ("KAFKA_SSL_CERTIFICATE_LOCATION", "KAFKA_SSL_KEY_LOCATION"):
+        monkeypatch.setenv(name, str(missing))
+
+    with pytest.raises(Misconfigured, match=f"KAFKA_SSL_CERTIFICATE_LOCATION: the file {missing} can't be read"):
+        run()
