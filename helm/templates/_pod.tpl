@@ -25,12 +25,15 @@ doctor: [database, clickhouse, kafka, s3, smtp, links]
 {{- define "waybill.secretEnv" -}}
 {{- $secrets := .root.Values.secrets -}}
 {{- $needed := index (include "waybill.dependencies" .root | fromYaml) .command -}}
+{{- $oauth := eq (dig "KAFKA_SASL_MECHANISM" "PLAIN" .root.Values.settings) "OAUTHBEARER" -}}
+{{- $certificate := dict "existingSecret" $secrets.kafka.certificateSecret "key" $secrets.kafka.privateKeyPasswordKey -}}
 {{- $variables := list
   (list "database" $secrets.database "urlKey" "DATABASE_URL")
   (list "database" $secrets.database "passwordKey" "DATABASE_PASSWORD")
   (list "clickhouse" $secrets.clickhouse "passwordKey" "CLICKHOUSE_PASSWORD")
-  (list "kafka" $secrets.kafka "usernameKey" "KAFKA_SASL_USERNAME")
-  (list "kafka" $secrets.kafka "passwordKey" "KAFKA_SASL_PASSWORD")
+  (list "kafka" $secrets.kafka (ternary "clientIdKey" "usernameKey" $oauth) (ternary "KAFKA_SASL_OAUTHBEARER_CLIENT_ID" "KAFKA_SASL_USERNAME" $oauth))
+  (list "kafka" $secrets.kafka (ternary "clientSecretKey" "passwordKey" $oauth) (ternary "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET" "KAFKA_SASL_PASSWORD" $oauth))
+  (list "kafka" $certificate "key" "KAFKA_SSL_KEY_PASSWORD")
   (list "s3" $secrets.s3 "accessKeyIdKey" "LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID")
   (list "s3" $secrets.s3 "secretAccessKeyKey" "LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY")
   (list "smtp" $secrets.smtp "urlKey" "SMTP_CONNECTION_URL")
@@ -55,6 +58,7 @@ requires a secret that the hook does not have. */}}
 {{- $kafka := has "kafka" $needed -}}
 {{- $links := has "links" $needed -}}
 {{- $ca := and $kafka $root.Values.secrets.kafka.caSecret -}}
+{{- $certificate := and $kafka $root.Values.secrets.kafka.certificateSecret -}}
 metadata:
   labels:
     {{- include "waybill.labels" $root | nindent 4 }}
@@ -133,6 +137,12 @@ spec:
         - name: KAFKA_SSL_CA_LOCATION
           value: /etc/waybill/kafka/{{ $root.Values.secrets.kafka.caKey }}
         {{- end }}
+        {{- if $certificate }}
+        - name: KAFKA_SSL_CERTIFICATE_LOCATION
+          value: /etc/waybill/kafka-certificate/{{ $root.Values.secrets.kafka.certificateKey }}
+        - name: KAFKA_SSL_KEY_LOCATION
+          value: /etc/waybill/kafka-certificate/{{ $root.Values.secrets.kafka.privateKeyKey }}
+        {{- end }}
         {{- with $pod.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -171,6 +181,11 @@ spec:
           mountPath: /etc/waybill/kafka
           readOnly: true
         {{- end }}
+        {{- if $certificate }}
+        - name: kafka-certificate
+          mountPath: /etc/waybill/kafka-certificate
+          readOnly: true
+        {{- end }}
         {{- with $pod.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -185,6 +200,11 @@ spec:
     - name: kafka-ca
       secret:
         secretName: {{ $root.Values.secrets.kafka.caSecret }}
+    {{- end }}
+    {{- if $certificate }}
+    - name: kafka-certificate
+      secret:
+        secretName: {{ $root.Values.secrets.kafka.certificateSecret }}
     {{- end }}
     {{- with $pod.extraVolumes }}
     {{- toYaml . | nindent 4 }}
