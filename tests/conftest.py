@@ -70,6 +70,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("servers", choice.kinds(), indirect=True, scope="session")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `make test` run a test of ClickHouse once: its embedded variant is slow where the real services are there."""
+    if "real" not in choice.kinds():
+        return
+    for item in items:
+        variant = getattr(item, "callspec", None)
+        if item.get_closest_marker("clickhouse") and variant and variant.params.get("servers") == "embedded":
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _service_models() -> Iterator[None]:
     """Let all AWS clients share the models of the services; parsing them takes most of the time of a session."""

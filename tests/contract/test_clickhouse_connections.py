@@ -19,6 +19,8 @@ from tests.support.databases import Databases, open_databases
 from tests.support.http_proxy import http_proxy
 from tests.support.responses import reply
 
+pytestmark = pytest.mark.clickhouse
+
 
 @pytest.fixture(scope="module")
 def environment(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:

@@ -17,6 +17,8 @@ from tests.support.http_proxy import HttpProxy, Request, http_proxy
 from tests.support.responses import reply
 from tests.support.tables import READINGS
 
+pytestmark = pytest.mark.clickhouse
+
 EVENTS_READINGS = {("events", False), *((table, True) for table, events in READINGS if events)}
 
 

@@ -16,6 +16,8 @@ from tests.services.stacks import Servers
 from tests.support.agreement import Filled, fill_databases
 from tests.support.tables import READINGS
 
+pytestmark = pytest.mark.clickhouse
+
 READONLY = User(readonly=True)
 TIMED = User(ranges={"max_execution_time": (None, 3600), "max_block_size": (1024, 4096)})
 CUTTING = User(values={"max_result_rows": "1", "max_block_size": "1", "result_overflow_mode": "break"})

@@ -22,6 +22,8 @@ from tests.support.daemons import waybill
 from tests.support.databases import CUTOFF, Databases
 from tests.support.tables import EVENT_VARIANTS
 
+pytestmark = pytest.mark.clickhouse
+
 MARK = "zq'`\"\\{x:String}%(y)s;--"
 ASKED = "zq, asked for"
 SOURCES = re.compile(r"\b(?:FROM|JOIN)\s+`?\"?(\w+)", re.IGNORECASE)

@@ -13,6 +13,8 @@ from pipeline.read import http_session
 from tests.support.databases import Databases
 from tests.support.http_proxy import Forward, Request, Response, http_proxy
 
+pytestmark = pytest.mark.clickhouse
+
 LAGGING = "lagging"
 NOT_FOUND = b"Code: 372. DB::Exception: Session not found. (SESSION_NOT_FOUND) (version 26.9.2.1)"
 

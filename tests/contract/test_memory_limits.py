@@ -23,6 +23,8 @@ from tests.support.responses import end_at
 from tests.support.selection import reads_rows
 from tests.support.tables import READINGS
 
+pytestmark = pytest.mark.clickhouse
+
 QUERY = "Query memory limit exceeded: would use 401.00 MiB, maximum: 400.00 MiB. (MEMORY_LIMIT_EXCEEDED)"
 TOTAL = "(total) memory limit exceeded: would use 4.01 GiB, maximum: 4.00 GiB. (MEMORY_LIMIT_EXCEEDED)"
 EXPORT = "e"

@@ -21,6 +21,8 @@ from pipeline.read import open_table
 from pipeline.spec import read_spec
 from tests.support.databases import CUTOFF, EVENT, OBSERVATION, RUN_ITEM, Databases, Row
 
+pytestmark = pytest.mark.clickhouse
+
 DOCUMENT = Path(__file__).parents[2] / "docs/migrate-from-langfuse.md"
 MAY_DAY = datetime(2026, 5, 1, tzinfo=UTC)
 LATER = "2026-05-11 00:00:00.000"

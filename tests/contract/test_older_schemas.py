@@ -19,6 +19,8 @@ from pipeline.types import FORMATS
 from tests.support.databases import CUTOFF, EVENT, OBSERVATION, Databases
 from tests.support.tables import READINGS
 
+pytestmark = pytest.mark.clickhouse
+
 LATER = {
     "traces": ("environment",),
     "observations": (
@@ -61,6 +63,7 @@ def test_columns_of_newer_versions_are_null_and_the_others_are_as_ever(older: Da
     assert (row["id"], row["input"], row["traceName"], row["totalUsage"]) == ("o", "in", "n", 0)
 
 
+@pytest.mark.slow
 def test_every_table_can_be_exported_in_every_format(older: Databases, tmp_path: Path) -> None:
     for table, events in READINGS:
         for form in FORMATS:

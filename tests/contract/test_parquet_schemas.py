@@ -17,6 +17,8 @@ from pipeline.tables import TABLES
 from tests.services.stacks import Embedded
 from tests.support.databases import CUTOFF, MAY, Databases, open_databases
 
+pytestmark = pytest.mark.clickhouse
+
 ROWS = 40
 IDS = {"dataset_run_items": "datasetRunId", "audit_logs": "resourceId"}
 """The columns to filter by in tables where `id` can't be filtered by."""

@@ -19,6 +19,8 @@ from tests.services.stacks import Servers
 from tests.support.agreement import Filled, cached_lookups, fill_databases
 from tests.support.tables import READINGS
 
+pytestmark = pytest.mark.clickhouse
+
 SEED = int(os.environ.get("SEED", "7"))
 SECONDS_A_CASE = 5
 """The longest that a case takes on average, on a machine that does other work."""

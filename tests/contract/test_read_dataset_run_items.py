@@ -2,10 +2,13 @@
 
 from datetime import UTC, datetime
 
+import pytest
 from sqlalchemy import insert
 
 from config.tables import datasets
 from tests.support.databases import RUN_ITEM, Databases, Read, Row
+
+pytestmark = pytest.mark.clickhouse
 
 
 def items(databases: Databases, *rows: Row) -> None:

@@ -9,6 +9,8 @@ import pytest
 from config.errors import Rejected
 from tests.support.databases import EVENT, Databases, Row
 
+pytestmark = pytest.mark.clickhouse
+
 LATER = "2026-05-11 00:00:00.000000"
 BY_ID = {"column": "id", "order": "ASC"}
 

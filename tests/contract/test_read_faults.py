@@ -20,6 +20,8 @@ from tests.services.stacks import Servers
 from tests.support.daemons import eventually
 from tests.support.databases import Databases, open_databases
 
+pytestmark = pytest.mark.clickhouse
+
 END = 8
 MEMORY = b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9.2.1)\n"
 TAGGED = b"\r\n__exception__\r\nabcdefghijklmnop\r\n" + MEMORY + b"100 abcdefghijklmnop\r\n__exception__\r\n"

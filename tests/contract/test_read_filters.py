@@ -15,6 +15,8 @@ from config.errors import Rejected
 from tests.services.stacks import Servers
 from tests.support.databases import CUTOFF, Databases, open_databases
 
+pytestmark = pytest.mark.clickhouse
+
 Row = dict[str, Any]
 
 TEXTS = [

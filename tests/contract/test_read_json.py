@@ -17,6 +17,8 @@ from tests.services.stacks import Servers
 from tests.support.agreement import Filled, fill_databases
 from tests.support.tables import READINGS
 
+pytestmark = pytest.mark.clickhouse
+
 SIZE = 30
 JSON = (
     r'{"lone": "\ud83d", "other": "\u00e9\u6570 \ud83d\ude42"}',

@@ -13,6 +13,8 @@ from pipeline.read.open_table import BATCH_BYTES, MOST_BATCH_BYTES
 from pipeline.types import FORMATS
 from tests.support.databases import MAY, Databases, Row
 
+pytestmark = pytest.mark.clickhouse
+
 KIB = 1 << 10
 MIB = 1 << 20
 

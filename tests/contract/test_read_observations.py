@@ -10,6 +10,8 @@ from sqlalchemy import insert
 from config.tables import comments, models, prices, pricing_tiers
 from tests.support.databases import MAY, Databases, Row
 
+pytestmark = pytest.mark.clickhouse
+
 OBSERVATION: Row = {
     "id": "o",
     "trace_id": "t",

@@ -11,6 +11,8 @@ from tests.oracle.columns import columns_of
 from tests.services.stacks import Servers
 from tests.support.databases import Databases, open_databases
 
+pytestmark = pytest.mark.clickhouse
+
 SQL = "x'; DROP TABLE traces; DELETE FROM audit_logs; --"
 
 

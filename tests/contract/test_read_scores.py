@@ -9,6 +9,8 @@ from sqlalchemy import insert
 from config.tables import users
 from tests.support.databases import MAY, Databases, Read, Row
 
+pytestmark = pytest.mark.clickhouse
+
 SPAN: Row = {
     "id": "o",
     "trace_id": "t",

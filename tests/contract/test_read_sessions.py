@@ -10,6 +10,8 @@ from sqlalchemy import insert
 from config.tables import comments, trace_sessions
 from tests.support.databases import OBSERVATION, Databases, Read, Row
 
+pytestmark = pytest.mark.clickhouse
+
 
 def spans(databases: Databases, *rows: Row) -> None:
     databases.put("observations", *({**OBSERVATION, "id": f"o{index}", **row} for index, row in enumerate(rows)))

@@ -13,6 +13,8 @@ from pipeline.types import Kind
 from tests.oracle.traces import COLUMNS as FIXED
 from tests.support.databases import MAY, Databases
 
+pytestmark = pytest.mark.clickhouse
+
 
 def test_a_row_has_the_columns_and_values_of_its_trace(databases: Databases) -> None:
     databases.traces(
