@@ -11,6 +11,7 @@ from sqlalchemy import URL
 
 from config import urls
 from config.database_url import DatabaseAddress, check_host, check_parameters, read_address, write_url
+from config.pem_files import AuthoritiesFile
 from config.required import DATABASE, STORAGE, find_missing, say_missing
 from config.secret_keys import check_keys, split_keys
 from config.settings_kafka import KafkaSettings, find_kafka_problems
@@ -143,6 +144,7 @@ class Settings(KafkaSettings):
     csv_neutralise: bool = Field(default=True, alias="WAYBILL_CSV_NEUTRALISE_FORMULAS")
     csv_bom: bool = Field(default=False, alias="WAYBILL_CSV_BOM")
     otel_endpoint: HttpUrl | None = Field(None, alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    ssl_cert_file: AuthoritiesFile | None = Field(None, alias="SSL_CERT_FILE")
     strict_settings: bool = Field(default=False, alias="WAYBILL_STRICT_SETTINGS")
     log_format: Literal["json", "text"] | None = Field(None, alias="WAYBILL_LOG_FORMAT")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="WAYBILL_LOG_LEVEL")

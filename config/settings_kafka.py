@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings
 
 from config import urls
+from config.pem_files import AuthoritiesFile
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM"]
@@ -47,7 +48,7 @@ class KafkaSettings(BaseSettings):
     kafka_oauth_client_secret: SecretStr | None = Field(None, alias=f"{OAUTH}_CLIENT_SECRET")
     kafka_oauth_scope: str | None = Field(None, alias=f"{OAUTH}_SCOPE")
     kafka_aws_region: str | None = Field(None, alias=AWS_REGION, pattern=r"^[a-z]{2}(-[a-z]+)+-\d+$")
-    kafka_ssl_ca_location: str | None = Field(None, alias="KAFKA_SSL_CA_LOCATION")
+    kafka_ssl_ca_location: AuthoritiesFile | None = Field(None, alias="KAFKA_SSL_CA_LOCATION")
     kafka_ssl_certificate_location: str | None = Field(None, alias=CERTIFICATE)
     kafka_ssl_key_location: str | None = Field(None, alias=KEY)
     kafka_ssl_key_password: SecretStr | None = Field(None, alias=KEY_PASSWORD)

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from config.errors import Unavailable
 from config.settings import Misconfigured
 from notify.address import EmailAddress
+from runtime.network import CERTIFICATE_REMEDIES, explain_fault
 
 TIMEOUT_SECONDS = 60.0
 """Timeout of every step but the last."""
@@ -237,7 +238,8 @@ def _translated_faults() -> Iterator[None]:
     except smtplib.SMTPNotSupportedError as error:
         raise Unavailable(f"the mail server does not support what SMTP_CONNECTION_URL requires: {error}") from error
     except ssl.SSLCertVerificationError as error:
-        raise Unavailable(f"the mail server's certificate is not trusted: {error.verify_message}") from error
+        reason = explain_fault(error)
+        raise Unavailable(f"the mail server can't be used ({reason}): {CERTIFICATE_REMEDIES[reason]}") from error
     except UnicodeError as error:
         raise Unavailable("SMTP_CONNECTION_URL has a host, user or password that SMTP does not allow") from error
     except (smtplib.SMTPException, OSError) as error:

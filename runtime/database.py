@@ -1,5 +1,6 @@
 """Opens the Langfuse database, gives connections for reading and for writing, and translates database faults."""
 
+import os
 import re
 import ssl
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ _CONNECT_ARGS = {
 }
 # The files with the authorities that a system trusts, where Python does not know one: Debian's, Red Hat's, Alpine's.
 _AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+_ROOT_FILE = "~/.postgresql/root.crt"
 _FIXED_ARGS = {
     "client_encoding": "utf8",  # a role or a database may have another default, in which not every text can be written
     "prepare_threshold": None,  # a statement is prepared on one connection, and a pooler may change it
@@ -78,12 +80,15 @@ _CONNECTION_FAULTS = {
     ),
     r"root certificate file .* does not exist|could not read root certificate file|to locate root certificate file": (
         "the CA file of sslrootcert, or of sslcert without sslkey, in DATABASE_URL can't be read: is its path right? "
-        "sslrootcert=system means the CAs of the system, or of SSL_CERT_FILE"
+        "sslaccept=strict without either means the CAs of the system, or of SSL_CERT_FILE"
     ),
     r"does not match host name": (
         "its certificate is for another host name: does the host of DATABASE_URL have the name of the certificate?"
     ),
-    r"certificate verify failed": "its certificate is not trusted: is sslrootcert in DATABASE_URL its CA?",
+    r"certificate verify failed": (
+        "its certificate is not trusted: is its certificate authority in the file of sslrootcert in DATABASE_URL or, "
+        "without sslrootcert, in the file that SSL_CERT_FILE names, and has it not expired?"
+    ),
     r"does not support SSL": "it does not support TLS: is sslmode in DATABASE_URL right?",
     r"too many clients|remaining connection slots|too many connections": (
         "it has no free connection: raise max_connections, or use fewer pods"
@@ -125,8 +130,14 @@ def open_database(url: URL, schema: str | None = None, pool: PoolLimits | None =
 
 
 def _name_authorities(url: URL) -> URL:
-    """Replace `sslrootcert=system` by a file: psycopg's libpq has an OpenSSL of its own, which looks elsewhere."""
-    if url.query.get("sslrootcert") != "system":
+    """Replace `sslrootcert=system` by a file: psycopg's libpq has an OpenSSL of its own, which looks elsewhere.
+
+    `sslmode=verify-full` means the same unless there is a file where libpq looks for one.
+    """
+    named = url.query.get("sslrootcert") or os.environ.get("PGSSLROOTCERT")
+    if named is None and url.query.get("sslmode") == "verify-full" and not Path(_ROOT_FILE).expanduser().exists():
+        named = "system"
+    if named != "system":
         return url
     candidates = (ssl.get_default_verify_paths().cafile, *_AUTHORITIES)  # the first is SSL_CERT_FILE if it is set
     found = next((path for path in candidates if path and Path(path).is_file()), "system")

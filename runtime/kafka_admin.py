@@ -19,7 +19,7 @@ CHECK_SECONDS = 5.0
 # The most telling first: a client reports several.
 _CONNECTION_FAULTS = {
     KafkaError._AUTHENTICATION: "the brokers reject the login: {login}",  # noqa: SLF001 (librdkafka's own codes have such names)
-    KafkaError._SSL: "TLS failed: are KAFKA_SECURITY_PROTOCOL and KAFKA_SSL_CA_LOCATION right{certificate}?",  # noqa: SLF001 (the same)
+    KafkaError._SSL: "TLS failed: is KAFKA_SECURITY_PROTOCOL right{certificate}?",  # noqa: SLF001 (the same)
     KafkaError._RESOLVE: (  # noqa: SLF001 (the same)
         "a host name can't be resolved: is KAFKA_BOOTSTRAP_SERVERS right, and are the advertised listeners?"
     ),
@@ -41,6 +41,12 @@ _LOGINS = {
 _PASSWORD_LOGIN = "are KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD right?"  # noqa: S105 (a question)
 
 
+_UNTRUSTED = (
+    "the certificate is not trusted: is its certificate authority in the file that SSL_CERT_FILE or, if it is set, "
+    "KAFKA_SSL_CA_LOCATION names, and are the brokers' host names in it?"
+)
+
+
 class KafkaAdmin:
     """An admin client that writes nothing to stderr, where librdkafka would log each refused connection."""
 
@@ -54,8 +60,8 @@ class KafkaAdmin:
             except Unavailable as error:
                 raise ConnectionError(f"there is no token for Kafka: {error}") from error
         self._settings = settings
-        self._reported: set[int] = set()
-        quiet = {"log_level": 0, "error_cb": lambda error: self._reported.add(error.code())}
+        self._reported: dict[int, str] = {}
+        quiet = {"log_level": 0, "error_cb": lambda error: self._reported.update({error.code(): error.str()})}
         self._client = AdminClient(client_config(settings) | quiet)
 
     def ask(self, call: Callable[[AdminClient], T]) -> T:
@@ -64,10 +70,14 @@ class KafkaAdmin:
             return call(self._client)
         except KafkaException as error:
             self._client.poll(0)  # runs error_cb
-            codes = {*self._reported, error.args[0].code()}
-            reason = next((text for code, text in _CONNECTION_FAULTS.items() if code in codes), None)
-            reason = reason.format(**self._name_suspects()) if reason is not None else error.args[0].str()
-            raise ConnectionError(f"Kafka does not answer: {reason}") from error
+            raise ConnectionError(f"Kafka does not answer: {self._explain(error.args[0])}") from error
+
+    def _explain(self, error: KafkaError) -> str:
+        if any("certificate verify failed" in text for text in self._reported.values()):
+            return _UNTRUSTED
+        codes = {*self._reported, error.code()}
+        reason = next((text for code, text in _CONNECTION_FAULTS.items() if code in codes), None)
+        return reason.format(**self._name_suspects()) if reason is not None else str(error.str())
 
     def _name_suspects(self) -> dict[str, str]:
         """Return what to look at, which depends on how the client logs in."""

@@ -5,7 +5,7 @@ from typing import Any
 from confluent_kafka import Producer
 
 from config.settings import Misconfigured, Settings
-from runtime.kafka_tls import check_files
+from runtime.kafka_tls import check_files, find_authorities
 from runtime.kafka_tokens import open_tokens
 from runtime.tokens import Tokens
 
@@ -57,7 +57,7 @@ def _certificates(settings: Settings) -> dict[str, Any]:
     check_files(settings)
     password = settings.kafka_ssl_key_password
     given = {
-        "ssl.ca.location": settings.kafka_ssl_ca_location,
+        "ssl.ca.location": find_authorities(settings),
         "ssl.certificate.location": settings.kafka_ssl_certificate_location,
         "ssl.key.location": settings.kafka_ssl_key_location,
         "ssl.key.password": password.get_secret_value() if password is not None else None,

@@ -6,21 +6,23 @@ from pathlib import Path
 from config.settings import Misconfigured, Settings
 from config.settings_kafka import CERTIFICATE, KEY, KEY_PASSWORD
 
-CA = "KAFKA_SSL_CA_LOCATION"
+
+def find_authorities(settings: Settings) -> str | None:
+    """Return the file with the authorities that may have signed the brokers' certificates; None means the system's.
+
+    librdkafka does not read SSL_CERT_FILE.
+    """
+    return settings.kafka_ssl_ca_location or settings.ssl_cert_file
 
 
 def build_context(settings: Settings) -> ssl.SSLContext:
     """Build the TLS context of a client from the files of the settings; raises Misconfigured if one can't be used."""
-    authority, certificate, key = (
-        settings.kafka_ssl_ca_location,
-        settings.kafka_ssl_certificate_location,
-        settings.kafka_ssl_key_location,
-    )
-    for setting, file in ((CA, authority), (CERTIFICATE, certificate), (KEY, key)):
+    certificate, key = settings.kafka_ssl_certificate_location, settings.kafka_ssl_key_location
+    for setting, file in ((CERTIFICATE, certificate), (KEY, key)):
         _check_readable(setting, file)
-    context = _trust(CA, authority)
+    context = ssl.create_default_context(cafile=find_authorities(settings))
     if certificate is not None and key is not None:
-        _trust(CERTIFICATE, certificate)
+        _check_certificate(certificate)
         password = settings.kafka_ssl_key_password
         _load_key(context, certificate, key, password.get_secret_value() if password is not None else None)
     return context
@@ -42,11 +44,11 @@ def _check_readable(setting: str, file: str | None) -> None:
         raise Misconfigured([f"{setting}: the file {file} can't be read ({(error.strerror or '').lower()})"]) from error
 
 
-def _trust(setting: str, file: str | None) -> ssl.SSLContext:
+def _check_certificate(file: str) -> None:
     try:
-        return ssl.create_default_context(cafile=file)
+        ssl.create_default_context(cafile=file)
     except ssl.SSLError as error:
-        raise Misconfigured([f"{setting}: the file {file} contains no certificate in PEM format"]) from error
+        raise Misconfigured([f"{CERTIFICATE}: the file {file} contains no certificate in PEM format"]) from error
 
 
 def _load_key(context: ssl.SSLContext, certificate: str, key: str, password: str | None) -> None:

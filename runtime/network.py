@@ -5,8 +5,18 @@ import ssl
 from collections.abc import Iterator
 
 UNTRUSTED = "the certificate is not trusted"
+EXPIRED = "the certificate has expired or is not valid yet"
+OTHER_HOST = "the certificate is for another host name"
+CERTIFICATE_REMEDIES = {
+    UNTRUSTED: "is its certificate authority in the file that SSL_CERT_FILE names?",
+    EXPIRED: "renew it, or correct this machine's clock",
+    OTHER_HOST: "is the host name in the settings one of those in the certificate?",
+}
+"""What to look at when a certificate is the reason why a connection failed."""
+
+# OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID, _CERT_HAS_EXPIRED, _HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH.
+_CERTIFICATE_REASONS = {9: EXPIRED, 10: EXPIRED, 62: OTHER_HOST, 64: OTHER_HOST}
 _REASONS: dict[type[BaseException], str] = {
-    ssl.SSLCertVerificationError: UNTRUSTED,
     ssl.SSLError: "TLS failed",
     socket.gaierror: "the host name can't be resolved",
     TimeoutError: "timeout",
@@ -26,6 +36,8 @@ def explain_fault(error: BaseException) -> str:
 
 
 def _explain(error: BaseException) -> str | None:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _CERTIFICATE_REASONS.get(error.verify_code, UNTRUSTED)
     for kind, reason in _REASONS.items():
         if isinstance(error, kind):
             return reason

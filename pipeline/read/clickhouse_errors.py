@@ -6,7 +6,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from urllib3.exceptions import HTTPError
 
 from config.errors import Rejected, Unavailable
-from runtime.network import UNTRUSTED, explain_fault
+from runtime.network import CERTIFICATE_REMEDIES, explain_fault
 
 CLIENT_ERRORS = (ClickHouseError, HTTPError, OSError)
 """What a call of the client may raise when the server or the connection fails."""
@@ -85,9 +85,7 @@ def translate_client_error(error: Exception) -> Exception:
             "is CLICKHOUSE_URL the URL of its HTTP interface, with the path of a gateway as ?pathname=/path?"
         )
     reason = explain_fault(error)
-    remedy = "is CLICKHOUSE_URL right, and is the server running?"
-    if reason == UNTRUSTED:
-        remedy = "is its certificate authority in the file that SSL_CERT_FILE names?"
+    remedy = CERTIFICATE_REMEDIES.get(reason, "is CLICKHOUSE_URL right, and is the server running?")
     return Unreachable(f"ClickHouse can't be reached ({reason}): {remedy}")
 
 

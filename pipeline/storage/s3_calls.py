@@ -32,7 +32,7 @@ from s3fs import S3FileSystem
 
 from config.errors import Unavailable
 from pipeline.storage.safe_names import ADVICE
-from runtime.network import UNTRUSTED, explain_fault
+from runtime.network import CERTIFICATE_REMEDIES, explain_fault
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,10 @@ class Calls:
         self._fs = fs
         self._pauses = pauses
         self._sends_md5 = False
+
+    def limit_retries(self, retries: int) -> "Calls":
+        """Return the calls to the same endpoint, of which each is retried less often."""
+        return Calls(self._fs, self._pauses[:retries])
 
     def start(
         self,
@@ -244,7 +248,7 @@ def _is_temporary(error: Exception) -> bool:
             return False
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status >= _SERVER_ERROR or status == _TOO_MANY or _read_code(error) in _TEMPORARY_CODES
-    return isinstance(error, _TEMPORARY)
+    return isinstance(error, _TEMPORARY) and explain_fault(error) not in CERTIFICATE_REMEDIES
 
 
 def _translate(method: str, error: Exception, params: Mapping[str, Any] = MappingProxyType({})) -> Exception:
@@ -260,9 +264,7 @@ def _translate(method: str, error: Exception, params: Mapping[str, Any] = Mappin
         )
     if isinstance(error, (*_TEMPORARY, BotoConnectionError)):
         reason = explain_fault(error)
-        remedy = f"is LANGFUSE_S3_BATCH_EXPORT_ENDPOINT right, {_STYLE}"
-        if reason == UNTRUSTED:
-            remedy = "is its certificate authority in the file that SSL_CERT_FILE names?"
+        remedy = CERTIFICATE_REMEDIES.get(reason, f"is LANGFUSE_S3_BATCH_EXPORT_ENDPOINT right, {_STYLE}")
         return Unavailable(f"S3 could not be reached for {method} ({reason}): {remedy}")
     if isinstance(error, BotoCoreError) and not isinstance(error, ParamValidationError):
         return Unavailable(f"S3 could not be reached for {method}: {error or type(error).__name__}")

@@ -9,11 +9,11 @@ import pytest
 from config.errors import Rejected
 from pipeline.read import check
 from pipeline.types import FORMATS
-from tests.contract.clickhouse_user import User, serve
 from tests.oracle import worlds
 from tests.oracle.pools import PROJECTS
 from tests.services.stacks import Servers
 from tests.support.agreement import Filled, fill_databases
+from tests.support.clickhouse_user import User, serve
 from tests.support.tables import READINGS
 
 pytestmark = pytest.mark.clickhouse

@@ -70,7 +70,8 @@ def test_the_parameters_of_prisma_and_of_libpq_encrypt(server: Server, parameter
     [
         ("sslaccept=strict", "its certificate is not trusted"),
         ("sslaccept=strict&sslcert=/nowhere.pem", "the CA file of sslrootcert, or of sslcert"),
-        ("sslmode=verify-full", "sslrootcert=system means the CAs of the system"),
+        ("sslmode=verify-full", "its certificate is not trusted.*in the file that SSL_CERT_FILE names"),
+        ("sslmode=verify-ca", "sslaccept=strict without either means the CAs of the system"),
         ("sslmode=require&sslcert={certificate}", "its certificate is not trusted"),
     ],
 )
@@ -95,4 +96,5 @@ def test_ssl_cert_file_names_the_authority(server: Server, monkeypatch: pytest.M
     monkeypatch.setenv("SSL_CERT_FILE", str(server.authority.file))
 
     assert is_encrypted(f"{server.url}?sslaccept=strict")
+    assert is_encrypted(f"{server.url}?sslmode=verify-full")
     assert is_encrypted(f"{server.url}?sslmode=verify-full&sslrootcert=system")

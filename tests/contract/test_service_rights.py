@@ -1,18 +1,14 @@
 """The doctor names each right that a user of Kafka, S3 or ClickHouse lacks, and leaves nothing behind."""
 
-import json
-import subprocess
 import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
-from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
+from confluent_kafka.admin._acl import AclOperation
+from confluent_kafka.admin._resource import ResourceType
 
 from cli.checks import kafka as kafka_check
 from cli.checks import storage as storage_check
@@ -25,13 +21,14 @@ from tests.services import kafka as kafka_service
 from tests.services import s3 as s3_service
 from tests.services.kafka import Kafka
 from tests.services.s3 import S3
+from tests.services.secured import allow
 from tests.services.stacks import own_names
+from tests.support.grants import minimal_policy
 
 AUTHORIZER = """
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 allow.everyone.if.no.acl.found=true
 """
-INSTALL = Path(__file__).parents[2] / "docs" / "install.md"
 USER, SECRET = "exporter", "exporter-secret"
 
 
@@ -41,13 +38,6 @@ def guarded_kafka(services_folder: Path) -> Iterator[Kafka]:
         pytest.skip(reason)
     with kafka_service.start(services_folder / "guarded-kafka", properties=AUTHORIZER) as running:
         yield running
-
-
-def allow(kafka: Kafka, kind: ResourceType, name: str, principal: str, operation: AclOperation) -> None:
-    binding = AclBinding(kind, name, ResourcePatternType.LITERAL, principal, "*", operation, AclPermissionType.ALLOW)
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    for created in admin.create_acls([binding]).values():
-        created.result(30)
 
 
 def test_each_missing_acl_of_kafka_is_named_with_the_command_that_adds_it(guarded_kafka: Kafka) -> None:
@@ -83,31 +73,16 @@ def guarded_s3(services_folder: Path) -> Iterator[S3]:
     accounts = folder / "accounts"
     accounts.mkdir(parents=True)
     with s3_service.start(folder, options=["--iam-dir", accounts]) as running:
-        command: list[str | Path] = [
-            s3_service._program(), "admin", "--access", s3_service._ACCESS_KEY, "--secret", s3_service._SECRET_KEY,
-            "--endpoint-url", running.endpoint, "create-user", "--access", USER, "--secret", SECRET, "--role", "user",
-        ]  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True)
+        running.create_user(USER, SECRET)
         yield running
-
-
-def documented_policy(bucket: str, prefix: str) -> dict[str, Any]:
-    """The policy of docs/install.md for the bucket, given to the user."""
-    block = INSTALL.read_text().partition("```json\n")[2].partition("```")[0]
-    policy: dict[str, Any] = json.loads(block.replace("BUCKET", bucket).replace("PREFIX", prefix))
-    for statement in policy["Statement"]:
-        statement["Principal"] = {"AWS": [USER]}
-    return policy
 
 
 def s3_problems(s3: S3, *, without: str | None = None) -> list[str]:
     """What the doctor finds with the documented policy, less one action."""
     prefix = f"{uuid.uuid4().hex}/"
     with s3.bucket() as bucket:
-        policy = documented_policy(bucket.name, prefix)
-        for statement in policy["Statement"]:
-            statement["Action"] = [action for action in statement["Action"] if action != without]
-        bucket.client.put_bucket_policy(Bucket=bucket.name, Policy=json.dumps(policy))
+        policy = minimal_policy(bucket.name, prefix, USER, without=without)
+        bucket.client.put_bucket_policy(Bucket=bucket.name, Policy=policy)
         options = S3Options(
             endpoint=s3.endpoint, region="us-east-1", access_key_id=USER, secret_access_key=SECRET,
             force_path_style=True, pauses=(),

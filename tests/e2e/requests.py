@@ -38,10 +38,15 @@ def insert_export(engine: Engine, **changes: Any) -> str:
 def publish_request(stack: Stack, export_id: str, times: int = 1) -> None:
     """Publish the request event of an export."""
     environment = stack.environment()
-    producer = Producer({"bootstrap.servers": environment["KAFKA_BOOTSTRAP_SERVERS"]})
+    publish_request_to(environment["KAFKA_BOOTSTRAP_SERVERS"], environment["WAYBILL_REQUESTS_TOPIC"], export_id, times)
+
+
+def publish_request_to(servers: str, topic: str, export_id: str, times: int = 1) -> None:
+    """Publish the request event of an export to a topic of brokers without TLS."""
+    producer = Producer({"bootstrap.servers": servers})
     event = json.dumps({"projectId": "demo", "batchExportId": export_id}).encode()
     for _ in range(times):
-        producer.produce(environment["WAYBILL_REQUESTS_TOPIC"], event, key=export_id.encode())
+        producer.produce(topic, event, key=export_id.encode())
     assert producer.flush(20) == 0
 
 

@@ -1,6 +1,7 @@
 """An S3 server: versitygw on a temporary folder, with a new bucket for whoever asks."""
 
 import contextlib
+import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from botocore.config import Config  # type: ignore[import-untyped]  # nor does t
 from tests.services import installed
 from tests.services.installed import Availability
 from tests.services.process import Program, accepts, free_port, serving
+from tests.support.certificates import Authority
 
 _ACCESS_KEY = "waybill-access"
 _SECRET_KEY = "waybill-secret"
@@ -26,6 +28,8 @@ class Bucket:
 
     endpoint: str
     name: str
+    authority: Path | None = None
+    """The file with the authority that signed the server's certificate."""
 
     def environment(self) -> dict[str, str]:
         """The settings that point Waybill here."""
@@ -51,7 +55,7 @@ class Bucket:
     @cached_property
     def client(self) -> Any:
         """A boto3 client of the server."""
-        return _client(self.endpoint)
+        return _client(self.endpoint, self.authority)
 
     def objects(self) -> dict[str, int]:
         """The bytes of every object by key."""
@@ -84,16 +88,25 @@ class S3:
 
     endpoint: str
     pid: int
+    authority: Path | None = None
 
     @contextlib.contextmanager
     def bucket(self) -> Iterator[Bucket]:
         """A new bucket, deleted at the end with all that is in it."""
-        bucket = Bucket(self.endpoint, f"test-{uuid.uuid4().hex[:12]}")
+        bucket = Bucket(self.endpoint, f"test-{uuid.uuid4().hex[:12]}", self.authority)
         bucket.client.create_bucket(Bucket=bucket.name)
         try:
             yield bucket
         finally:
             bucket.remove()
+
+    def create_user(self, access: str, secret: str) -> None:
+        """Create a user without rights; the server must have been started with `--iam-dir`."""
+        command: list[str | Path] = [
+            *(_program(), "admin", "--access", _ACCESS_KEY, "--secret", _SECRET_KEY, "--endpoint-url", self.endpoint),
+            *("--allow-insecure", "create-user", "--access", access, "--secret", secret, "--role", "user"),
+        ]
+        subprocess.run(command, check=True, capture_output=True)
 
 
 def available() -> Availability:
@@ -104,10 +117,12 @@ def available() -> Availability:
 
 
 @contextlib.contextmanager
-def start(folder: Path, port: int | None = None, options: Sequence[str | Path] = ()) -> Iterator[S3]:
+def start(
+    folder: Path, port: int | None = None, options: Sequence[str | Path] = (), authority: Authority | None = None
+) -> Iterator[S3]:
     """Run a server on data in `folder`; the same folder and port again is the same server, restarted.
 
-    `options` are more of its command-line options.
+    `options` are more of its command-line options. With an authority, it uses TLS.
     """
     port = port or free_port()
     data, sidecar = folder / "data", folder / "metadata"
@@ -115,6 +130,7 @@ def start(folder: Path, port: int | None = None, options: Sequence[str | Path] =
         path.mkdir(exist_ok=True)
     address = f"127.0.0.1:{port}"
     keys = ["--access", _ACCESS_KEY, "--secret", _SECRET_KEY, "--region", _REGION]
+    tls: list[str | Path] = ["--cert", authority.certificate, "--key", authority.key] if authority is not None else []
     # A sidecar folder for the metadata: not every file system has the extended attributes it would use.
     command: list[str | Path] = [
         _program(),
@@ -122,6 +138,7 @@ def start(folder: Path, port: int | None = None, options: Sequence[str | Path] =
         address,
         "--quiet",
         *keys,
+        *tls,
         *options,
         "posix",
         "--sidecar",
@@ -130,19 +147,21 @@ def start(folder: Path, port: int | None = None, options: Sequence[str | Path] =
     ]
     # Its client logs each refused connection at length: ask for the port alone.
     with serving(Program("versitygw", command, folder / "s3.log"), lambda: accepts(port)) as process:
-        yield S3(f"http://{address}", process.pid)
+        scheme, trusted = ("http", None) if authority is None else ("https", authority.file)
+        yield S3(f"{scheme}://{address}", process.pid, trusted)
 
 
 def _program() -> Path:
     return installed.cache_folder() / f"versitygw-{installed.pinned()['VERSITYGW']}"
 
 
-def _client(endpoint: str) -> Any:
+def _client(endpoint: str, authority: Path | None) -> Any:
     return boto3.client(
         "s3",
         endpoint_url=endpoint,
         region_name=_REGION,
         aws_access_key_id=_ACCESS_KEY,
         aws_secret_access_key=_SECRET_KEY,
+        verify=None if authority is None else str(authority),
         config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 2}),
     )

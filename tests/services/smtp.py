@@ -10,6 +10,7 @@ from tests.services import installed
 from tests.services.installed import Availability
 from tests.services.mail import Mailbox
 from tests.services.process import Program, accepts, free_port, give, serving
+from tests.support.certificates import Authority
 
 _ACCOUNT = "Debian-exim"
 _USER = "waybill"
@@ -33,7 +34,7 @@ host_lookup =
 rfc1413_query_timeout = 0s
 acl_smtp_rcpt = check_recipient
 acl_smtp_data = accept
-tls_advertise_hosts =
+{tls}
 
 begin acl
 check_recipient:
@@ -80,13 +81,22 @@ login:
 """
 
 
+_WITHOUT_TLS = "tls_advertise_hosts ="
+_TLS = """\
+tls_advertise_hosts = *
+tls_certificate = {certificate}
+tls_privatekey = {key}
+tls_on_connect_ports = {port}"""
+
+
 @dataclass(frozen=True)
 class Smtp:
-    """A running server."""
+    """A running server; `tls_port` is for connections with TLS from the first byte."""
 
     port: int
     mailbox: Mailbox
     pid: int
+    tls_port: int | None = None
 
     def environment(self) -> dict[str, str]:
         """The settings that point Waybill here."""
@@ -107,9 +117,10 @@ def available() -> Availability:
 
 
 @contextlib.contextmanager
-def start(folder: Path, port: int | None = None) -> Iterator[Smtp]:
+def start(folder: Path, port: int | None = None, authority: Authority | None = None) -> Iterator[Smtp]:
     """Run a server on mails in `folder`; the same folder and port again is the same server, restarted.
 
+    With an authority, it offers STARTTLS, and has a port with TLS.
     Restarted, it delivers what it had taken and not delivered yet: that is what its queue is run for.
     """
     exim = installed.program("exim4")
@@ -120,8 +131,21 @@ def start(folder: Path, port: int | None = None) -> Iterator[Smtp]:
         path.mkdir(exist_ok=True)
         give(path, _ACCOUNT)
     config = folder / "exim.conf"
-    config.write_text(_CONFIG.format(folder=folder, account=_ACCOUNT, user=_USER, password=_PASSWORD))
+    tls_port = free_port() if authority is not None else None
+    tls = _WITHOUT_TLS if authority is None else _configure_tls(folder, authority, tls_port)
+    config.write_text(_CONFIG.format(folder=folder, account=_ACCOUNT, user=_USER, password=_PASSWORD, tls=tls))
     config.chmod(0o644)
-    command: list[str | Path] = [*_KEEPER, exim, "-C", config, "-bdf", "-q2s", "-oX", str(port), "-oP", "/dev/null"]
+    ports = " : ".join(str(each) for each in (port, tls_port) if each is not None)
+    command: list[str | Path] = [*_KEEPER, exim, "-C", config, "-bdf", "-q2s", "-oX", ports, "-oP", "/dev/null"]
     with serving(Program("exim", command, folder / "exim.log"), lambda: accepts(port)) as process:
-        yield Smtp(port, Mailbox(folder / "maildir", "new/*", "Envelope-to"), process.pid)
+        yield Smtp(port, Mailbox(folder / "maildir", "new/*", "Envelope-to"), process.pid, tls_port)
+
+
+def _configure_tls(folder: Path, authority: Authority, port: int | None) -> str:
+    """Copy key and certificate to where the server can read them, and return its configuration for them."""
+    files = {"certificate": authority.certificate, "key": authority.key}
+    copies = {name: folder / path.name for name, path in files.items()}
+    for name, path in files.items():
+        copies[name].write_bytes(path.read_bytes())
+        give(copies[name], _ACCOUNT)
+    return _TLS.format(**copies, port=port)

@@ -1,5 +1,6 @@
-"""The grants of docs/install.md, run as they are printed there."""
+"""The grants of docs/install.md, given as they are printed there."""
 
+import json
 import re
 from pathlib import Path
 
@@ -24,3 +25,13 @@ def grant(engine: Engine, role: str, schema: str = "public") -> None:
         for statement in MINIMAL_GRANTS:
             adapted = re.sub(r"\bTO waybill\b", f"TO {role}", statement)
             connection.execute(text(adapted.replace("SCHEMA public", f"SCHEMA {schema}")))
+
+
+def minimal_policy(bucket: str, prefix: str, user: str, *, without: str | None = None) -> str:
+    """The documented policy of a bucket for a user, without one action."""
+    block = _INSTALL.read_text().partition("```json\n")[2].partition("```")[0]
+    policy = json.loads(block.replace("BUCKET", bucket).replace("PREFIX", prefix))
+    for statement in policy["Statement"]:
+        statement["Principal"] = {"AWS": [user]}
+        statement["Action"] = [action for action in statement["Action"] if action != without]
+    return json.dumps(policy)

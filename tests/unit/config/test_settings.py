@@ -1,5 +1,6 @@
 import os
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -174,3 +175,33 @@ def test_history_is_kept_as_long_as_events_can_be_replayed_and_exports_started()
     assert history(WAYBILL_HISTORY_DAYS="1", WAYBILL_STALE_DAYS="2") == 14
     assert history(WAYBILL_TOPIC_RETENTION_HOURS="4800") == 207
     assert history(BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS="4800") == 200
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "KAFKA_SSL_CA_LOCATION"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "can't be read (no such file or directory)"),
+        ("", "has no certificate"),
+        ("-----BEGIN CERTIFICATE-----\nnot base64\n-----END CERTIFICATE-----\n", "has no certificate"),
+    ],
+)
+def test_a_file_without_authorities_is_reported_with_its_setting(
+    tmp_path: Path, name: str, content: str | None, reason: str
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+
+    with pytest.raises(Misconfigured) as raised:
+        load({name: str(path)})
+
+    (problem,) = raised.value.problems
+    assert problem.startswith(f"{name}: the file {path} {reason}")
+    assert problem.endswith("name a PEM file with certificates of authorities")
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "KAFKA_SSL_CA_LOCATION"])
+def test_a_folder_is_no_file_with_authorities(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Misconfigured, match="is a directory"):
+        load({name: str(tmp_path)})

@@ -9,6 +9,7 @@ from runtime.kafka import SESSION_SECONDS, STATIC_SESSION_SECONDS, build_app
 from runtime.kafka_admin import check_topics
 from runtime.kafka_clients import client_config
 from tests.services.stacks import Stack
+from tests.support.certificates import make_authority
 
 SASL = {
     "KAFKA_BOOTSTRAP_SERVERS": "one:9093, two:9093",
@@ -34,6 +35,14 @@ def test_clients_authenticate_as_the_settings_say() -> None:
         "waybill",
         "hush",
     )
+
+
+def test_ssl_cert_file_names_the_authorities_unless_kafka_has_a_file_of_its_own(tmp_path: Path) -> None:
+    everywhere, own = (make_authority(tmp_path / name).file for name in ("everywhere", "own"))
+    trusting = {"KAFKA_BOOTSTRAP_SERVERS": "one:9093", "SSL_CERT_FILE": str(everywhere)}
+
+    assert client_config(load(trusting))["ssl.ca.location"] == str(everywhere)
+    assert client_config(load(trusting | {"KAFKA_SSL_CA_LOCATION": str(own)}))["ssl.ca.location"] == str(own)
 
 
 def test_faust_authenticates_as_the_settings_say(tmp_path: Path) -> None:

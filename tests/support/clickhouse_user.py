@@ -1,5 +1,6 @@
 """A ClickHouse user with a profile of its own, made of a proxy in front of a server where every user may do all."""
 
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -76,9 +77,9 @@ def _settings(request: Request) -> dict[str, str]:
 
 
 @contextmanager
-def serve(target: str, user: User) -> Iterator[HttpProxy]:
-    """Run a server for a user with this profile in front of another one while the block runs."""
-    with http_proxy(target) as proxy:
+def serve(target: str, user: User, tls: ssl.SSLContext | None = None) -> Iterator[HttpProxy]:
+    """Run a server for a user with this profile in front of another one while the block runs; over TLS if given."""
+    with http_proxy(target, tls) as proxy:
         refused: dict[int, tuple[int, str]] = {}
 
         def violates(request: Request) -> bool:
