@@ -12,6 +12,20 @@ doctor: [database, clickhouse, kafka, s3, smtp, links]
 {{- kindIs "string" . | ternary . (toJson .) | quote -}}
 {{- end -}}
 
+{{/* The source of the volume with the private authorities; empty if there are none. */}}
+{{- define "waybill.privateCA" -}}
+{{- $ca := .Values.privateCA -}}
+{{- if and $ca.existingSecret $ca.existingConfigMap -}}
+{{- fail "privateCA.existingSecret and privateCA.existingConfigMap name the same file: choose one" -}}
+{{- end -}}
+{{- with $ca.existingSecret -}}
+secret: {secretName: {{ . }}}
+{{- end -}}
+{{- with $ca.existingConfigMap -}}
+configMap: {name: {{ . }}}
+{{- end -}}
+{{- end -}}
+
 {{/* One variable of a secret: dict "name" "secret" "key". */}}
 {{- define "waybill.secretVariable" -}}
 - name: {{ .name }}
@@ -143,6 +157,10 @@ spec:
         - name: KAFKA_SSL_KEY_LOCATION
           value: /etc/waybill/kafka-certificate/{{ $root.Values.secrets.kafka.privateKeyKey }}
         {{- end }}
+        {{- if include "waybill.privateCA" $root }}
+        - name: SSL_CERT_FILE
+          value: /etc/waybill/ca/{{ $root.Values.privateCA.key }}
+        {{- end }}
         {{- with $pod.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -186,6 +204,11 @@ spec:
           mountPath: /etc/waybill/kafka-certificate
           readOnly: true
         {{- end }}
+        {{- if include "waybill.privateCA" $root }}
+        - name: private-ca
+          mountPath: /etc/waybill/ca
+          readOnly: true
+        {{- end }}
         {{- with $pod.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -205,6 +228,10 @@ spec:
     - name: kafka-certificate
       secret:
         secretName: {{ $root.Values.secrets.kafka.certificateSecret }}
+    {{- end }}
+    {{- with include "waybill.privateCA" $root }}
+    - name: private-ca
+      {{- . | nindent 6 }}
     {{- end }}
     {{- with $pod.extraVolumes }}
     {{- toYaml . | nindent 4 }}

@@ -13,6 +13,7 @@ from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, Settings, load
 from tests.chart.schemas import write_custom, write_kubernetes
 from tests.chart.tools import CHART, kept, run, tool
 from tests.services.installed import pinned
+from tests.support.certificates import make_authority
 
 SCENARIOS = sorted((CHART / "ci").glob("*-values.yaml"))
 KUBERNETES = ("1.29.0", "1.35.0", "1.36.0", "1.37.0")
@@ -131,6 +132,8 @@ def test_the_schema_refuses_every_value_that_it_does_not_name() -> None:
         ("autoscaling.enabled=true,keda.enabled=true", "choose one"),
         ("metrics.podMonitor.enabled=true,metrics.serviceMonitor.enabled=true", "choose one"),
         ("ingress.enabled=true", "ingress.host is missing"),
+        ("privateCA.existingSecret=a,privateCA.existingConfigMap=b", "choose one"),
+        ("privateCA.key=", "/privateCA/key"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(wrong: str, words: str) -> None:
@@ -177,11 +180,16 @@ def containers(values: Path) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
 
 @pytest.mark.parametrize("values", SCENARIOS, ids=lambda path: path.stem)
 def test_every_command_gets_the_settings_that_it_needs_and_can_read_them(
-    values: Path, monkeypatch: pytest.MonkeyPatch
+    values: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     started = []
+    authorities = make_authority(tmp_path).file
     for container, variables in containers(values):
         (command,) = container["args"]
+        mounted = tuple(mount["mountPath"] for mount in container["volumeMounts"])
+        for name in {"SSL_CERT_FILE", "KAFKA_SSL_CA_LOCATION"} & variables.keys():
+            assert variables[name].startswith(mounted)
+            variables[name] = str(authorities)
         for field in Settings.model_fields.values():
             monkeypatch.delenv(str(field.alias), raising=False)
         load(variables, needs=NEEDS[command])
