@@ -44,11 +44,14 @@ class DatabaseClock:
 
     async def start(self, stop: asyncio.Event) -> bool:
         """Compare until it succeeds, as nothing may be claimed before; False when `stop` is set first."""
+        logged = ""
         while not stop.is_set():
             try:
                 await in_thread(self.compare)
             except Unavailable as error:
-                logger.warning("the database's time is not known yet: %s", error)
+                if str(error) != logged:
+                    logged = str(error)
+                    logger.warning("waiting for database: %s", error, extra={"dependency": "database"})
             else:
                 return True
             await wait_for_stop(stop, RETRY_SECONDS)

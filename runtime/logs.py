@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-LIBRARIES = ("aiokafka", "faust", "mode", "botocore", "aiobotocore", "urllib3", "alembic")
+LIBRARIES = ("aiokafka", "faust", "mode", "botocore", "aiobotocore", "alembic")
 SAME_SECONDS = 60.0
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -92,6 +92,7 @@ def set_up_logging(style: str | None, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # what it logs is also in its exceptions
+    for repeated in ("clickhouse_connect", "urllib3"):  # what they log is also in their exceptions
+        logging.getLogger(repeated).setLevel(logging.CRITICAL)
     for noisy in LIBRARIES:
         logging.getLogger(noisy).setLevel("WARNING" if level != "DEBUG" else "INFO")

@@ -75,17 +75,16 @@ async def run_every(
 
 
 async def wait_for_dependencies(health: Health, stop: asyncio.Event) -> bool:
-    """Wait until every dependency answers, and log which are missing when that changes; return False when stopped."""
-    logged: dict[str, str] = {}
+    """Wait until every dependency answers; log which are missing, once for each reason; return False when stopped."""
+    logged: set[tuple[str, str]] = set()
     while not stop.is_set():
         health.beat("start", within=LOOP_SECONDS)
         missing = {name: why for name, why in (await health.ask()).items() if why is not None}
         if not missing:
             return True
-        if missing.keys() != logged.keys():
-            for name, why in missing.items():
-                logger.warning("waiting for %s: %s", name, why, extra={"dependency": name})
-            logged = missing
+        for name, why in missing.items() - logged:
+            logger.warning("waiting for %s: %s", name, why, extra={"dependency": name})
+        logged = {(name, why) for name, why in logged if name in missing} | missing.items()
         await wait_for_stop(stop, POLL_SECONDS)
     return False
 

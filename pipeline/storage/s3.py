@@ -19,6 +19,7 @@ from pipeline.storage.s3_upload import S3Upload, Target
 from pipeline.storage.safe_names import OBJECT_NAME_BYTES, check_length, join_key, make_disposition
 from pipeline.storage.types import MAX_LIFETIME
 
+CHECK_RETRIES = 2
 _PROBE, _PROBE_TYPE = b"waybill doctor\n", "text/plain"
 
 
@@ -163,7 +164,8 @@ class S3Storage:
         The first check also finds the region, and whether the store keeps the conditions of writes.
         """
         place, headers = self._locate(f"{prefix}.waybill-check"), _make_encryption(self._options)
-        check_writing(self._calls, place, headers)
+        # The next check is the next try: the reason must be known before a daemon stops waiting for it.
+        check_writing(self._calls.limit_retries(CHECK_RETRIES), place, headers)
         if not self._probed:
             probe_conditions(self._calls, self._conditions, place, headers)
             self._find_signer()

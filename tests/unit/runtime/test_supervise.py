@@ -43,12 +43,12 @@ def test_a_timer_can_be_woken() -> None:
     asyncio.run(run())
 
 
-def test_it_waits_for_dependencies_and_logs_which_are_missing(
+def test_it_waits_for_dependencies_and_logs_each_reason_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(http, "KEEP_SECONDS", 0)
     monkeypatch.setattr(supervise, "POLL_SECONDS", 0.01)
-    answers = iter(["unavailable", "unavailable", None])
+    answers = iter(["no answer", "refused", "no answer", "refused", None])
 
     def check() -> None:
         if (problem := next(answers)) is not None:
@@ -58,7 +58,10 @@ def test_it_waits_for_dependencies_and_logs_which_are_missing(
         return await asyncio.wait_for(wait_for_dependencies(Health({"kafka": check}), asyncio.Event()), 30)
 
     assert asyncio.run(run())
-    assert [each.getMessage() for each in caplog.records] == ["waiting for kafka: unavailable"]
+    assert [each.getMessage() for each in caplog.records] == [
+        "waiting for kafka: no answer",
+        "waiting for kafka: refused",
+    ]
 
 
 def test_waiting_ends_when_the_daemon_is_stopped() -> None:

@@ -77,6 +77,13 @@ def test_a_storm_passes(moto: Moto, storage: Storage) -> None:
     assert moto.bucket.read(KEY) == DATA
 
 
+def test_a_check_says_soon_why_it_fails(moto: Moto, storage: Storage) -> None:
+    moto.door.faults.append(Fault("POST", "uploads", "503 Slow Down", b"SlowDown", times=3))
+    with pytest.raises(Unavailable, match="SlowDown"):
+        storage.check("a/")
+    storage.check("a/")
+
+
 @pytest.mark.parametrize("part", [1, 2, 3, 4])
 def test_a_part_that_fails_for_ever_fails_the_upload(
     moto: Moto, storage: Storage, outcomes: Counter[str], part: int
