@@ -137,9 +137,9 @@ PIN = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-ur
 
 .PHONY: lock
 lock: | $(UV) ## Pin every dependency with hashes
-	$(PIN) pyproject.toml --extra embedded --extra msk --extra otel --group dev -o requirements.lock
+	$(PIN) pyproject.toml --extra azure --extra embedded --extra google --extra msk --extra otel --group dev -o requirements.lock
 	$(PIN) pyproject.toml --extra embedded -c requirements.lock -o requirements-demo.lock
-	$(PIN) pyproject.toml --extra msk --extra otel -c requirements.lock -o requirements-image.lock
+	$(PIN) pyproject.toml --extra azure --extra google --extra msk --extra otel -c requirements.lock -o requirements-image.lock
 	echo hatchling | $(PIN) - -c requirements.lock -o requirements-build.lock
 	echo uv | $(PIN) - -o requirements-uv.lock
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from consumer.job_store import Jobs
     from notify.deliver import NotifierContext
     from pipeline.read.connections import ClickHouse, Sources, Tuning
-    from pipeline.storage import Storage
+    from pipeline.storage import AzureOptions, GoogleOptions, S3Options, Storage
 
 CHECK_SECONDS = 10
 Check = Callable[[], None]
@@ -132,24 +132,52 @@ def sources(settings: Settings, database: Engine) -> "Sources":
 
 
 def storage(settings: Settings, on_part: Callable[[PartOutcome], None] = lambda _outcome: None) -> "Storage":
-    """Open the storage of the finished files; needs a bucket or WAYBILL_STORAGE_URL."""
-    from pipeline.storage import S3Options, open_storage
+    """Open the storage of the finished files; raises Misconfigured if the settings name none that can be opened."""
+    from pipeline.storage import open_storage
 
-    secret = settings.secret_access_key
-    options = S3Options(
+    try:
+        return open_storage(settings.destination, _storage_options(settings), on_part)
+    except ValueError as error:
+        raise Misconfigured([str(error)]) from error
+
+
+def _storage_options(settings: Settings) -> "S3Options | AzureOptions | GoogleOptions":
+    from pipeline.storage import AzureOptions, GoogleOptions, PartOptions, S3Options
+    from pipeline.storage.options import AZURE_SCHEMES, GOOGLE_SCHEMES
+
+    secret = settings.secret_access_key.get_secret_value() if settings.secret_access_key is not None else None
+    scheme, size = settings.destination.partition(":")[0], int(settings.part_size_mib * (1 << 20))
+    parts = PartOptions(size=size, in_flight=settings.parts_in_flight, attempts=settings.part_attempts)
+    if scheme in AZURE_SCHEMES:
+        return AzureOptions(
+            endpoint=settings.endpoint,
+            external_endpoint=settings.external_endpoint,
+            account=settings.access_key_id,
+            key=secret,
+            create_container=settings.azure_skip_container_check == "false",
+            parts=parts,
+        )
+    if scheme in GOOGLE_SCHEMES:
+        credentials = settings.google_credentials
+        return GoogleOptions(
+            endpoint=settings.endpoint,
+            external_endpoint=settings.external_endpoint,
+            credentials=credentials.get_secret_value() if credentials is not None else None,
+            parts=parts,
+        )
+    return S3Options(
         endpoint=settings.endpoint,
         external_endpoint=settings.external_endpoint,
         region=settings.region,
         access_key_id=settings.access_key_id,
-        secret_access_key=secret.get_secret_value() if secret is not None else None,
+        secret_access_key=secret,
         force_path_style=settings.force_path_style,
         sse=settings.sse,
         sse_kms_key_id=settings.sse_kms_key_id,
-        part_size=int(settings.part_size_mib * (1 << 20)),
+        part_size=size,
         part_attempts=settings.part_attempts,
         parts_in_flight=settings.parts_in_flight,
     )
-    return open_storage(settings.destination, options, on_part)
 
 
 def jobs(settings: Settings) -> "Jobs":

@@ -15,6 +15,7 @@ from config.pem_files import AuthoritiesFile
 from config.required import DATABASE, STORAGE, find_missing, say_missing
 from config.secret_keys import check_keys, split_keys
 from config.settings_kafka import KafkaSettings, find_kafka_problems
+from config.storage_choice import Switch, find_contradictions, name_bucket, refuse_oci
 from config.unknown_names import find_unknown
 
 LINK_HOURS = "BATCH_EXPORT_DOWNLOAD_LINK_EXPIRATION_HOURS"
@@ -65,6 +66,13 @@ class Settings(KafkaSettings):
     part_size_mib: float = Field(10, alias="BATCH_EXPORT_S3_PART_SIZE_MIB", ge=5, le=100)
     part_attempts: int | None = Field(None, alias="LANGFUSE_S3_UPLOAD_MAX_PART_ATTEMPTS", ge=1, le=10)
     parts_in_flight: int = Field(2, alias="LANGFUSE_S3_UPLOAD_MAX_CONCURRENT_PARTS", ge=1, le=10)
+    use_azure: Switch = Field("false", alias="LANGFUSE_USE_AZURE_BLOB")
+    azure_skip_container_check: Switch = Field("true", alias="LANGFUSE_AZURE_SKIP_CONTAINER_CHECK")
+    use_google: Switch = Field("false", alias="LANGFUSE_USE_GOOGLE_CLOUD_STORAGE")
+    google_credentials: SecretStr | None = Field(None, alias="LANGFUSE_GOOGLE_CLOUD_STORAGE_CREDENTIALS")
+    use_oci: Annotated[Switch, AfterValidator(refuse_oci)] = Field(
+        "false", alias="LANGFUSE_USE_OCI_NATIVE_OBJECT_STORAGE"
+    )
     storage_url: Annotated[str, AfterValidator(urls.read_storage)] | None = Field(None, alias="WAYBILL_STORAGE_URL")
 
     link_hours: float = Field(24, alias=LINK_HOURS, gt=0, le=24 * MOST_DAYS)
@@ -225,7 +233,7 @@ class Settings(KafkaSettings):
             return self.storage_url
         if self.bucket is None:
             raise Misconfigured([say_missing(STORAGE)])
-        return f"s3://{self.bucket}"
+        return name_bucket(self.bucket, azure=self.use_azure == "true", google=self.use_google == "true")
 
     @classmethod
     def settings_customise_sources(
@@ -262,7 +270,7 @@ def load_valid(values: Mapping[str, str] | None = None, *, needs: Collection[str
         defaults = {field.alias: field.default for field in Settings.model_fields.values() if field.alias in invalid}
         settings = Settings(**{**dict(values or {}), **defaults})
     problems = [_problem(name, message) for name, message in invalid.items()]
-    problems += [*find_missing(given, needs), *find_kafka_problems(given)]
+    problems += [*find_missing(given, needs), *find_kafka_problems(given), *find_contradictions(given)]
     return settings, [*problems, *(list_unknown(values) if settings.strict_settings else ())]
 
 

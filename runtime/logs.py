@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-LIBRARIES = ("aiokafka", "faust", "mode", "botocore", "aiobotocore", "alembic")
+LIBRARIES = ("aiokafka", "faust", "mode", "botocore", "aiobotocore", "alembic", "azure", "google", "msal")
 SAME_SECONDS = 60.0
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 

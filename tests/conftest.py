@@ -18,6 +18,8 @@ from tests.containers import engine
 from tests.containers.containers import Containers, start_session
 from tests.services import choice, process, shared
 from tests.services import smtp as smtp_service
+from tests.services.azure import Azure
+from tests.services.gcs import Gcs
 from tests.services.kafka import Kafka
 from tests.services.postgres import Postgres
 from tests.services.s3 import S3
@@ -120,6 +122,18 @@ def postgres(pytestconfig: pytest.Config) -> Postgres:
 @pytest.fixture(scope="session")
 def s3(pytestconfig: pytest.Config) -> S3:
     running: S3 = _shared(pytestconfig, "s3")
+    return running
+
+
+@pytest.fixture(scope="session")
+def azure(pytestconfig: pytest.Config) -> Azure:
+    running: Azure = _shared(pytestconfig, "azure")
+    return running
+
+
+@pytest.fixture(scope="session")
+def gcs(pytestconfig: pytest.Config) -> Gcs:
+    running: Gcs = _shared(pytestconfig, "gcs")
     return running
 
 

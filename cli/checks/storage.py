@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from config.errors import Unavailable
 from pipeline.storage import Storage
-from pipeline.storage.s3_calls import Refused
+from pipeline.storage.types import Refused
 
 CONTENT_TYPE = "text/plain"
 _SOME = b"waybill doctor\n"

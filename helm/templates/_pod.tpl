@@ -1,10 +1,10 @@
 {{/* The dependencies of each command; it gets their secrets and no others. */}}
 {{- define "waybill.dependencies" -}}
-consumer: [database, clickhouse, kafka, s3, links]
+consumer: [database, clickhouse, kafka, s3, google, links]
 notify: [database, kafka, smtp, links]
 migrate: [database]
 topics: [kafka]
-doctor: [database, clickhouse, kafka, s3, smtp, links]
+doctor: [database, clickhouse, kafka, s3, google, smtp, links]
 {{- end -}}
 
 {{/* The text of one setting: numbers with all their digits, never as 1e+06. */}}
@@ -50,6 +50,7 @@ configMap: {name: {{ . }}}
   (list "kafka" $certificate "key" "KAFKA_SSL_KEY_PASSWORD")
   (list "s3" $secrets.s3 "accessKeyIdKey" "LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID")
   (list "s3" $secrets.s3 "secretAccessKeyKey" "LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY")
+  (list "google" $secrets.google "credentialsKey" "LANGFUSE_GOOGLE_CLOUD_STORAGE_CREDENTIALS")
   (list "smtp" $secrets.smtp "urlKey" "SMTP_CONNECTION_URL")
   (list "links" $secrets.links "signingKey" "WAYBILL_SECRET_KEY")
 -}}

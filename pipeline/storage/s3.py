@@ -10,14 +10,14 @@ from s3fs import S3FileSystem
 
 from config.errors import Unavailable
 from config.labels import PartOutcome
-from pipeline.storage.s3_calls import Calls, Refused
+from pipeline.storage.s3_calls import Calls
 from pipeline.storage.s3_conditions import FAILED_CONDITIONS, OVERTAKEN, REFUSED_CONDITIONS, Conditions
 from pipeline.storage.s3_objects import abort_upload, load_attempt, load_head, read_version
 from pipeline.storage.s3_parts import first_part_size
 from pipeline.storage.s3_probe import check_writing, find_limits, probe_conditions
 from pipeline.storage.s3_upload import S3Upload, Target
 from pipeline.storage.safe_names import OBJECT_NAME_BYTES, check_length, join_key, make_disposition
-from pipeline.storage.types import MAX_LIFETIME
+from pipeline.storage.types import MAX_LIFETIME, Refused
 
 CHECK_RETRIES = 2
 _PROBE, _PROBE_TYPE = b"waybill doctor\n", "text/plain"
@@ -191,7 +191,7 @@ def _open_calls(options: S3Options, endpoint: str | None) -> Calls:
 
 
 def _make_filesystem(options: S3Options, endpoint: str | None) -> S3FileSystem:
-    authorities = _find_authorities()
+    authorities = find_authorities()
     return S3FileSystem(
         key=options.access_key_id,
         secret=options.secret_access_key,
@@ -216,7 +216,7 @@ def _make_filesystem(options: S3Options, endpoint: str | None) -> S3FileSystem:
     )
 
 
-def _find_authorities() -> str | None:
+def find_authorities() -> str | None:
     """Return the file of SSL_CERT_FILE, which the AWS client does not read; None if it is not set."""
     paths = ssl.get_default_verify_paths()
     return None if paths.cafile == paths.openssl_cafile else paths.cafile

@@ -32,6 +32,7 @@ from s3fs import S3FileSystem
 
 from config.errors import Unavailable
 from pipeline.storage.safe_names import ADVICE
+from pipeline.storage.types import Refused
 from runtime.network import CERTIFICATE_REMEDIES, explain_fault
 
 logger = logging.getLogger(__name__)
@@ -85,15 +86,6 @@ _REMEDIES = {
     **dict.fromkeys(_EXPIRED, "the credentials have expired, and nothing here can renew them"),
 }
 _TEMPORARY = (HTTPClientError, ResponseParserError, aiohttp.ClientError, OSError, TimeoutError)
-
-
-class Refused(Unavailable):
-    """S3 responded with an error; `code` is S3's name of it."""
-
-    def __init__(self, message: str, code: str) -> None:
-        denied = code in DENIED or code in _REMEDIES
-        super().__init__(message, advice=ADVICE.format(f"the store refuses them ({code})") if denied else None)
-        self.code = code
 
 
 class Calls:
@@ -256,7 +248,10 @@ def _translate(method: str, error: Exception, params: Mapping[str, Any] = Mappin
         code = _read_code(error)
         reason = error.response.get("Error", {}).get("Message", "").strip() or "no reason is given"
         remedy = _explain_denial(method, params) if code in DENIED else _REMEDIES.get(code)
-        return Refused(f"S3 refused {method}: {code}: {reason}" + (f" ({remedy})" if remedy else ""), code)
+        advice = ADVICE.format(f"the store refuses them ({code})") if code in DENIED or code in _REMEDIES else None
+        return Refused(
+            f"S3 refused {method}: {code}: {reason}" + (f" ({remedy})" if remedy else ""), code, advice=advice
+        )
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return Unavailable(
             "S3 could not be reached: there are no credentials: set LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID and "

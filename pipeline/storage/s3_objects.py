@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from pipeline.storage.s3_calls import DENIED, Calls, Refused
+from pipeline.storage.s3_calls import DENIED, Calls
+from pipeline.storage.types import Refused
 
 ATTEMPT = "waybill-attempt"
 """The name of the metadata that contains the attempt."""

@@ -4,8 +4,18 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
+from config.errors import Unavailable
+
 MAX_LIFETIME = timedelta(days=7)
-"""The longest that a link signed with S3v4 can live."""
+"""The longest that a signed link can live, in S3 and in the stores of Azure and Google."""
+
+
+class Refused(Unavailable):
+    """The store responded with an error; `code` is the store's name of it."""
+
+    def __init__(self, message: str, code: str, *, advice: str | None = None) -> None:
+        super().__init__(message, advice=advice)
+        self.code = code
 
 
 class Upload(Protocol):

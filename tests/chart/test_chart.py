@@ -125,6 +125,7 @@ def test_the_schema_refuses_every_value_that_it_does_not_name() -> None:
         ("settings.DATABASE_URL=postgresql://app:secret@db/app", "DATABASE_URL"),
         ("settings.SMTP_CONNECTION_URL=smtp://app:secret@mail", "SMTP_CONNECTION_URL"),
         ("settings.DATABASE_PASSWORD=secret", "DATABASE_PASSWORD"),
+        ("settings.LANGFUSE_GOOGLE_CLOUD_STORAGE_CREDENTIALS=secret", "LANGFUSE_GOOGLE_CLOUD_STORAGE_CREDENTIALS"),
         ("settings.WAYBILL_SLOT=9", "WAYBILL_SLOT"),
         ("settings.WAYBIL_SLOTS=9", "WAYBIL_SLOTS"),
         ("image.digest=latest", "/image/digest"),

@@ -11,10 +11,13 @@ from typing import Any
 import fsspec
 import pytest
 
-from pipeline.storage import S3Options, Storage, open_storage
+from pipeline.storage import AzureOptions, GoogleOptions, PartOptions, S3Options, Storage, open_storage
 from tests import moto_server
 from tests.contract import store_fakes
 from tests.contract.store_fakes import Fake, faked
+from tests.services import azure
+from tests.services.azure import Container
+from tests.services.gcs import GcsBucket
 from tests.services.s3 import Bucket
 
 PART = 5 << 20
@@ -107,6 +110,40 @@ def resolving(domain: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", resolve_here)
         yield
+
+
+def azure_options(container: Container, **changed: Any) -> AzureOptions:
+    options = AzureOptions(
+        endpoint=container.endpoint, account=azure.ACCOUNT, key=azure.KEY, parts=PartOptions(size=PART)
+    )
+    return replace(options, **changed)
+
+
+def azure_store(container: Container, root: str = "", **changed: Any) -> Store:
+    """The store of a container, below a root; `changed` are other options."""
+    storage = open_storage(f"abfs://{container.name}/{root}", azure_options(container, **changed))
+    return Store(
+        storage,
+        lambda: {key.removeprefix(f"{root}/"): size for key, size in container.objects().items()},
+        container.uploads,
+        lambda key: container.read(f"{root}/{key}" if root else key),
+    )
+
+
+def gcs_options(bucket: GcsBucket, **changed: Any) -> GoogleOptions:
+    options = GoogleOptions(endpoint=bucket.endpoint, credentials=bucket.credentials, parts=PartOptions(size=PART))
+    return replace(options, **changed)
+
+
+def gcs_store(bucket: GcsBucket, root: str = "", **changed: Any) -> Store:
+    """The store of a bucket of Google's emulator, below a root; `changed` are other options."""
+    storage = open_storage(f"gs://{bucket.name}/{root}", gcs_options(bucket, **changed))
+    return Store(
+        storage,
+        lambda: {key.removeprefix(f"{root}/"): size for key, size in bucket.objects().items()},
+        bucket.uploads,
+        lambda key: bucket.read(f"{root}/{key}" if root else key),
+    )
 
 
 def folder_store(root: Path) -> Store:

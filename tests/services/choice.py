@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from functools import cache
 
-from tests.services import kafka, pgbouncer, postgres, s3, smtp
+from tests.services import azure, gcs, kafka, pgbouncer, postgres, s3, smtp
 from tests.services.installed import Availability
 
 _MODES = {
@@ -17,7 +17,7 @@ _MODES = {
 @cache
 def found() -> Sequence[Availability]:
     """What this machine has of the real services, in the order they are reported."""
-    return [service.available() for service in (kafka, postgres, pgbouncer, s3, smtp)]
+    return [service.available() for service in (kafka, postgres, pgbouncer, s3, smtp, azure, gcs)]
 
 
 def problem() -> str | None:
@@ -38,8 +38,9 @@ def why_not(service: str) -> str | None:
 
 
 def kinds() -> list[str]:
-    """The kinds of servers that every test of a whole stack runs on."""
-    return ["embedded"] if _mode() == "off" or _missing() else ["embedded", "real"]
+    """The kinds of servers that every test of a whole stack runs on; the emulators of stores are in none."""
+    missing = [each for each in _missing() if each.service not in {"azure", "gcs"}]
+    return ["embedded"] if _mode() == "off" or missing else ["embedded", "real"]
 
 
 def report() -> list[str]:

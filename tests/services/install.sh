@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs the real services that the tests start: Apache Kafka, PostgreSQL, PgBouncer, an S3 server, an SMTP server;
-# and what builds and runs containers: podman, buildah and their networks, debootstrap for the base images, and Compose.
-# For Debian with Java 17, Maven and Go; run it as root or with sudo. A second run finds everything in place.
+# Installs the real services that the tests start: Apache Kafka, PostgreSQL, PgBouncer, an S3 server, emulators of the
+# object stores of Azure and Google, an SMTP server; and what builds and runs containers: podman, buildah and their
+# networks, debootstrap for the base images, and Compose.
+# For Debian with Java 17, Maven, Go and npm; run it as root or with sudo. A second run finds everything in place.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 # shellcheck source=installing.sh
@@ -66,6 +67,16 @@ install_smtp() {
   say smtp "$(/usr/sbin/exim4 -bV | head -n 1)"
 }
 
+install_azurite() {
+  local emulator="$cache/azurite-$AZURITE"
+  if [ ! -d "$emulator" ]; then
+    need npm Azurite
+    quietly npm install --prefix "$work/azurite" --no-audit --no-fund --ignore-scripts "azurite@$AZURITE"
+    mv "$work/azurite" "$emulator"
+  fi
+  say azurite "$AZURITE in $emulator"
+}
+
 install_containers() {
   local packages=(podman buildah runc catatonit containernetworking-plugins iptables debootstrap
     golang-github-containernetworking-plugin-dnsname)
@@ -77,5 +88,7 @@ install_kafka
 install_postgres
 install_pgbouncer
 install_go versitygw "$VERSITYGW" github.com/versity/versitygw/cmd/versitygw
+install_azurite
+install_go fake-gcs-server "$FAKE_GCS_SERVER" github.com/fsouza/fake-gcs-server
 install_smtp
 install_containers

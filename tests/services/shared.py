@@ -9,13 +9,15 @@ from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
-from tests.services import kafka, postgres, s3
+from tests.services import azure, gcs, kafka, postgres, s3
 
 # Tests that use these take their own topics, databases or bucket, so workers do not disturb each other.
 _STARTERS: dict[str, Callable[[Path], AbstractContextManager[Any]]] = {
     "kafka": kafka.start,
     "postgres": postgres.start,
     "s3": s3.start,
+    "azure": azure.start,
+    "gcs": gcs.start,
 }
 
 

@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of ClickHouse or S3 that answers the requests that a test selects as the test says."""
+"""An HTTP proxy in front of ClickHouse or a store that answers the requests that a test selects as the test says."""
 
 import contextlib
 import socket
@@ -101,23 +101,28 @@ class HttpProxy:
 
 
 @contextlib.contextmanager
-def http_proxy(target: str, tls: ssl.SSLContext | None = None) -> Iterator[HttpProxy]:
-    """Run a proxy in front of an HTTP server, given as `host:port` or URL, while the block runs; over TLS if given."""
-    host = target.removeprefix("http://")
-    proxy = HttpProxy("")
+def http_proxy(
+    target: str, tls: ssl.SSLContext | None = None, *, port: int = 0, proxy: HttpProxy | None = None
+) -> Iterator[HttpProxy]:
+    """Run a proxy in front of an HTTP server, given as `host:port` or URL, while the block runs; over TLS if given.
+
+    Of a URL, the path is ignored in requests, and stays at the end of the proxy's own. `proxy` has other rules.
+    """
+    host, slash, path = target.removeprefix("http://").partition("/")
+    chosen = proxy or HttpProxy("")
 
     class Handler(_Handler):
         upstream = host
-        rules = proxy
+        rules = chosen
 
-    server = _Server(("127.0.0.1", 0), Handler)
-    proxy.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
+    server = _Server(("127.0.0.1", port), Handler)
+    chosen.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}{slash}{path}"
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield proxy
+        yield chosen
     finally:
         server.shutdown()
         server.server_close()

@@ -1,4 +1,4 @@
-"""Selects requests to ClickHouse and S3 by what they do."""
+"""Selects requests to ClickHouse and to the stores by what they do."""
 
 from collections.abc import Callable
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -50,6 +50,41 @@ def puts_manifest(request: Request) -> bool:
     return request.method == "PUT" and unquote(urlsplit(request.path).path).endswith(MANIFEST)
 
 
+def stages_block(request: Request) -> bool:
+    """Azure's Put Block."""
+    return request.method == "PUT" and _query(request).get("comp") == ["block"]
+
+
+def commits_blocks(request: Request) -> bool:
+    """Azure's Put Block List, unless it discards blocks."""
+    return request.method == "PUT" and _query(request).get("comp") == ["blocklist"] and b"<Latest>" in request.body
+
+
+def puts_conditionally(request: Request) -> bool:
+    """Azure's Put Blob with a condition."""
+    return request.method == "PUT" and "comp" not in _query(request) and "If-Match" in request.headers
+
+
+def sends_chunk(request: Request) -> bool:
+    """A chunk of an upload to Google, also the last one if it has bytes."""
+    return request.method == "PUT" and _content_range(request)[:1].isdecimal()
+
+
+def ends_chunks(request: Request) -> bool:
+    """The last chunk of an upload to Google, if it has bytes."""
+    return sends_chunk(request) and not _content_range(request).endswith("/*")
+
+
+def asks_for_state(request: Request) -> bool:
+    """The question how much of an upload Google has stored."""
+    return request.method == "PUT" and _content_range(request) == "*/*"
+
+
+def puts_object(request: Request) -> bool:
+    """An object of Google that is stored in one request."""
+    return request.method == "POST" and _query(request).get("uploadType") == ["multipart"]
+
+
 def writes(request: Request) -> bool:
     """Every request that stores something."""
     return request.method in {"PUT", "POST"}
@@ -58,6 +93,10 @@ def writes(request: Request) -> bool:
 def _is_file(request: Request) -> bool:
     path = unquote(urlsplit(request.path).path)
     return "-export-" in path and not path.endswith(MANIFEST)
+
+
+def _content_range(request: Request) -> str:
+    return request.headers.get("Content-Range", "").removeprefix("bytes ")
 
 
 def _query(request: Request) -> dict[str, list[str]]:
