@@ -210,6 +210,7 @@ runs = Table(
     Column("next_attempt_at", Instant),
     Column("traceparent", Text),
     Column("ignored", Text),  # the keys of the query that are unknown, as a text for people
+    Column("stage", Text),
     PrimaryKeyConstraint("export_id", "attempt"),
     Index("waybill_runs_open_idx", "finished_at", "lease_until"),
     _partial_index("waybill_runs_file_idx", "finished_at", where="object_key IS NOT NULL"),

@@ -80,7 +80,8 @@ class WorkerContext:
 
     def extend_lease(self, claim: Claim, progress: Progress) -> LeaseState:
         """Extend the lease of a claim and record its progress; raises Unavailable."""
-        return self.jobs.extend_lease(claim, rows=progress.rows, bytes_=progress.bytes, now=self.now())
+        stage = progress.read_busiest_stage()
+        return self.jobs.extend_lease(claim, rows=progress.rows, bytes_=progress.bytes, now=self.now(), stage=stage)
 
 
 def read_job_spec(job: Job, attempt: int, output: OutputOptions) -> ExportSpec:
@@ -182,8 +183,7 @@ def _export(claim: Claim, context: WorkerContext, progress: Progress) -> Settle:
 
 
 def _check_lease(claim: Claim, context: WorkerContext, progress: Progress) -> None:
-    state = context.extend_lease(claim, progress)
-    if state is not LeaseState.KEPT:
+    if (state := context.extend_lease(claim, progress)) is not LeaseState.KEPT:
         raise Cancelled(f"the lease is {state}")
 
 

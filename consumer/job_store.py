@@ -80,9 +80,12 @@ class Jobs:
             return Verdict.OVERTAKEN
         return claim
 
-    def extend_lease(self, claim: Claim, *, rows: int, bytes_: int, now: datetime) -> LeaseState:
-        """Extend the lease and record the progress: rows read and bytes written so far."""
-        values = {"heartbeat_at": now, "lease_until": now + self._policy.lease, "rows": rows, "bytes": bytes_}
+    def extend_lease(
+        self, claim: Claim, *, rows: int, bytes_: int, now: datetime, stage: str | None = None
+    ) -> LeaseState:
+        """Extend the lease and record the progress: rows read and bytes written so far, and the busiest stage."""
+        values: dict[str, Any] = {"heartbeat_at": now, "lease_until": now + self._policy.lease}
+        values |= {"rows": rows, "bytes": bytes_, "stage": stage}
         status_now = select(batch_exports.c.status).where(_is_row_of(claim.job))
         extended = update(runs).where(_is_open_run_of(claim)).values(values).returning(status_now.scalar_subquery())
         with writing(self.engine) as connection:

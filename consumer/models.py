@@ -58,6 +58,7 @@ class LeaseState(StrEnum):
 class Run:
     """One attempt at an export; `failures` is the number of failed attempts in a row directly before it.
 
+    `stage` is where it spent most of the time between its last two heartbeats; None if no batch has passed.
     `outcome` is an Outcome, or a text that another version of Waybill wrote.
     """
 
@@ -81,6 +82,7 @@ class Run:
     next_attempt_at: datetime | None
     traceparent: str | None
     ignored: str | None
+    stage: str | None
 
     def live(self, now: datetime) -> bool:
         """Whether its lease is live, so that a worker may be running it."""

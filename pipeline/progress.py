@@ -13,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 DEBUG_ROWS = 5_000
 INFO_ROWS = 100_000
+WAITS = frozenset({"wait", "idle"})
+"""The stages that measure how long one thread of an export waits for another."""
 
 
 class Progress:
@@ -25,10 +27,22 @@ class Progress:
         self.rows = 0
         self.bytes = 0
         self.stages: dict[str, float] = {}
+        self._read: dict[str, float] = {}
         self.stalled = False
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._on_stop: list[Callable[[], None]] = []
+
+    def read_busiest_stage(self) -> str | None:
+        """Return the stage that took the most time since the last call; None if none has handled a batch since then.
+
+        Waiting for another stage does not count.
+        """
+        now = dict(self.stages)
+        taken = {name: seconds - self._read.get(name, 0.0) for name, seconds in now.items() if name not in WAITS}
+        self._read = now
+        busiest = max(taken, key=lambda name: taken[name], default=None)
+        return busiest if busiest is not None and taken[busiest] > 0 else None
 
     @property
     def stopped(self) -> bool:

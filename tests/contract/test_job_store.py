@@ -111,9 +111,10 @@ def test_a_late_heartbeat_keeps_a_claim_that_was_not_taken_over(jobs: Jobs) -> N
 def test_a_heartbeat_extends_the_lease_and_records_progress(engine: Engine, jobs: Jobs) -> None:
     claim = claimed(jobs)
 
-    assert jobs.extend_lease(claim, rows=5000, bytes_=123, now=after(10)) is LeaseState.KEPT
+    assert jobs.extend_lease(claim, rows=5000, bytes_=123, now=after(10), stage="read") is LeaseState.KEPT
 
     (run,) = runs_of(engine)
+    assert run["stage"] == "read"
     assert (run["rows"], run["bytes"], run["heartbeat_at"], run["lease_until"]) == (
         5000,
         123,

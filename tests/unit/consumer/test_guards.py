@@ -44,6 +44,7 @@ def a_run(**changes: Any) -> Run:
         "sha256": None,
         "truncated": False,
         "ignored": None,
+        "stage": None,
         "next_attempt_at": None,
         "traceparent": None,
     }

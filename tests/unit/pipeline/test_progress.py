@@ -35,3 +35,17 @@ def test_a_stop_ends_it() -> None:
     with pytest.raises(Cancelled):
         next(watched)
     assert progress.rows == 1
+
+
+def test_the_busiest_stage_is_that_since_the_last_call_and_waiting_does_not_count() -> None:
+    progress = Progress()
+    seen = [progress.read_busiest_stage()]
+    for stages in (
+        {"read": 5.0, "upload": 1.0, "wait": 9.0},
+        {"read": 6.0, "upload": 4.0, "wait": 99.0, "idle": 99.0},
+        {"read": 6.0, "upload": 4.0, "wait": 199.0, "idle": 99.0},
+    ):
+        progress.stages = stages
+        seen.append(progress.read_busiest_stage())
+
+    assert seen == [None, "read", "upload", None]
