@@ -32,7 +32,7 @@ from config.events import Status
 from config.links import read_links
 from config.settings import Settings, load
 from config.tables import users
-from consumer.models import Job
+from consumer.models import Job, NewExport
 from runtime.migrations import migrate
 
 T = TypeVar("T")
@@ -131,7 +131,8 @@ def _export(settings: Settings, format_: str, compression: str) -> Job:
     jobs = build.jobs(settings)
     query: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None, "compression": compression}
     user = _first_user(settings)
-    job = jobs.create(PROJECT, user, f"All traces as {format_}", query, format_, datetime.now(UTC))
+    new = NewExport(project_id=PROJECT, user_id=user, name=f"All traces as {format_}", query=query, format=format_)
+    job = jobs.create(new, datetime.now(UTC))
     publish_request(settings, job.project_id, job.id)
     return follow_progress(jobs, job)
 

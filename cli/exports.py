@@ -9,17 +9,16 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from cli import build
 from cli.output import FAILED, console, fail, format_size, join_choices, print_fields, print_json, print_table
-from config.errors import Rejected
-from config.events import ExportRequested, Status
+from config.errors import Rejected, Unavailable
+from config.events import Status
 from config.links import read_links
 from config.settings import Settings, load
 from consumer.job_store import Jobs
-from consumer.models import Job, Run, Unreadable, UnreadableJob
+from consumer.models import Job, NewExport, Run, Unreadable, UnreadableJob
 from consumer.queries import list_jobs, list_runs
 from pipeline.ignored_keys import describe_names
-from pipeline.spec import list_ignored_keys, read_spec
+from pipeline.spec import list_ignored_keys
 from pipeline.types import CODECS, FORMATS
-from runtime.publisher import Outgoing
 
 Project = Annotated[str, typer.Argument(help="The ID of the project.", show_default=False)]
 Export = Annotated[str, typer.Argument(help="The ID of the export.", show_default=False)]
@@ -60,7 +59,8 @@ def create(
     as_json: JsonFlag = False,
 ) -> None:
     """Create an export and publish its request."""
-    from cli.filters import check_query, read_filters
+    from cli.filters import read_filters
+    from consumer.new_exports import check_new
 
     settings = load(needs=["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"])
     now = datetime.now(UTC)
@@ -70,13 +70,14 @@ def create(
         query |= {"searchQuery": search, "searchType": search_in or ["id"]} if search else {}
         query |= {"useEventsTable": True} if events else {}
         query |= {"compression": compression} if compression != "none" else {}
-        spec = read_spec(project_id=project, export_id="new", attempt=1, created_at=now, query=query, format=format_)
-        check_query(spec.query)
+        stamp = now.isoformat(timespec="seconds").replace("+00:00", "Z")
+        name = name or f"{stamp} - {table} as {format_.upper()}"
+        new = NewExport(project_id=project, user_id=user, name=name, query=query, format=format_.upper())
+        check_new(new, now)
     except Rejected as refused:
         fail(str(refused), status=2)
     jobs = build.jobs(settings)
-    stamp = now.isoformat(timespec="seconds").replace("+00:00", "Z")
-    job = jobs.create(project, user, name or f"{stamp} - {table} as {format_.upper()}", query, format_.upper(), now)
+    job = jobs.create(new, now)
     publish_request(settings, project, job.id)
     if wait:
         job = follow_progress(jobs, job)
@@ -185,10 +186,12 @@ def _read_order(text: str | None) -> dict[str, str] | None:
 
 def publish_request(settings: Settings, project: str, export: str) -> None:
     """Publish the request for an export, or end the command with an error; the sweeper starts the export anyway."""
-    event = ExportRequested(project_id=project, batch_export_id=export)
-    (error,) = build.publisher(settings).publish([Outgoing(settings.requests_topic, export.encode(), event.encode())])
-    if error is not None:
-        fail(f"Kafka did not accept the request for {export}: {error.str()}. The sweeper will start the export.")
+    from consumer import new_exports
+
+    try:
+        new_exports.publish_request(build.publisher(settings), settings.requests_topic, project, export)
+    except Unavailable as error:
+        fail(str(error))
 
 
 def find_job(jobs: Jobs, project: str, export: str) -> Job:

@@ -1,6 +1,5 @@
 """Changes the state of exports: one method per change, one transaction each, fenced by the attempt."""
 
-import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +12,7 @@ from config.events import ExportFinished, Status, are_valid_ids
 from config.labels import Failure, Outcome, Verdict
 from config.tables import batch_exports, runs
 from consumer import outbox
-from consumer.models import Claim, Job, LeaseState, Run
+from consumer.models import Claim, Job, LeaseState, NewExport, Run
 from consumer.outbox import make_printable
 from consumer.queries import is_dead, is_live
 from consumer.rows import select_jobs, to_job
@@ -182,10 +181,9 @@ class Jobs:
             ended = tuple_(runs.c.export_id, runs.c.attempt).in_(old)
             return connection.execute(delete(runs).where(ended)).rowcount == limit
 
-    def create(self, project_id: str, user_id: str, name: str, query: Any, format_: str, now: datetime) -> Job:
-        """Insert a QUEUED row; the export contains the data up to `now`."""
-        row = {"id": uuid.uuid4().hex, "created_at": now, "updated_at": now, "project_id": project_id}
-        row |= {"user_id": user_id, "name": name, "status": Status.QUEUED, "query": query, "format": format_}
+    def create(self, new: NewExport, now: datetime) -> Job:
+        """Insert a QUEUED row; the export contains the data up to `now`. Raises IntegrityError if its id is taken."""
+        row = vars(new) | {"created_at": now, "updated_at": now, "status": Status.QUEUED}
         with writing(self.engine) as connection:
             connection.execute(insert(batch_exports).values(row))
         absent = dict.fromkeys(("finished_at", "expires_at", "url", "log", "run"))

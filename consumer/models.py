@@ -1,6 +1,7 @@
 """Declares the records of the job store: jobs, runs, claims, and how a run ended."""
 
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum, auto
 from typing import Any
@@ -41,6 +42,18 @@ class ExportKey:
     def log_context(self) -> dict[str, Any]:
         """Return the `extra=` fields of log lines about it."""
         return {"project_id": self.project_id, "export_id": self.export_id}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewExport:
+    """An export to be created: the fields of its row, with a random id unless the caller has one."""
+
+    project_id: str
+    user_id: str
+    name: str
+    query: Any
+    format: str
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 class LeaseState(StrEnum):

@@ -17,6 +17,7 @@ from cli import build
 from config.events import ExportRequested
 from config.settings import load
 from config.tables import users
+from consumer.models import NewExport
 from embedded.sample import PROJECTS, fill
 from pipeline.tables import TABLES
 from pipeline.types import FORMATS
@@ -58,7 +59,8 @@ def main() -> None:
     for number, (query, format_) in enumerate(requests(seed=1), 1):
         name = f"{query['tableName']} as {format_}, {query['compression']}"
         project, person = PROJECTS[number % len(PROJECTS)], people[number % len(people)]
-        job = jobs.create(project, person, name, query, format_, datetime.now(UTC))
+        new = NewExport(project_id=project, user_id=person, name=name, query=query, format=format_)
+        job = jobs.create(new, datetime.now(UTC))
         if number % ONE_IN == 0:
             jobs.cancel(job, datetime.now(UTC))
         event = ExportRequested(project_id=project, batch_export_id=job.id)

@@ -18,6 +18,7 @@ from typing import Any
 
 from cli import build
 from config.settings import Settings, load
+from consumer.models import NewExport
 from embedded import stack
 from embedded.sample import PROJECTS, fill
 from embedded.schema import create_langfuse_schema
@@ -120,7 +121,8 @@ def measured(case: Case, environment: dict[str, str], folder: Path) -> Measureme
         jobs = build.jobs(settings)
         for _ in range(case.slots):
             query: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
-            jobs.create(PROJECTS[0], "", "An export", query, case.format, datetime.now(UTC))
+            new = NewExport(project_id=PROJECTS[0], user_id="", name="An export", query=query, format=case.format)
+            jobs.create(new, datetime.now(UTC))
         eventually(
             lambda: consumer.metric("waybill_exports_total", outcome="completed") == case.slots,
             seconds=PATIENCE,

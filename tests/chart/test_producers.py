@@ -18,6 +18,7 @@ from cli import build
 from config.events import Status, read_request
 from config.settings import load
 from config.tables import batch_exports
+from consumer.models import NewExport
 from runtime.kafka_clients import client_config
 from tests.chart.tools import ROOT, kept
 from tests.services.installed import pinned
@@ -99,7 +100,8 @@ def test_a_request_from_another_language_is_exported(
 
     with daemon("consumer", tmp_path, environment):
         query: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None}
-        job = jobs.create("my-project", "someone", "All traces", query, "CSV", datetime.now(UTC))
+        new = NewExport(project_id="my-project", user_id="someone", name="All traces", query=query, format="CSV")
+        job = jobs.create(new, datetime.now(UTC))
         subprocess.run([*command, job.project_id, job.id], env={**os.environ, **environment}, timeout=120, check=True)
 
         def ended() -> str | None:

@@ -15,7 +15,7 @@ from config.labels import Failure, Verdict
 from config.tables import batch_exports
 from consumer.fail_row import close_dead_runs
 from consumer.job_store import Jobs
-from consumer.models import Claim, Job, LeaseState, UnreadableJob
+from consumer.models import Claim, Job, LeaseState, NewExport, UnreadableJob
 from consumer.outbox import list_unpublished, mark_published
 from consumer.queries import list_due, list_jobs, list_orphans, list_ownerless, list_runs
 from runtime.database import open_database
@@ -392,7 +392,8 @@ def test_a_retry_fences_off_the_cancelled_worker_that_still_runs(jobs: Jobs) -> 
 
 def test_new_exports_are_due_only_after_a_wait_for_their_event(engine: Engine) -> None:
     jobs = Jobs(engine, CLAIM_POLICY)
-    made = jobs.create("project-1", "user-1", "n", QUERY, "JSONL", NOW)
+    new = NewExport(project_id="project-1", user_id="user-1", name="n", query=QUERY, format="JSONL")
+    made = jobs.create(new, NOW)
 
     assert jobs.find("project-1", made.id) == made
     assert due(engine, 29) == []

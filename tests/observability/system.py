@@ -18,7 +18,7 @@ from cli import build
 from config.events import ExportRequested, Status
 from config.settings import Settings
 from config.tables import batch_exports, users
-from consumer.models import Job
+from consumer.models import Job, NewExport
 from embedded.sample import PROJECTS, fill
 from embedded.schema import create_langfuse_schema
 from pipeline.types import FORMATS
@@ -105,7 +105,8 @@ class System:
     def queue(self, query: Mapping[str, Any] = TRACES) -> Job:
         """Queue an export."""
         format_ = list(FORMATS)[next(self._numbers) % len(FORMATS)]
-        return self._jobs.create(PROJECTS[0], self._user, "An export", dict(query), format_, datetime.now(UTC))
+        new = NewExport(project_id=PROJECTS[0], user_id=self._user, name="An export", query=dict(query), format=format_)
+        return self._jobs.create(new, datetime.now(UTC))
 
     def publish_request(self, job: Job) -> None:
         """Publish the request event of an export."""

@@ -3,8 +3,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from cli.filters import check_query, read_filters
+from cli.filters import read_filters
 from config.errors import Rejected
+from consumer.new_exports import check_query
 from pipeline.request import Filter
 from pipeline.spec import read_query
 

@@ -1,0 +1,65 @@
+"""Creates exports: checks what is asked for, inserts the row, and publishes the request."""
+
+from datetime import datetime
+
+from sqlalchemy.exc import IntegrityError
+
+from config.errors import Rejected, Unavailable
+from config.events import ExportRequested, are_valid_ids
+from consumer.job_store import Jobs
+from consumer.models import Job, NewExport
+from pipeline.query.resolve_columns import resolve_query
+from pipeline.request import ExportQuery
+from pipeline.spec import read_spec
+from pipeline.tables import resolve_table
+from runtime.publisher import Outgoing, Publisher
+
+
+def check_new(new: NewExport, now: datetime) -> None:
+    """Raise Rejected, with the reason, for an export that would fail because of its request."""
+    if not are_valid_ids(new.project_id, new.id):
+        raise Rejected("the ID of the project must have 1 to 512 characters, and no NUL")
+    spec = read_spec(
+        project_id=new.project_id,
+        export_id=new.id,
+        attempt=1,
+        created_at=now,
+        query=new.query,
+        format=new.format,
+    )
+    check_query(spec.query)
+
+
+def check_query(query: ExportQuery) -> None:
+    """Raise Rejected for a filter or an order that the table can't honour, as the export would."""
+    resolve_query(resolve_table(query), query)
+
+
+def create_once(jobs: Jobs, new: NewExport, now: datetime) -> tuple[Job, bool]:
+    """Insert an export, or find the one that has its id already; returns it, and whether it was inserted.
+
+    Raises Rejected if the one that has the id was asked for differently, and Unavailable.
+    """
+    try:
+        return jobs.create(new, now), True
+    except IntegrityError:
+        job = jobs.find(new.project_id, new.id)
+        if job is None:
+            raise
+    if _contents(job) != _contents(new):
+        raise Rejected("another export was created with the same key: use a new key for each export")
+    return job, False
+
+
+def _contents(export: Job | NewExport) -> tuple[object, ...]:
+    return export.user_id, export.name, export.query, export.format
+
+
+def publish_request(publisher: Publisher, topic: str, project_id: str, export_id: str) -> None:
+    """Publish the request for an export; raises Unavailable, and a sweeper starts the export nevertheless."""
+    event = ExportRequested(project_id=project_id, batch_export_id=export_id)
+    (error,) = publisher.publish([Outgoing(topic, export_id.encode(), event.encode())])
+    if error is not None:
+        raise Unavailable(
+            f"Kafka did not accept the request for {export_id}: {error.str()}. The sweeper will start the export."
+        )
