@@ -3,11 +3,12 @@
 import hashlib
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from config.errors import Rejected, Unavailable
 from config.settings import Settings
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "waybill-"
 POLL_SECONDS = 10.0
+PREFETCHED_KIB = 4096
+"""A message may have 16 MiB, and a consumer that runs exports reads these messages, too."""
+
 KEPT_BYTES = 64 * 1024
 """The part of a value that is kept when the message is too large for the topic; headers keep its size and sha256."""
 
@@ -54,6 +58,14 @@ class DeadLetter:
     value: bytes | None
     headers: Headers
     why: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatestDeadLetters:
+    """How many messages the dead-letter topic has, and the newest of them without their values, newest first."""
+
+    total: int
+    latest: list[DeadLetter]
 
 
 def read_message(event: Any) -> ReceivedMessage:
@@ -106,13 +118,46 @@ def dead_letter(
 
 def read_all(settings: Settings) -> Iterator[DeadLetter]:
     """Read the dead-letter topic from its start to its current end; raises Unavailable."""
+    with _opened(settings) as (consumer, partitions):
+        for each in partitions:
+            yield from _read(consumer, each)
+
+
+def read_latest(settings: Settings, most: int) -> LatestDeadLetters:
+    """Count the messages of the dead-letter topic, and read the newest without their values; raises Unavailable.
+
+    From each partition, up to `most` messages are read.
+    """
+    with _opened(settings) as (consumer, partitions):
+        ranges = {each.partition: _find_range(consumer, each) for each in partitions}
+        starts = {number: max(first, end - most) for number, (first, end) in ranges.items() if end > first}
+        consumer.assign([TopicPartition(settings.dead_letter_topic, *start) for start in starts.items()])
+        unread = {number: ranges[number][1] for number in starts}
+        found = []
+        while unread and (message := _poll(consumer, settings.dead_letter_topic)) is not None:
+            letter = replace(_to_dead_letter(message), value=None)
+            found.append(letter)
+            if letter.offset + 1 >= unread.get(letter.partition, 0):
+                unread.pop(letter.partition, None)
+    found.sort(key=lambda letter: letter.why.get("time", ""), reverse=True)
+    return LatestDeadLetters(total=sum(end - first for first, end in ranges.values()), latest=found[:most])
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[tuple[Consumer, list[TopicPartition]]]:
+    """Give a consumer of the dead-letter topic, and the beginnings of its partitions.
+
+    It writes nothing to stderr, where librdkafka would log each refused connection.
+    """
     topic = settings.dead_letter_topic
     config = client_config(settings) | {"group.id": "waybill-dead-letters", "enable.auto.commit": False}
-    consumer = Consumer(config | {"auto.offset.reset": "earliest"})
+    config |= {"auto.offset.reset": "earliest", "queued.max.messages.kbytes": PREFETCHED_KIB, "log_level": 0}
+    consumer = Consumer(config)
     try:
         partitions = consumer.list_topics(topic, timeout=POLL_SECONDS).topics[topic].partitions
-        for number in sorted(partitions):
-            yield from _read(consumer, TopicPartition(topic, number, OFFSET_BEGINNING))
+        yield consumer, [TopicPartition(topic, number, OFFSET_BEGINNING) for number in sorted(partitions)]
+    except KafkaException as error:
+        raise Unavailable(f"{topic} can't be read: {error.args[0].str()}") from error
     finally:
         consumer.close()
 
@@ -148,17 +193,28 @@ def _send(publisher: Publisher, topic: str, message: ReceivedMessage, why: dict[
 
 
 def _read(consumer: Consumer, start: TopicPartition) -> Iterator[DeadLetter]:
-    _, end = consumer.get_watermark_offsets(start, timeout=POLL_SECONDS)
+    _, end = _find_range(consumer, start)
     consumer.assign([start])
     position = 0
     while position < end:
-        message = consumer.poll(POLL_SECONDS)
+        message = _poll(consumer, start.topic)
         if message is None:
             return  # the remaining messages were deleted meanwhile
-        if (error := message.error()) is not None:
-            raise Unavailable(f"{start.topic} can't be read: {error.str()}")
         position = (message.offset() or 0) + 1
         yield _to_dead_letter(message)
+
+
+def _poll(consumer: Consumer, topic: str) -> Message | None:
+    message = consumer.poll(POLL_SECONDS)
+    if message is not None and (error := message.error()) is not None:
+        raise Unavailable(f"{topic} can't be read: {error.str()}")
+    return message
+
+
+def _find_range(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """Return the offsets of the first message of a partition, and of the next one to be written."""
+    first, end = consumer.get_watermark_offsets(partition, timeout=POLL_SECONDS)
+    return first, end
 
 
 def _to_dead_letter(message: Message) -> DeadLetter:
