@@ -21,8 +21,8 @@ from config.links import PATH, Links
 from config.metrics import Metrics
 from consumer.downloads.locate import File, NoDownload, locate
 from consumer.downloads.pages import PAGES, content_security_policy, render
-from consumer.downloads.rate_limit import Rate, RateLimit, client_of
 from consumer.job_store import Jobs
+from consumer.rate_limit import Rate, RateLimit, client_of
 from pipeline.storage import Storage
 from pipeline.storage.safe_names import make_disposition
 from runtime.threads import in_thread

@@ -1,6 +1,6 @@
 import pytest
 
-from consumer.downloads.rate_limit import Rate, RateLimit, client_of
+from consumer.rate_limit import Rate, RateLimit, client_of
 
 WIDE = Rate(per_second=1_000_000, burst=1_000_000)
 

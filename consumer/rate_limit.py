@@ -37,12 +37,16 @@ class RateLimit:
         self._arrivals: OrderedDict[str, float] = OrderedDict()
         self._overall_arrival = 0.0
 
-    def take(self, client: str, now: float) -> float:
-        """Count a request at `now` (monotonic seconds) and return 0, or return how many seconds it has to wait."""
+    def wait(self, client: str, now: float) -> float:
+        """Return how many seconds the next request has to wait at `now` (monotonic seconds), 0 if it need not."""
         arrival = self._arrivals.get(client, 0.0)
-        if wait := max(self._each.wait(arrival, now), self._overall.wait(self._overall_arrival, now)):
+        return max(self._each.wait(arrival, now), self._overall.wait(self._overall_arrival, now))
+
+    def take(self, client: str, now: float) -> float:
+        """Count a request at `now` and return 0, or return how many seconds it has to wait, as `wait` does."""
+        if wait := self.wait(client, now):
             return wait
-        self._arrivals[client] = self._each.advance(arrival, now)
+        self._arrivals[client] = self._each.advance(self._arrivals.get(client, 0.0), now)
         self._arrivals.move_to_end(client)
         self._overall_arrival = self._overall.advance(self._overall_arrival, now)
         if len(self._arrivals) > self._clients:
