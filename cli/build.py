@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, inspect
@@ -29,8 +30,12 @@ if TYPE_CHECKING:
     from notify.deliver import NotifierContext
     from pipeline.read.connections import ClickHouse, Sources, Tuning
     from pipeline.storage import AzureOptions, GoogleOptions, S3Options, Storage
+    from runtime.http import Health
 
 CHECK_SECONDS = 10
+DEAD_LETTERS = 20
+"""How many dead letters the operators' page shows."""
+
 Check = Callable[[], None]
 
 
@@ -42,16 +47,18 @@ def consumer_parts(settings: Settings, metrics: Metrics) -> "Dependencies":
     store = storage(settings, lambda outcome: metrics.upload_parts.labels(outcome).inc())
     job_store = jobs(settings)
     tried = checks(settings, job_store.engine) | {"storage": lambda: store.check(settings.prefix)}
+    events = publisher(settings)
     return Dependencies(
         jobs=job_store,
         sources=sources(settings, job_store.engine),
         storage=store,
-        publisher=publisher(settings),
+        publisher=events,
         metrics=metrics,
         export=export,
         checks={name: tried[name] for name in ("database", "clickhouse", "storage", "kafka")},
         tracer=open_tracer(settings.otel_endpoint, "waybill-consumer"),
         link_routes=download_routes(settings, job_store, store, metrics),
+        operator_routes=partial(operator_routes, settings, job_store, events),
     )
 
 
@@ -203,6 +210,25 @@ def download_routes(
         return ()
     options = DownloadOptions(trusted_proxies=settings.trusted_proxies, langfuse_url=settings.nextauth_url)
     return Downloads(links, jobs, storage, metrics, now=partial(datetime.now, UTC), options=options).routes()
+
+
+def operator_routes(
+    settings: Settings, jobs: "Jobs", publisher: Publisher, health: "Health"
+) -> "tuple[web.RouteDef, ...]":
+    """Build the routes of the operators' page and its API."""
+    from consumer.operators.app import Operators, OperatorsContext
+    from runtime.dead_letters import read_latest
+
+    context = OperatorsContext(
+        jobs=jobs,
+        publisher=publisher,
+        requests_topic=settings.requests_topic,
+        read_dead_letters=partial(read_latest, settings, DEAD_LETTERS),
+        now=partial(datetime.now, UTC),
+        version=version("waybill"),
+        token=settings.operator_token,
+    )
+    return Operators(context, health).routes()
 
 
 def publisher(settings: Settings) -> Publisher:

@@ -13,7 +13,7 @@ from config import urls
 from config.database_url import DatabaseAddress, check_host, check_parameters, read_address, write_url
 from config.pem_files import AuthoritiesFile
 from config.required import DATABASE, STORAGE, find_missing, say_missing
-from config.secret_keys import check_keys, split_keys
+from config.secret_keys import check_keys, check_token, split_keys
 from config.settings_kafka import KafkaSettings, find_kafka_problems
 from config.storage_choice import Switch, find_contradictions, name_bucket, refuse_oci
 from config.unknown_names import find_unknown
@@ -147,6 +147,9 @@ class Settings(KafkaSettings):
     internal_port: int | None = Field(None, alias="WAYBILL_INTERNAL_PORT", ge=0, le=65535)
     public_url: HttpUrl | None = Field(None, alias="WAYBILL_PUBLIC_URL")
     secret_key: Annotated[SecretStr, AfterValidator(check_keys)] | None = Field(None, alias="WAYBILL_SECRET_KEY")
+    operator_token: Annotated[SecretStr, AfterValidator(check_token)] | None = Field(
+        None, alias="WAYBILL_OPERATOR_TOKEN"
+    )
     trusted_proxies: int = Field(0, alias="WAYBILL_TRUSTED_PROXIES", ge=0)
     notice_hours: float = Field(24, alias="WAYBILL_NOTICE_HOURS", gt=0)
     csv_neutralise: bool = Field(default=True, alias="WAYBILL_CSV_NEUTRALISE_FORMULAS")

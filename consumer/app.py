@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -63,7 +63,10 @@ UNSEEN_SWEEPS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Dependencies:
-    """What the consumer is built from; `checks` try what it depends on, by name."""
+    """What the consumer is built from; `checks` try what it depends on, by name.
+
+    `operator_routes` gives what the internal port serves besides the health.
+    """
 
     jobs: Jobs
     sources: Sources
@@ -73,6 +76,7 @@ class Dependencies:
     export: Export
     checks: Mapping[str, Check]
     link_routes: tuple[web.RouteDef, ...] = ()
+    operator_routes: Callable[[Health], tuple[web.RouteDef, ...]] = lambda _: ()
     tracer: Tracer = field(default_factory=Tracer)
 
 
@@ -105,7 +109,7 @@ async def run(settings: Settings, needs: Dependencies) -> None:
 async def _serve_ports(settings: Settings, needs: Dependencies, health: Health) -> AsyncIterator[None]:
     """Serve the internal port and, if there are links, theirs, while the context is open."""
     links_port, internal_port = settings.consumer_ports
-    internal = health_routes(needs.metrics.registry, health)
+    internal = (*health_routes(needs.metrics.registry, health), *needs.operator_routes(health))
     ports: list[tuple[PortName, int, tuple[web.RouteDef, ...]]] = [("internal", internal_port, internal)]
     if needs.link_routes:
         ports.append(("links", links_port, needs.link_routes))

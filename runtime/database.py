@@ -189,6 +189,18 @@ def reading_serially(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
+def reading_briefly(engine: Engine, seconds: float) -> Iterator[Connection]:
+    """Give a connection as `reading_serially` does; on Postgres a statement that takes longer than this is cancelled.
+
+    Raises Unavailable when the database fails or is too slow.
+    """
+    with reading_serially(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+        yield connection
+
+
+@contextmanager
 def translated_faults() -> Iterator[None]:
     """Raise Unavailable when the database fails in the block; an error in our own statement is not translated.
 

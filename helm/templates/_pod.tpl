@@ -1,6 +1,6 @@
 {{/* The dependencies of each command; it gets their secrets and no others. */}}
 {{- define "waybill.dependencies" -}}
-consumer: [database, clickhouse, kafka, s3, google, links]
+consumer: [database, clickhouse, kafka, s3, google, links, operator]
 notify: [database, kafka, smtp, links]
 migrate: [database]
 topics: [kafka]
@@ -53,6 +53,7 @@ configMap: {name: {{ . }}}
   (list "google" $secrets.google "credentialsKey" "LANGFUSE_GOOGLE_CLOUD_STORAGE_CREDENTIALS")
   (list "smtp" $secrets.smtp "urlKey" "SMTP_CONNECTION_URL")
   (list "links" $secrets.links "signingKey" "WAYBILL_SECRET_KEY")
+  (list "operator" $secrets.operator "tokenKey" "WAYBILL_OPERATOR_TOKEN")
 -}}
 {{- range $each := $variables }}
 {{- $secret := index $each 1 }}

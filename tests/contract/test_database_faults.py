@@ -13,7 +13,7 @@ from config.errors import Cancelled, Unavailable
 from config.tables import batch_exports
 from pipeline.interrupt import connect, interrupt_on_stop
 from pipeline.progress import Progress
-from runtime.database import open_database, reading, writing
+from runtime.database import open_database, reading, reading_briefly, writing
 from tests.support.daemons import eventually
 from tests.support.exports import queue
 
@@ -77,6 +77,14 @@ def test_a_stopped_worker_loses_its_row_locks(postgres_engine: Engine) -> None:
         assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == "10s"
     with pytest.raises(Unavailable), writing(postgres_engine) as connection:
         idle_too_long(connection, postgres_engine)
+
+
+def test_a_statement_that_is_too_slow_is_cancelled_and_the_next_transaction_is_not(postgres_engine: Engine) -> None:
+    with pytest.raises(Unavailable, match="57014"), reading_briefly(postgres_engine, 0.1) as connection:
+        connection.exec_driver_sql("SELECT pg_sleep(60)")
+
+    with reading(postgres_engine) as connection:
+        assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "0"
 
 
 def test_a_connection_that_the_server_closes_is_unavailable(postgres_engine: Engine) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable
+from functools import partial
 
 from cli import build
 from config.errors import Cancelled, Rejected, Unavailable
@@ -73,14 +74,16 @@ def main() -> None:
     logs.set_up_logging(settings.log_format, settings.log_level)
     jobs = build.jobs(settings)
     checks = build.checks(settings, jobs.engine)
+    publisher = build.publisher(settings)
     parts = Dependencies(
         jobs=jobs,
         sources=build.sources(settings, jobs.engine),
         storage=build.storage(settings),
-        publisher=build.publisher(settings),
+        publisher=publisher,
         metrics=build_metrics(),
         export=scripted,
         checks={name: checks[name] for name in ("database", "storage", "kafka")},
+        operator_routes=partial(build.operator_routes, settings, jobs, publisher),
     )
     asyncio.run(run(settings, parts))
 

@@ -108,6 +108,14 @@ def test_a_public_url_needs_a_secret_key() -> None:
     assert caught.value.problems == ["WAYBILL_SECRET_KEY is missing: WAYBILL_PUBLIC_URL requires it"]
 
 
+@pytest.mark.parametrize("value", ["short", "x" * 31, f"{'x' * 40} y", "é" * 40, f"{'x' * 40}\n"])
+def test_a_token_of_operators_that_is_guessable_or_fits_no_header_is_refused_unseen(value: str) -> None:
+    with pytest.raises(Misconfigured, match="WAYBILL_OPERATOR_TOKEN: it needs at least 32 characters") as caught:
+        load({"WAYBILL_OPERATOR_TOKEN": value})
+
+    assert value not in str(caught.value)
+
+
 @pytest.mark.parametrize("value", [KEY[:-1], f"{KEY},short", f"{KEY},", f"{KEY[:-1]} "])
 def test_a_key_that_is_too_short_is_reported_without_the_key(value: str) -> None:
     with pytest.raises(Misconfigured, match="WAYBILL_SECRET_KEY: each key needs at least 32 characters") as caught:

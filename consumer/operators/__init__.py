@@ -1,0 +1,1 @@
+"""The operators' page and its JSON API, on the internal port."""
