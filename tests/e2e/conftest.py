@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser
 from sqlalchemy import Engine
 
 from cli import build
@@ -13,6 +14,7 @@ from embedded.schema import create_clickhouse_tables
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.e2e.requests import ROWS
+from tests.services import choice, chromium
 from tests.services.stacks import Stack
 
 
@@ -33,3 +35,11 @@ def sample_data(engine: Engine, stack: Stack) -> Engine:
         create_clickhouse_tables(client)
         fill(client, engine, rows=ROWS)
     return engine
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if reason := choice.why_not("chromium"):
+        pytest.skip(reason)
+    with chromium.start() as started:
+        yield started

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the real services that the tests start: Apache Kafka, PostgreSQL, PgBouncer, an S3 server, emulators of the
-# object stores of Azure and Google, an SMTP server; and what builds and runs containers: podman, buildah and their
-# networks, debootstrap for the base images, and Compose.
+# object stores of Azure and Google, an SMTP server; Chromium and axe-core, which look at the operators' page; and what
+# builds and runs containers: podman, buildah and their networks, debootstrap for the base images, and Compose.
 # For Debian with Java 17, Maven, Go and npm; run it as root or with sudo. A second run finds everything in place.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
@@ -77,6 +77,17 @@ install_azurite() {
   say azurite "$AZURITE in $emulator"
 }
 
+install_chromium() {
+  local axe="$cache/axe-core-$AXE_CORE"
+  [ -x /usr/bin/chromium ] || apt_install chromium
+  if [ ! -d "$axe" ]; then
+    need npm axe-core
+    quietly npm install --prefix "$work/axe" --no-audit --no-fund --ignore-scripts "axe-core@$AXE_CORE"
+    mv "$work/axe/node_modules/axe-core" "$axe"
+  fi
+  say chromium "$(/usr/bin/chromium --version 2>/dev/null), axe-core $AXE_CORE in $axe"
+}
+
 install_containers() {
   local packages=(podman buildah runc catatonit containernetworking-plugins iptables debootstrap
     golang-github-containernetworking-plugin-dnsname)
@@ -91,4 +102,5 @@ install_go versitygw "$VERSITYGW" github.com/versity/versitygw/cmd/versitygw
 install_azurite
 install_go fake-gcs-server "$FAKE_GCS_SERVER" github.com/fsouza/fake-gcs-server
 install_smtp
+install_chromium
 install_containers
