@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from cli import build
 from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, Settings, list_unknown, load
-from runtime.kafka_clients import client_config
+from runtime.kafka_clients import check_login
 from runtime.logs import set_up_logging
 from runtime.self_metrics import build_metrics
 
@@ -36,10 +36,10 @@ def run_notify() -> None:
 def _start(needs: Collection[str]) -> Settings:
     """Read the settings, set up logging, and warn of variables that are probably misspelt.
 
-    Raises Misconfigured, also if the clients of Kafka can't be configured.
+    Raises Misconfigured, also if Kafka's clients can't log in as they say.
     """
     settings = load(needs=needs)
-    client_config(settings)
+    check_login(settings)
     set_up_logging(settings.log_format, settings.log_level)
     for unknown in list_unknown():
         logger.warning("%s", unknown)

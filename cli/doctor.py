@@ -66,7 +66,7 @@ def diagnose() -> dict[str, Finding]:
         "clickhouse": _check_clickhouse,
         "storage": _check_storage,
         "kafka": kafka.find_problems,
-        "mail": mail.find_problems,
+        "mail": _check_mail,
     }
     return findings | {name: _run(check, settings) for name, check in checks.items()}
 
@@ -109,6 +109,13 @@ def _check_storage(settings: Settings) -> list[str]:
     report = storage.examine(build.storage(settings), settings.prefix, ".waybill-doctor")
     if report.weaknesses and not report.problems:
         raise Doubtful(*report.weaknesses)
+    return list(report.problems)
+
+
+def _check_mail(settings: Settings) -> list[str]:
+    report = mail.examine(settings)
+    if report.doubts and not report.problems:
+        raise Doubtful(*report.doubts)
     return list(report.problems)
 
 

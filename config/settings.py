@@ -15,6 +15,7 @@ from config.pem_files import AuthoritiesFile
 from config.required import DATABASE, STORAGE, find_missing, say_missing
 from config.secret_keys import check_keys, check_token, split_keys
 from config.settings_kafka import KafkaSettings, find_kafka_problems
+from config.settings_mail import MailSettings
 from config.storage_choice import Switch, find_contradictions, name_bucket, refuse_oci
 from config.unknown_names import find_unknown
 
@@ -44,7 +45,7 @@ HttpUrl = Annotated[str, AfterValidator(urls.read_http)]
 ClickHouseUrl = Annotated[str, AfterValidator(urls.read_clickhouse)]
 
 
-class Settings(KafkaSettings):
+class Settings(KafkaSettings, MailSettings):
     """The effective settings; a field is named like its environment variable, in lower case and without the prefix.
 
     An empty variable counts as unset. The end of a name is its unit.
@@ -110,10 +111,6 @@ class Settings(KafkaSettings):
     clickhouse_password: SecretStr = Field(SecretStr(""), alias="CLICKHOUSE_PASSWORD")
     clickhouse_db: str = Field("default", alias="CLICKHOUSE_DB")
 
-    email_from_address: str | None = Field(None, alias="EMAIL_FROM_ADDRESS")
-    smtp_connection_url: Annotated[str, AfterValidator(urls.read_smtp)] | None = Field(
-        None, alias="SMTP_CONNECTION_URL", repr=False
-    )
     nextauth_url: HttpUrl | None = Field(None, alias="NEXTAUTH_URL")
 
     requests_topic: str = Field("export-requests", alias="WAYBILL_REQUESTS_TOPIC", pattern=r"^[A-Za-z0-9._-]{1,249}$")

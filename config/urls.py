@@ -17,6 +17,8 @@ _TUNING = frozenset(
 _PASSWORD = re.compile(r"(\w[\w+.-]*://[^/?#:\s]*:)[^\s]*@")
 _SECRET_PARAMETER = re.compile(r"((?:^|[?&])(?:\w*password|\w+_secret|scram_\w+_key)=)[^&\s]*", re.IGNORECASE)
 
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d+")
+
 
 def mask_password(url: str) -> str:
     """Return a URL with its password replaced, also in its parameters; other text stays as it is."""
@@ -109,10 +111,14 @@ def read_database(value: str) -> str:
     return value
 
 
-def read_smtp(value: str) -> str:
-    """Return the URL of a mail server; raises ValueError for any other text."""
+def read_mail(value: str) -> str:
+    """Return the URL of a mail server, or of a region of SES; raises ValueError for any other text."""
+    if value.startswith("ses://"):
+        if not _REGION.fullmatch(value.removeprefix("ses://").rstrip("/")):
+            raise ValueError("must name a region and nothing else after ses://, such as ses://us-east-1")
+        return value.rstrip("/")
     if not value.startswith(("smtp://", "smtps://")):
-        raise ValueError("must start with smtp:// or smtps://")
+        raise ValueError("must start with smtp://, smtps:// or ses://")
     _check_address(value)
     return value
 

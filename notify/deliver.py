@@ -14,14 +14,14 @@ from config.events import ExportFinished, Malformed, read_finished
 from config.labels import NoticeOutcome
 from config.links import Links
 from config.settings import Settings
-from notify import smtp
 from notify.address import EmailAddress, NotAnAddress, parse_address
 from notify.compose import EmailContent, Sender, compose_email, read_sender
 from notify.formatting import safe_link
+from notify.mailer import Envelope, Mailer, Unanswered, Undeliverable
 from notify.notices import Notice, Notices
+from notify.open_mailer import open_mailer
 from notify.recipient import Recipient, find_recipient, reason_to_skip
 from notify.signature import read_signature
-from notify.smtp import Envelope, Unanswered, Undeliverable
 from runtime.logs import add_log_fields
 from runtime.tracing import Tracer, trace_id
 
@@ -36,9 +36,9 @@ LEVELS = {NoticeOutcome.SENT: logging.INFO, NoticeOutcome.FAILED: logging.ERROR}
 
 @dataclass(frozen=True)
 class MailTransport:
-    """The SMTP server that sends the emails, and their sender."""
+    """The email service that sends the emails, and their sender."""
 
-    server: smtp.SmtpServer
+    mailer: Mailer
     sender: Sender
 
 
@@ -67,10 +67,10 @@ class Attempt:
 
 def read_transport(settings: Settings) -> MailTransport | None:
     """Read the email settings; None if a required one is not set. Raises Misconfigured if one is wrong."""
-    if settings.email_from_address is None or settings.smtp_connection_url is None:
+    mailer = open_mailer(settings)
+    if settings.email_from_address is None or mailer is None:
         return None
-    sender = read_sender(settings.email_from_address)
-    return MailTransport(smtp.parse_server(settings.smtp_connection_url), sender)
+    return MailTransport(mailer, read_sender(settings.email_from_address))
 
 
 def attempt(context: NotifierContext, notice: Notice, now: datetime) -> Attempt:
@@ -147,8 +147,7 @@ def _send(context: NotifierContext, notice: Notice, now: datetime) -> Attempt:
     )
     message = compose_email(event, content, sender=context.transport.sender, now=now)
     name = str(message["Message-ID"])
-    smtp.send(
-        context.transport.server,
+    context.transport.mailer.send(
         Envelope(context.transport.sender.address, content.recipient),
         message,
         fence=lambda: _begin(context.notices, notice, name, now + timedelta(seconds=time.monotonic() - began)),

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8, EmailPolicy
 from enum import Enum
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from config.errors import Unavailable
-from config.settings import Misconfigured
 from notify.address import EmailAddress
+from notify.mailer import Envelope, Unanswered, Undeliverable
+from notify.smtp_login import log_in, log_in_with_token
 from runtime.network import CERTIFICATE_REMEDIES, explain_fault
+from runtime.tokens import Token, Tokens
 
 TIMEOUT_SECONDS = 60.0
 """Timeout of every step but the last."""
@@ -25,18 +26,11 @@ ANSWER_TIMEOUT_SECONDS = 600.0
 
 ENHANCED_STATUS = re.compile(rb"^([245]\.\d{1,3}\.\d{1,3})\b")
 GO_ON, TEMPORARY, PERMANENT = 354, 400, 500
+IMPLICIT_PORT = 465
 POSITIVE = range(200, 300)
 """Codes of acceptance; their other digits say nothing more that matters (RFC 5321, section 4.3.2)."""
 
 LEADING_DOT = re.compile(rb"^\.", re.MULTILINE)
-
-
-class Undeliverable(Exception):
-    """The server refuses the address or the message: don't retry; the text says which and contains no address."""
-
-
-class Unanswered(Exception):
-    """The server received the message but didn't respond: retry rarely, because the email may arrive twice."""
 
 
 class Encryption(Enum):
@@ -50,7 +44,7 @@ class Encryption(Enum):
 
 @dataclass(frozen=True)
 class SmtpServer:
-    """The SMTP server that SMTP_CONNECTION_URL names."""
+    """The SMTP server that SMTP_CONNECTION_URL names; with `tokens` they replace the password."""
 
     host: str
     port: int
@@ -59,77 +53,39 @@ class SmtpServer:
     password: str = field(default="", repr=False)
     verify: bool = True
     ehlo: str | None = None
+    tokens: Tokens | None = field(default=None, repr=False)
 
+    def send(self, envelope: Envelope, message: EmailMessage, fence: Callable[[], None] = lambda: None) -> None:
+        """Send the email to the envelope's recipient; it returns once the server has accepted the email.
 
-@dataclass(frozen=True)
-class Envelope:
-    """Who sends an email to whom, for the SMTP server."""
+        `fence` is called right before the message itself is sent, and raises to prevent that.
+        Raises Unavailable (no response, 4xx, or a certificate, login or sender that does not work), Undeliverable (5xx
+        for the recipient or the message, or an address that needs SMTPUTF8 which the server lacks), or Unanswered (no
+        clear response to the message itself, which the server may have accepted).
+        """
+        with _translated_faults(self), _session(self) as client:
+            policy = _send_envelope(client, envelope)
+            data = LEADING_DOT.sub(b"..", message.as_bytes(policy=policy))
+            fence()
+            client.send(data.removesuffix(b"\r\n") + b"\r\n.\r\n")
+            code, text = _read_answer(client)
+            if code not in POSITIVE:
+                raise smtplib.SMTPDataError(code, text)
 
-    sender: EmailAddress
-    recipient: EmailAddress
+    def check(self, sender: EmailAddress) -> list[str]:
+        """Connect, encrypt, log in and name the sender, as for an email, then quit; no email is sent.
 
-
-def parse_server(url: str) -> SmtpServer:
-    """Read SMTP_CONNECTION_URL: `smtp://` (port 587) or `smtps://` (port 465), user and password percent-encoded.
-
-    The options after `?` are nodemailer's `requireTLS`, `ignoreTLS`, `secure`, `tls.rejectUnauthorized` and `name`,
-    in upper or lower case; others are ignored. Raises Misconfigured, whose text contains no part of the URL.
-    """
-    try:
-        parts = urlsplit(url)
-        given = parts.port
-    except ValueError:
-        # The original error may quote a part of the password.
-        raise _misconfigured("it is not a URL; are the special characters in the password percent-encoded?") from None
-    options = {name.lower(): value for name, value in parse_qsl(parts.query, keep_blank_values=True)}
-    if parts.scheme not in {"smtp", "smtps"}:
-        raise _misconfigured("it must start with smtp:// or smtps://")
-    if not parts.hostname:
-        raise _misconfigured("it has no host")
-    implicit = parts.scheme == "smtps" or _is_true(options, "secure")
-    return SmtpServer(
-        host=parts.hostname,
-        port=given or (465 if implicit else 587),
-        encryption=Encryption.IMPLICIT if implicit else _starttls(options),
-        user=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password or ""),
-        verify=options.get("tls.rejectunauthorized", "true").lower() not in {"false", "0"},
-        ehlo=options.get("name"),
-    )
-
-
-def send(
-    server: SmtpServer, envelope: Envelope, message: EmailMessage, fence: Callable[[], None] = lambda: None
-) -> None:
-    """Send the email to the envelope's recipient; it returns once the server has accepted the email.
-
-    `fence` is called right before the message itself is sent, and raises to prevent that.
-    Raises Unavailable (no response, 4xx, or a certificate, login or sender that does not work), Undeliverable (5xx for
-    the recipient or the message, or an address that needs SMTPUTF8 which the server lacks), or Unanswered (no clear
-    response to the message itself, which the server may have accepted).
-    """
-    with _translated_faults(), _session(server) as client:
-        policy = _send_envelope(client, envelope)
-        data = LEADING_DOT.sub(b"..", message.as_bytes(policy=policy))
-        fence()
-        client.send(data.removesuffix(b"\r\n") + b"\r\n.\r\n")
-        code, text = _read_answer(client)
-        if code not in POSITIVE:
-            raise smtplib.SMTPDataError(code, text)
-
-
-def check(server: SmtpServer, sender: EmailAddress) -> None:
-    """Connect, encrypt, log in and name the sender, as for an email, then quit; no email is sent.
-
-    Raises Unavailable with what does not work.
-    """
-    with _translated_faults(), _session(server) as client:
-        _send_sender(client, Envelope(sender, sender))
-        client.rset()
+        Raises Unavailable with what does not work; returns no doubts.
+        """
+        with _translated_faults(self), _session(self) as client:
+            _send_sender(client, Envelope(sender, sender))
+            client.rset()
+        return []
 
 
 @contextmanager
 def _session(server: SmtpServer) -> Iterator[smtplib.SMTP]:
+    token = server.tokens.get() if server.tokens is not None else None
     client = _connect(server)
     try:
         client.ehlo_or_helo_if_needed()
@@ -137,14 +93,29 @@ def _session(server: SmtpServer) -> Iterator[smtplib.SMTP]:
             server.encryption is Encryption.OFFERED and client.has_extn("starttls")
         ):
             client.starttls(context=_tls(server))
-        if server.user is not None:
-            client.login(server.user, server.password)
+        _log_in(client, server, token)
         yield client
         # The email is accepted; a failing QUIT is not an error.
         with suppress(smtplib.SMTPException, OSError):
             client.quit()
     finally:
         client.close()
+
+
+def _log_in(client: smtplib.SMTP, server: SmtpServer, token: Token | None) -> None:
+    if server.user is None:
+        return
+    if server.tokens is None or token is None:
+        log_in(client, server.user, server.password)
+        return
+    try:
+        log_in_with_token(client, server.user, token.value)
+    except smtplib.SMTPAuthenticationError as error:
+        server.tokens.discard(token)
+        raise Unavailable(
+            f"the mail server rejected the token ({_codes(error.smtp_code, error.smtp_error)}): is SMTP_OAUTH_SCOPE "
+            "right, and may the client send as the user of SMTP_CONNECTION_URL?"
+        ) from error
 
 
 def _send_envelope(client: smtplib.SMTP, envelope: Envelope) -> "EmailPolicy[EmailMessage]":
@@ -215,7 +186,7 @@ def _tls(server: SmtpServer) -> ssl.SSLContext:
 
 
 @contextmanager
-def _translated_faults() -> Iterator[None]:
+def _translated_faults(server: SmtpServer) -> Iterator[None]:
     try:
         yield
     except smtplib.SMTPRecipientsRefused as error:
@@ -241,12 +212,20 @@ def _translated_faults() -> Iterator[None]:
         reason = explain_fault(error)
         raise Unavailable(f"the mail server can't be used ({reason}): {CERTIFICATE_REMEDIES[reason]}") from error
     except UnicodeError as error:
-        raise Unavailable("SMTP_CONNECTION_URL has a host, user or password that SMTP does not allow") from error
+        raise Unavailable("SMTP_CONNECTION_URL has a host that SMTP does not allow") from error
     except (smtplib.SMTPException, OSError) as error:
-        raise Unavailable(
-            f"the mail server is unavailable ({_cause(error)}): "
-            "is SMTP_CONNECTION_URL right, and is the server running?"
-        ) from error
+        raise Unavailable(f"the mail server is unavailable ({_cause(error)}): {_suspect(server, error)}") from error
+
+
+def _suspect(server: SmtpServer, error: Exception) -> str:
+    """Return what to look at; a wrong kind of encryption looks like a server that says nothing, or rubbish."""
+    if server.port == IMPLICIT_PORT and server.encryption is not Encryption.IMPLICIT:
+        return (
+            f"port {IMPLICIT_PORT} usually expects TLS from the first byte, so begin SMTP_CONNECTION_URL with smtps://"
+        )
+    if server.encryption is Encryption.IMPLICIT and getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":
+        return "the port does not expect TLS from the first byte, so begin SMTP_CONNECTION_URL with smtp://"
+    return "is SMTP_CONNECTION_URL right, and is the server running?"
 
 
 def _rejection(what: str, code: int, text: bytes | str) -> Unavailable | Undeliverable:
@@ -269,17 +248,3 @@ def _cause(error: Exception) -> str:
     if type(error) is smtplib.SMTPException:  # smtplib knows none of the login methods that the server offers
         return str(error)
     return getattr(error, "strerror", None) or type(error).__name__
-
-
-def _starttls(options: dict[str, str]) -> Encryption:
-    if _is_true(options, "requiretls"):
-        return Encryption.REQUIRED
-    return Encryption.NONE if _is_true(options, "ignoretls") else Encryption.OFFERED
-
-
-def _is_true(options: dict[str, str], name: str) -> bool:
-    return options.get(name, "false").lower() in {"true", "1", ""}
-
-
-def _misconfigured(reason: str) -> Misconfigured:
-    return Misconfigured([f"SMTP_CONNECTION_URL: {reason}"])

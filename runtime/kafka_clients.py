@@ -20,6 +20,12 @@ def list_servers(settings: Settings) -> str:
     return ",".join(each.strip() for each in settings.kafka_bootstrap_servers.split(","))
 
 
+def check_login(settings: Settings) -> None:
+    """Raise Misconfigured if a file or a package that the login to Kafka needs is missing or can't be used."""
+    check_files(settings)
+    open_tokens(settings)
+
+
 def client_config(settings: Settings) -> dict[str, Any]:
     """Return the settings that all confluent-kafka clients share: brokers, security and client id.
 

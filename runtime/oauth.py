@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from config.errors import Unavailable
-from runtime.network import explain_fault
+from runtime.network import CERTIFICATE_REMEDIES, explain_fault
 from runtime.tokens import Token
 
 SECONDS = 10.0
@@ -66,9 +66,9 @@ def fetch_token(endpoint: TokenEndpoint, now: float) -> Token:
         # An event loop of its own bounds the whole request; a timeout of a socket would begin again with each byte.
         answer = asyncio.run(_ask(endpoint))
     except (aiohttp.ClientError, OSError) as error:
-        raise _unavailable(
-            endpoint, f"is unavailable ({explain_fault(error)})", "is {0}_TOKEN_ENDPOINT_URL right?"
-        ) from error
+        reason = explain_fault(error)
+        remedy = CERTIFICATE_REMEDIES.get(reason, "is {0}_TOKEN_ENDPOINT_URL right?")
+        raise _unavailable(endpoint, f"is unavailable ({reason})", remedy) from error
     if answer.status != HTTPStatus.OK:
         raise _explain(endpoint, answer)
     return _read_token(endpoint, answer.content, now)

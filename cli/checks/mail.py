@@ -1,5 +1,7 @@
 """Finds why emails can't be sent."""
 
+from dataclasses import dataclass
+
 from config.errors import Unavailable
 from config.settings import Settings
 
@@ -8,9 +10,16 @@ class Unused(Exception):
     """No emails are to be sent; the text says which settings are missing for that."""
 
 
-def find_problems(settings: Settings) -> list[str]:
-    """Log in to the mail server and name the sender, without an email; raises Unused if no emails are to be sent."""
-    from notify import smtp
+@dataclass(frozen=True)
+class MailReport:
+    """What prevents emails, and what may prevent them, one sentence each."""
+
+    problems: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+def examine(settings: Settings) -> MailReport:
+    """Try the email service, but send nothing; raises Unused if no emails are to be sent."""
     from notify.deliver import read_transport
 
     sender, url = settings.email_from_address, settings.smtp_connection_url
@@ -19,9 +28,8 @@ def find_problems(settings: Settings) -> list[str]:
     transport = read_transport(settings)
     if transport is None:
         missing = "EMAIL_FROM_ADDRESS" if sender is None else "SMTP_CONNECTION_URL"
-        return [f"{missing} is missing: no emails are sent without it"]
+        return MailReport((f"{missing} is missing: no emails are sent without it",))
     try:
-        smtp.check(transport.server, transport.sender.address)
+        return MailReport(doubts=tuple(transport.mailer.check(transport.sender.address)))
     except Unavailable as error:
-        return [str(error)]
-    return []
+        return MailReport((str(error),))

@@ -52,6 +52,8 @@ configMap: {name: {{ . }}}
   (list "s3" $secrets.s3 "secretAccessKeyKey" "LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY")
   (list "google" $secrets.google "credentialsKey" "LANGFUSE_GOOGLE_CLOUD_STORAGE_CREDENTIALS")
   (list "smtp" $secrets.smtp "urlKey" "SMTP_CONNECTION_URL")
+  (list "smtp" $secrets.smtp "oauthClientSecretKey" "SMTP_OAUTH_CLIENT_SECRET")
+  (list "smtp" $secrets.smtp "oauthRefreshTokenKey" "SMTP_OAUTH_REFRESH_TOKEN")
   (list "links" $secrets.links "signingKey" "WAYBILL_SECRET_KEY")
   (list "operator" $secrets.operator "tokenKey" "WAYBILL_OPERATOR_TOKEN")
 -}}

@@ -19,7 +19,7 @@ from consumer.outbox import relay
 from notify.app import Notifier
 from notify.deliver import MailTransport, NotifierContext
 from notify.notices import Notices
-from notify.smtp import parse_server
+from notify.smtp_url import parse_server
 from runtime.clock import DatabaseClock
 from runtime.http import Health
 from tests.services.kafka import Kafka

@@ -16,6 +16,7 @@ import s3fs
 from confluent_kafka import Consumer, KafkaException, Message, Producer
 from sqlalchemy import create_engine, make_url, text
 
+from notify.smtp_login import log_in
 from tests.services.kafka import Kafka
 from tests.services.mail import Mail
 from tests.services.postgres import Postgres
@@ -144,7 +145,7 @@ def letter(recipient: str) -> EmailMessage:
 def test_an_email_is_delivered_as_it_was_sent(smtp: Smtp) -> None:
     recipient = f"{uuid.uuid4().hex}@example.test"
     with smtplib.SMTP("127.0.0.1", smtp.port, timeout=20) as client:
-        client.login("waybill", "mail-password")
+        log_in(client, "waybill", "mail-pässwort")
         client.send_message(letter(recipient))
 
     def delivered() -> list[Mail]:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from tests.services import installed
 from tests.services.installed import Availability
@@ -14,7 +15,7 @@ from tests.support.certificates import Authority
 
 _ACCOUNT = "Debian-exim"
 _USER = "waybill"
-_PASSWORD = "mail-password"
+_PASSWORD = "mail-pässwort"
 
 # Exim changes its account, upon which the kernel forgets that it is to end with its parent: this shell does not.
 _KEEPER = ["sh", "-c", "trap 'kill $!' TERM; \"$@\" & wait", "keeper"]
@@ -101,7 +102,7 @@ class Smtp:
     def environment(self) -> dict[str, str]:
         """The settings that point Waybill here."""
         return {
-            "SMTP_CONNECTION_URL": f"smtp://{_USER}:{_PASSWORD}@127.0.0.1:{self.port}",
+            "SMTP_CONNECTION_URL": f"smtp://{_USER}:{quote(_PASSWORD)}@127.0.0.1:{self.port}",
             "EMAIL_FROM_ADDRESS": "exports@waybill.test",
         }
 

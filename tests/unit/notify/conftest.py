@@ -9,7 +9,7 @@ from sqlalchemy import Engine, make_url
 
 from notify.deliver import MailTransport, NotifierContext
 from notify.notices import Notices
-from notify.smtp import parse_server
+from notify.smtp_url import parse_server
 from runtime.database import open_database
 from tests.support.notices import SENDER, MailServer, create_tables, mail_server
 

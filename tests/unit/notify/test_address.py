@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from notify import smtp
 from notify.address import NotAnAddress, parse_address
 from notify.compose import EmailContent, compose_email
-from notify.smtp import Envelope, parse_server
+from notify.mailer import Envelope
+from notify.smtp_url import parse_server
 from tests.support.notices import NOW, SENDER, completion
 
 
@@ -188,9 +188,8 @@ def deliver(address: str, user: str, export: str) -> tuple[list[str], bytes]:
         recipient = parse_address(address)
         content = EmailContent(recipient, user, export, None, "https://app.example.com", NOW + timedelta(hours=1))
         message = compose_email(completion(), content, sender=SENDER, now=NOW)
-        smtp.send(
-            parse_server(f"smtp://127.0.0.1:{port}?name=[127.0.0.1]"), Envelope(SENDER.address, recipient), message
-        )
+        server = parse_server(f"smtp://127.0.0.1:{port}?name=[127.0.0.1]")
+        server.send(Envelope(SENDER.address, recipient), message)
     return commands, bytes(data)
 
 

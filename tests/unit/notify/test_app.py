@@ -16,7 +16,7 @@ from config.tables import notices, outbox
 from notify.app import Notifier
 from notify.deliver import MailTransport, NotifierContext
 from notify.notices import Notices
-from notify.smtp import parse_server
+from notify.smtp_url import parse_server
 from runtime.dead_letters import ReceivedMessage
 from runtime.http import Health
 from tests.support.intake import FakePublisher

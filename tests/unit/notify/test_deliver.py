@@ -14,7 +14,7 @@ from config.settings import Misconfigured, load
 from config.tables import batch_exports, notices, runs, users
 from notify.deliver import Attempt, MailTransport, NotifierContext, attempt, read_transport, settle
 from notify.notices import Notice
-from notify.smtp import parse_server
+from notify.smtp_url import parse_server
 from runtime.database import open_database
 from tests.support.notices import (
     NOW,

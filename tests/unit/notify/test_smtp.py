@@ -1,4 +1,6 @@
 import asyncio
+import base64
+import hmac
 import socket
 import ssl
 import struct
@@ -17,7 +19,10 @@ from config.errors import Unavailable
 from config.settings import Misconfigured
 from notify import smtp
 from notify.address import EmailAddress, parse_address
-from notify.smtp import Encryption, Envelope, SmtpServer, Unanswered, Undeliverable, parse_server
+from notify.mailer import Envelope, Unanswered, Undeliverable
+from notify.smtp import Encryption, SmtpServer
+from notify.smtp_url import parse_server
+from runtime.tokens import Token, Tokens
 from tests.support.notices import CUT, MailServer, closed_port, mail_server
 
 SENDER = EmailAddress("from", "waybill.test")
@@ -54,7 +59,7 @@ def message(recipient: str = ADDRESS) -> EmailMessage:
 
 def send(url: str, composed: EmailMessage | None = None, recipient: str = ADDRESS, sender: str = "exports") -> None:
     envelope = Envelope(EmailAddress(sender, "example.com"), parse_address(recipient))
-    smtp.send(parse_server(url), envelope, composed or message(recipient))
+    parse_server(url).send(envelope, composed or message(recipient))
 
 
 @pytest.mark.parametrize(
@@ -273,15 +278,135 @@ def test_the_login_of_the_url_is_used_and_a_rejected_one_is_retried(password: st
 
 def test_a_login_that_the_server_does_not_offer_is_retried(server: MailServer) -> None:
     with pytest.raises(Unavailable, match="SMTP AUTH extension not supported"):
-        smtp.check(parse_server(f"smtp://ada:pass@127.0.0.1:{server.port}"), SENDER)
+        parse_server(f"smtp://ada:pass@127.0.0.1:{server.port}").check(SENDER)
 
 
-def test_a_non_ascii_login_is_retried() -> None:
-    with (
-        mail_server(authenticator=lambda *_: AuthResult(success=True), auth_require_tls=False) as running,
-        pytest.raises(Unavailable, match="does not allow"),
+USER, PASSWORD = "jürgen@example.com", "pässwort €"
+LOGIN = f"{quote(USER)}:{quote(PASSWORD)}"
+
+
+async def by_cram_md5(server: Any, _: list[str]) -> AuthResult:
+    challenge = b"<1896.697170952@mail.test>"
+    answer = await server.challenge_auth(challenge, True, False)
+    digest = hmac.new(PASSWORD.encode(), challenge, "md5").hexdigest()
+    return AuthResult(success=answer == f"{USER} {digest}".encode())
+
+
+@pytest.mark.parametrize("method", ["PLAIN", "LOGIN", "CRAM-MD5"])
+def test_user_and_password_are_sent_in_utf_8(method: str) -> None:
+    logins: list[tuple[bytes, bytes]] = []
+
+    def authenticate(_: object, __: object, ___: object, ____: str, login: Any) -> AuthResult:
+        logins.append((login.login, login.password))
+        return AuthResult(success=True)
+
+    with mail_server(
+        authenticator=authenticate,
+        auth_require_tls=False,
+        auth_exclude_mechanism=[each for each in ("PLAIN", "LOGIN") if each != method],
+    ) as running:
+        if method == "CRAM-MD5":
+            vars(running)["auth_CRAM__MD5"] = by_cram_md5
+        send(f"smtp://{LOGIN}@127.0.0.1:{running.port}")
+
+    assert len(running.taken) == 1
+    assert logins == ([] if method == "CRAM-MD5" else [(USER.encode(), PASSWORD.encode())])
+
+
+def test_the_next_method_is_tried_after_one_that_the_server_refuses() -> None:
+    async def refuse(server: Any, _: list[str]) -> AuthResult:
+        await server.challenge_auth(b"<challenge>", True, False)
+        return AuthResult(success=False, handled=False)
+
+    def authenticate(_: object, __: object, ___: object, method: str, ____: object) -> AuthResult:
+        return AuthResult(success=method == "LOGIN", handled=False)
+
+    with mail_server(authenticator=authenticate, auth_require_tls=False) as running:
+        vars(running)["auth_CRAM__MD5"] = refuse
+        send(f"smtp://{LOGIN}@127.0.0.1:{running.port}")
+
+    assert len(running.taken) == 1
+
+
+@pytest.mark.parametrize("login", ["p%E4ss", "ada:p%E4ss", "%ff:pass"])
+def test_a_login_that_is_not_utf_8_is_named(login: str) -> None:
+    with pytest.raises(Misconfigured) as caught:
+        parse_server(f"smtp://{login}@mail.example")
+
+    assert caught.value.problems == ["SMTP_CONNECTION_URL: user and password must be percent-encoded as UTF-8"]
+
+
+def tokens(*values: str) -> Tokens:
+    left = list(values)
+    return Tokens(lambda now: Token(left.pop(0), now + 3600, 3600))
+
+
+def xoauth2(accepted: str, seen: list[bytes]) -> Any:
+    """A method that accepts one token, and explains why it refuses others before it does."""
+
+    async def log_in(server: Any, words: list[str]) -> AuthResult:
+        seen.append(base64.b64decode(words[1]))
+        if seen[-1].endswith(f"\x01auth=Bearer {accepted}\x01\x01".encode()):
+            return AuthResult(success=True)
+        await server.challenge_auth(b'{"status":"401"}', True, False)
+        return AuthResult(success=False, handled=False)
+
+    return log_in
+
+
+def test_a_token_replaces_the_password_and_a_rejected_one_is_replaced() -> None:
+    seen: list[bytes] = []
+    with mail_server(auth_require_tls=False, authenticator=lambda *_: AuthResult(success=False)) as running:
+        vars(running)["auth_XOAUTH2"] = xoauth2("second", seen)
+        server = parse_server(f"smtp://{quote(USER)}@127.0.0.1:{running.port}", tokens("first", "second"))
+        envelope = Envelope(SENDER, parse_address(ADDRESS))
+
+        with pytest.raises(Unavailable, match=r"rejected the token \(535 5\.7\.8\): is SMTP_OAUTH_SCOPE right"):
+            server.send(envelope, message())
+        server.send(envelope, message())
+        server.check(SENDER)
+
+    assert seen == [f"user={USER}\x01auth=Bearer {token}\x01\x01".encode() for token in ("first", "second", "second")]
+    assert len(running.taken) == 1
+
+
+def test_a_server_that_takes_no_tokens_is_named(server: MailServer) -> None:
+    with mail_server(auth_require_tls=False, authenticator=lambda *_: AuthResult(success=True)) as running:
+        named = parse_server(f"smtp://ada@127.0.0.1:{running.port}", tokens("first"))
+        with pytest.raises(Unavailable, match="XOAUTH2 is not offered by the server"):
+            named.check(SENDER)
+    with pytest.raises(Unavailable, match="SMTP AUTH extension not supported"):
+        parse_server(f"smtp://ada@127.0.0.1:{server.port}", tokens("first")).check(SENDER)
+
+
+def test_a_token_that_can_not_be_had_is_the_reason(server: MailServer) -> None:
+    def fetch(_: float) -> Token:
+        raise Unavailable("the token endpoint is down")
+
+    with pytest.raises(Unavailable, match="the token endpoint is down"):
+        parse_server(f"smtp://ada@127.0.0.1:{server.port}", Tokens(fetch)).check(SENDER)
+
+
+@pytest.mark.parametrize("ending", ["silent", "closed"])
+def test_a_port_that_expects_tls_is_a_reason_for_a_server_that_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr(smtp, "TIMEOUT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setattr(smtp, "IMPLICIT_PORT", listening.getsockname()[1])
+        if ending == "closed":
+            threading.Thread(target=lambda: listening.accept()[0].close(), daemon=True).start()  # noqa: PLW0108 (later)
+        with pytest.raises(
+            Unavailable, match="expects TLS from the first byte, so begin SMTP_CONNECTION_URL with smtps"
+        ):
+            send(f"smtp://127.0.0.1:{listening.getsockname()[1]}")
+
+
+def test_tls_on_a_port_without_it_is_named(server: MailServer) -> None:
+    with pytest.raises(
+        Unavailable, match="does not expect TLS from the first byte, so begin SMTP_CONNECTION_URL with sm"
     ):
-        smtp.check(parse_server(f"smtp://ada:p%C3%A4ss@127.0.0.1:{running.port}"), SENDER)
+        send(f"smtps://127.0.0.1:{server.port}")
 
 
 def test_encryption_that_is_required_and_not_offered_is_retried(server: MailServer) -> None:
@@ -308,8 +433,8 @@ def test_starttls_is_used_if_offered_and_the_certificate_is_checked(
 
 
 def test_the_check_logs_in_and_sends_nothing(server: MailServer) -> None:
-    smtp.check(parse_server(server.url), SENDER)
+    parse_server(server.url).check(SENDER)
 
     assert server.taken == []
     with pytest.raises(Unavailable):
-        smtp.check(parse_server(f"smtp://127.0.0.1:{closed_port()}"), SENDER)
+        parse_server(f"smtp://127.0.0.1:{closed_port()}").check(SENDER)

@@ -1,0 +1,54 @@
+"""Reads SMTP_CONNECTION_URL of an SMTP server."""
+
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from config.settings import Misconfigured
+from notify.smtp import IMPLICIT_PORT, Encryption, SmtpServer
+from runtime.tokens import Tokens
+
+
+def parse_server(url: str, tokens: Tokens | None = None) -> SmtpServer:
+    """Read SMTP_CONNECTION_URL: `smtp://` (port 587) or `smtps://` (port 465), user and password percent-encoded.
+
+    The options after `?` are nodemailer's `requireTLS`, `ignoreTLS`, `secure`, `tls.rejectUnauthorized` and `name`,
+    in upper or lower case; others are ignored. Raises Misconfigured, whose text contains no part of the URL.
+    """
+    try:
+        parts = urlsplit(url)
+        given = parts.port
+        user, password = (unquote(each or "", errors="strict") for each in (parts.username, parts.password))
+    except UnicodeDecodeError:
+        raise _misconfigured("user and password must be percent-encoded as UTF-8") from None
+    except ValueError:
+        # The original error may quote a part of the password.
+        raise _misconfigured("it is not a URL; are the special characters in the password percent-encoded?") from None
+    options = {name.lower(): value for name, value in parse_qsl(parts.query, keep_blank_values=True)}
+    if parts.scheme not in {"smtp", "smtps"}:
+        raise _misconfigured("it must start with smtp:// or smtps://")
+    if not parts.hostname:
+        raise _misconfigured("it has no host")
+    implicit = parts.scheme == "smtps" or _is_true(options, "secure")
+    return SmtpServer(
+        host=parts.hostname,
+        port=given or (IMPLICIT_PORT if implicit else 587),
+        encryption=Encryption.IMPLICIT if implicit else _starttls(options),
+        user=user or None,
+        password=password,
+        verify=options.get("tls.rejectunauthorized", "true").lower() not in {"false", "0"},
+        ehlo=options.get("name"),
+        tokens=tokens,
+    )
+
+
+def _starttls(options: dict[str, str]) -> Encryption:
+    if _is_true(options, "requiretls"):
+        return Encryption.REQUIRED
+    return Encryption.NONE if _is_true(options, "ignoretls") else Encryption.OFFERED
+
+
+def _is_true(options: dict[str, str], name: str) -> bool:
+    return options.get(name, "false").lower() in {"true", "1", ""}
+
+
+def _misconfigured(reason: str) -> Misconfigured:
+    return Misconfigured([f"SMTP_CONNECTION_URL: {reason}"])
