@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Bool as ChBool
-from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import DateTime64, Decimal, Float64, Int64, Nullable
+from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import DateTime64, Decimal, Float64, Nullable
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChString
 from sqlalchemy import Alias, ColumnElement, cast, null
 
@@ -16,12 +16,15 @@ from pipeline.types import Kind
 
 _TYPES: dict[Kind, Any] = {
     Kind.BOOL: ChBool,
-    Kind.INTEGER: Int64,
     Kind.NUMBER: Float64,
     Kind.DECIMAL: Decimal(38, 12),
     Kind.INSTANT: DateTime64(3, "UTC"),
 }
-"""Types of null by the meaning of a column; all others are texts, because a list can't be null in ClickHouse."""
+"""Types of null by the meaning of a column.
+
+Integers have the type that their value declares, so that files of older and newer tables can be read together. All
+others are texts, because a list can't be null in ClickHouse.
+"""
 
 
 def hide_view(table: ClickHouseTable, absent: Absent) -> Absent:
@@ -42,7 +45,7 @@ def without_absent(table: ClickHouseTable, absent: Absent) -> tuple[ClickHouseTa
     def adapt(output: Output) -> Output:
         needed = list_absent(output.value, absent)
         found.update(needed)
-        return replace(output, value=_make_null(output.kind), nested=None) if needed else output
+        return replace(output, value=_make_null(output), nested=None) if needed else output
 
     adapted = replace(
         table,
@@ -57,5 +60,6 @@ def _needs_absent(filterable: AnyFilterable, absent: Absent) -> bool:
     return isinstance(filterable, Filterable) and bool(list_absent(filterable.value, absent))
 
 
-def _make_null(kind: Kind) -> ColumnElement[Any]:
-    return cast(null(), Nullable(_TYPES.get(kind, ChString)))
+def _make_null(output: Output) -> ColumnElement[Any]:
+    declared = output.value.type if output.value is not None and output.kind is Kind.INTEGER else None
+    return cast(null(), Nullable(declared or _TYPES.get(output.kind, ChString)))

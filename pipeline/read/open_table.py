@@ -166,7 +166,7 @@ def _restore_lists(batches: Iterator[pa.RecordBatch], table: ClickHouseTable) ->
     for batch in batches:
         for place, field in enumerate(batch.schema):
             if field.name in lists and pa.types.is_string(field.type):
-                empty = pa.nulls(batch.num_rows, pa.list_(pa.string()))
+                empty = pa.nulls(batch.num_rows, pa.list_(pa.field("item", pa.string(), nullable=False)))
                 batch = batch.set_column(place, field.name, empty)  # noqa: PLW2901 (the same batch)
         yield batch
 

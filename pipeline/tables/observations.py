@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from clickhouse_connect.cc_sqlalchemy import select
-from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Array, DateTime64
+from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Array, DateTime64, UInt64
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChString
 from sqlalchemy import Select, String, column, func
 
@@ -114,8 +114,8 @@ OBSERVATIONS = ClickHouseTable(
         Output("traceTags", Kind.LIST, trace_tags, join=TRACE),
         Output("traceTimestamp", Kind.INSTANT, to_utc(column("trace_timestamp", DateTime64(3))), join=TRACE),
         Output("userId", Kind.TEXT, trace_user, join=TRACE),
-        Output("toolDefinitionsCount", Kind.INTEGER, func.length(o.tool_definitions)),
-        Output("toolCallsCount", Kind.INTEGER, func.length(o.tool_calls)),
+        Output("toolDefinitionsCount", Kind.INTEGER, func.length(o.tool_definitions, type_=UInt64())),
+        Output("toolCallsCount", Kind.INTEGER, func.length(o.tool_calls, type_=UInt64())),
         Output("modelId", Kind.TEXT, None),
         Output("inputPrice", Kind.DECIMAL, None),
         Output("outputPrice", Kind.DECIMAL, None),

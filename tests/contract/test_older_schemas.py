@@ -17,24 +17,10 @@ from pipeline.spec import read_spec
 from pipeline.storage import S3Options, open_storage
 from pipeline.types import FORMATS
 from tests.support.databases import CUTOFF, EVENT, OBSERVATION, Databases
-from tests.support.tables import READINGS
+from tests.support.tables import READINGS, drop_later_columns
 
 pytestmark = pytest.mark.clickhouse
 
-LATER = {
-    "traces": ("environment",),
-    "observations": (
-        *("environment", "usage_pricing_tier_id", "usage_pricing_tier_name"),
-        *("tool_definitions", "tool_calls", "tool_call_names"),
-    ),
-    "scores": (
-        *("environment", "metadata", "session_id", "dataset_run_id", "execution_trace_id", "long_string_value"),
-        *("ingestion_api_key", "ingestion_sdk_name", "ingestion_sdk_version"),
-    ),
-    "events_full": ("ingestion_api_key", "ingestion_sdk_name", "ingestion_sdk_version"),
-}
-"""The columns that Langfuse's migrations have added to its first tables, by table."""
-INDEXES = {"scores": ("idx_project_session", "idx_project_dataset_run")}
 TOOLS = {"toolDefinitions", "toolCalls", "toolCallNames", "toolDefinitionsCount", "toolCallsCount"}
 NULL = TOOLS | {"environment", "usagePricingTierId", "usagePricingTierName"}
 
@@ -45,12 +31,7 @@ def older(databases: Databases) -> Databases:
     databases.put("observations", {**OBSERVATION, "tool_calls": ["lost"], "input": "in"})
     databases.scores({"name": "s"}, {"name": "c", "data_type": "CATEGORICAL", "string_value": "yes", "value": 0})
     databases.put("events_full", EVENT)
-    databases.client.command("DROP VIEW events_core_mv")
-    for table, columns in LATER.items():
-        for index in INDEXES.get(table, ()):
-            databases.client.command(f"ALTER TABLE {table} DROP INDEX {index}")
-        for column in columns:
-            databases.client.command(f"ALTER TABLE {table} DROP COLUMN {column}")
+    drop_later_columns(databases.client)
     return databases
 
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ from pipeline.spec import read_spec
 from pipeline.tables import TABLES
 from tests.services.stacks import Embedded
 from tests.support.databases import CUTOFF, MAY, Databases, open_databases
+from tests.support.tables import READINGS, drop_later_columns
 
 pytestmark = pytest.mark.clickhouse
 
@@ -59,6 +61,19 @@ def test_the_source_of_the_rows_does_not_change_the_types(sample: Databases, nam
 
     types = [dict(zip(each.schema.names, each.schema.types, strict=True)) for each in (of_tables, of_events)]
     assert types[0] == types[1]
+
+
+@pytest.mark.parametrize(("table", "events"), READINGS)
+def test_columns_that_an_older_schema_lacks_have_the_types_that_they_have_later(
+    databases: Databases, table: str, events: bool
+) -> None:
+    newer = read(databases, "p", tableName=table, useEventsTable=events)
+    drop_later_columns(databases.client)
+    # Open connections remember the columns.
+    sources = replace(databases.sources, clickhouse=replace(databases.sources.clickhouse))
+    older = read(replace(databases, sources=sources), "p", tableName=table, useEventsTable=events)
+
+    assert [str(each) for each in older.schema] == [str(each) for each in newer.schema]
 
 
 def test_scores_whose_names_differ_only_in_case_have_columns_that_readers_tell_apart(databases: Databases) -> None:
