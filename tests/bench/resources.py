@@ -1,7 +1,8 @@
 """Measures a consumer's memory and CPU by slots, part size and format, and prints a Markdown table.
 
 `python -m tests.bench.resources --rows 100000`: a real consumer process, on embedded parts and a real S3 server, runs
-as many exports at the same time as it has slots.
+as many exports at the same time as it has slots. `--row-mib 32` adds a trace of this size, and measures two slots in
+each format.
 """
 
 import argparse
@@ -31,6 +32,12 @@ from tests.support.daemons import Daemon, daemon, eventually
 SLOTS = (1, 2, 4, 8)
 PARTS = (5, 10, 50)
 PATIENCE = 1800.0
+MESSAGE = ('{"role":"user","content":"' + "caf\\u00e9 " * 90 + '"},').ljust(1024)
+LARGE_ROW = """
+INSERT INTO traces (id, project_id, name, timestamp, input, event_ts, is_deleted)
+SELECT 'large', {project:String}, 'large', '2025-01-15 00:00:00',
+    concat('[', repeat({message:String}, {count:UInt32}), '{}]'), '2025-01-15 00:00:00', 0"""
+"""One trace whose input is a JSON text with a KiB for each message, and with escapes, as Python's json writes them."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,9 @@ HEADER = """\
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000, help="traces in each export")
-    rows = parser.parse_args().rows
+    parser.add_argument("--row-mib", type=int, default=0, help="size of one more trace, with two slots in each format")
+    given = parser.parse_args()
+    rows = given.rows
     with ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="waybill-resources-")))
         parts = running.enter_context(stack.run_stack(folder / "stack"))
@@ -83,12 +92,13 @@ def main() -> None:
         bucket = running.enter_context(server.bucket())
         environment = {**parts.environment(), **bucket.environment()}
         del environment["WAYBILL_STORAGE_URL"]
-        _prepare(load(environment), rows)
+        _prepare(load(environment), rows, given.row_mib)
         print(
-            f"{rows:,} traces in each export, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}\n\n{HEADER}",
+            f"{rows:,} traces in each export{f' and one of {given.row_mib} MiB' if given.row_mib else ''}, "
+            f"{os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}\n\n{HEADER}",
             flush=True,
         )
-        for case in cases():
+        for case in wide_cases() if given.row_mib else cases():
             print(measured(case, environment, folder).row(case), flush=True)
 
 
@@ -102,6 +112,12 @@ def cases() -> Iterator[Case]:
         yield Case(slots=slots, format="PARQUET")
         if slots > SLOTS[1]:
             yield Case(slots=slots)
+
+
+def wide_cases() -> Iterator[Case]:
+    """Each format, with a large row in both slots at the same time."""
+    for form in FORMATS:
+        yield Case(slots=2, format=form)
 
 
 def measured(case: Case, environment: dict[str, str], folder: Path) -> Measurement:
@@ -137,12 +153,16 @@ def measured(case: Case, environment: dict[str, str], folder: Path) -> Measureme
         )
 
 
-def _prepare(settings: Settings, rows: int) -> None:
+def _prepare(settings: Settings, rows: int, row_mib: int) -> None:
     engine = build.engine(settings)
     with build.clickhouse_client(settings) as client:
         create_langfuse_schema(client, engine)
         migrate(engine)
         fill(client, engine, rows=rows)
+        if row_mib:
+            # The statement adds less than a KiB, and the largest allowed row includes the other columns.
+            parameters = {"project": PROJECTS[0], "message": MESSAGE, "count": (row_mib << 10) - 1}
+            client.command(LARGE_ROW, parameters=parameters)
 
 
 def _memory(consumer: Daemon, name: str) -> int:
