@@ -38,7 +38,10 @@ class Sender:
 
 @dataclass(frozen=True)
 class EmailContent:
-    """What an email says besides the numbers of the event, and to whom; `url` and `page` are safe links."""
+    """What an email says besides the numbers of the event, and to whom; `url` and `page` are safe links.
+
+    `may_end_early` says that the link may stop working before `expires_at`.
+    """
 
     recipient: EmailAddress
     user_name: str | None
@@ -46,6 +49,7 @@ class EmailContent:
     url: str | None
     page: str | None
     expires_at: datetime | None
+    may_end_early: bool = False
     ignored: str | None = None
 
 
@@ -110,6 +114,7 @@ def _variables(event: ExportFinished, content: EmailContent, now: datetime) -> d
         "project_id": one_line(event.project_id, limit=ID_LIMIT),
         "export_id": one_line(event.batch_export_id, limit=ID_LIMIT),
         "lifetime": format_duration(expires - now) if expires else "",
+        "may_end_early": content.may_end_early,
         "expires": format_instant(expires) if expires else "",
         "finished": format_instant(event.finished_at),
     }

@@ -143,6 +143,7 @@ def _send(context: NotifierContext, notice: Notice, now: datetime) -> Attempt:
         url=url,
         page=page,
         expires_at=recipient.expires_at,
+        may_end_early=recipient.may_end_early,
         ignored=recipient.ignored,
     )
     message = compose_email(event, content, sender=context.transport.sender, now=now)
@@ -178,7 +179,9 @@ def _choose_link(links: Links | None, event: ExportFinished, recipient: Recipien
     # The credentials of a role end the signature with their session; Langfuse's page signs a new URL for each download.
     if page is not None and (signature.of_session or signature.until < promised - SIGNING_TIME):
         return replace(recipient, url=None)
-    return replace(recipient, expires_at=min(signature.until, promised))
+    # A session whose end was not known when the URL was signed may end before the signature does.
+    unsure = signature.of_session and signature.until >= promised - SIGNING_TIME
+    return replace(recipient, expires_at=min(signature.until, promised), may_end_early=unsure)
 
 
 def _exports_page(nextauth_url: str | None, project_id: str) -> str | None:

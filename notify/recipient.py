@@ -15,7 +15,8 @@ from runtime.database import reading
 class Recipient:
     """The export's row and its user as they are now; `user_id` is None when the user no longer exists.
 
-    `ignored` names the keys of the query that the event's attempt ignored.
+    `ignored` names the keys of the query that the event's attempt ignored. `may_end_early` says that the link may stop
+    working before `expires_at`.
     """
 
     export_name: str
@@ -26,6 +27,7 @@ class Recipient:
     user_name: str | None
     address: str | None
     ignored: str | None
+    may_end_early: bool = False
 
 
 def find_recipient(engine: Engine, event: ExportFinished) -> Recipient | None:

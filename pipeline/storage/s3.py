@@ -1,5 +1,6 @@
 """Stores files in S3 and compatible stores, through s3fs."""
 
+import logging
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,13 @@ from pipeline.storage.s3_upload import S3Upload, Target
 from pipeline.storage.safe_names import OBJECT_NAME_BYTES, check_length, join_key, make_disposition
 from pipeline.storage.types import MAX_LIFETIME, Refused
 
+logger = logging.getLogger(__name__)
+
 CHECK_RETRIES = 2
+FIXED_SESSION = (
+    "the credentials are those of a session (AWS_SESSION_TOKEN), which nothing here renews: exports fail and links end "
+    "when it ends. Use access keys or a role, or set AWS_CREDENTIAL_EXPIRATION to the time at which the session ends"
+)
 _PROBE, _PROBE_TYPE = b"waybill doctor\n", "text/plain"
 
 
@@ -169,6 +176,8 @@ class S3Storage:
         if not self._probed:
             probe_conditions(self._calls, self._conditions, place, headers)
             self._find_signer()
+            if self._calls.have_fixed_session():
+                logger.warning("%s", FIXED_SESSION)
             self._probed = True
 
     def find_weaknesses(self, key: str) -> list[str]:
@@ -180,7 +189,8 @@ class S3Storage:
         place = self._locate(key)
         found = find_limits(self._calls, place)
         probe_conditions(self._calls, self._conditions, place, _make_encryption(self._options))
-        return [*self._conditions.weaknesses, *found]
+        session = [FIXED_SESSION] if self._calls.have_fixed_session() else []
+        return [*self._conditions.weaknesses, *found, *session]
 
     def _locate(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": join_key(self._root, key)}

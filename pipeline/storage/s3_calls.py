@@ -212,6 +212,18 @@ class Calls:
             raise _translate("sign", error) from error
         return url
 
+    def have_fixed_session(self) -> bool:
+        """Return whether the credentials are a session's that nothing here renews, and that don't say when it ends."""
+        return asyncio.run_coroutine_threadsafe(self._have_fixed_session(), self._fs.loop).result()
+
+    async def _have_fixed_session(self) -> bool:
+        if self._fs.key is not None:
+            return False
+        await self._fs.set_session()
+        credentials = await self._fs.session.get_credentials()
+        renewed = isinstance(credentials, AioRefreshableCredentials)
+        return credentials is not None and not renewed and credentials.token is not None
+
     async def _count_seconds_left(self) -> int | None:
         """Return how long the credentials of a role are valid; None for others, which do not say it."""
         if self._fs.key is not None:

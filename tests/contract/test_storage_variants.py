@@ -14,6 +14,7 @@ import pytest
 from cli.checks.storage import Report, examine
 from config.errors import Unavailable
 from pipeline.storage import Storage, open_storage, s3_parts
+from pipeline.storage.s3 import FIXED_SESSION
 from tests import moto_server
 from tests.contract import store_fakes
 from tests.contract.store_fakes import faked, read_query
@@ -311,6 +312,39 @@ def test_a_link_ends_with_the_credentials_of_the_role_that_signs_it(
         url = open_storage(f"s3://{bucket.name}", options).sign(KEY, timedelta(hours=24), "a.csv", "text/csv")
     assert expected - 30 <= int(query_of(url)["X-Amz-Expires"][0]) <= expected
     assert query_of(url)["X-Amz-Security-Token"] == ["of-the-session"]
+
+
+def set_session(environment: pytest.MonkeyPatch) -> None:
+    """Give the process the keys of a session, as `aws sts assume-role` prints them."""
+    for name, value in {"ACCESS_KEY_ID": "ASIA", "SECRET_ACCESS_KEY": "s", "SESSION_TOKEN": "of-the-session"}.items():
+        environment.setenv(f"AWS_{name}", value)
+
+
+def test_a_session_whose_end_is_not_known_is_reported(
+    no_credentials: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_session(no_credentials)
+    with moto_server.running() as moto:
+        storage = s3_store(moto.bucket, access_key_id=None, secret_access_key=None).storage
+        report = diagnose(storage)
+        storage.check(PREFIX)
+        url = storage.sign(KEY, timedelta(hours=24), "a.csv", "text/csv")
+
+    assert (report.problems, FIXED_SESSION in report.weaknesses) == ((), True)
+    assert [record.getMessage() for record in caplog.records].count(FIXED_SESSION) == 1
+    assert query_of(url)["X-Amz-Expires"] == ["86400"]
+
+
+def test_a_session_whose_end_is_known_signs_links_until_then(no_credentials: pytest.MonkeyPatch) -> None:
+    set_session(no_credentials)
+    no_credentials.setenv("AWS_CREDENTIAL_EXPIRATION", f"{datetime.now(UTC) + HOUR:%Y-%m-%dT%H:%M:%SZ}")
+    with moto_server.running() as moto:
+        storage = s3_store(moto.bucket, access_key_id=None, secret_access_key=None).storage
+        report = diagnose(storage)
+        url = storage.sign(KEY, timedelta(hours=24), "a.csv", "text/csv")
+
+    assert (report.problems, FIXED_SESSION in report.weaknesses) == ((), False)
+    assert int(query_of(url)["X-Amz-Expires"][0]) <= HOUR.total_seconds()
 
 
 def test_a_private_authority_is_trusted_by_ssl_cert_file(

@@ -162,6 +162,12 @@ WHOLE_TIME = "for 24 hours, until 2 October 2026, 14:05 UTC"
         (signed(6), "https://a.test", TO_THE_PAGE, WHOLE_TIME),
         (signed(6, session=True), None, TO_THE_URL, "for 6 hours, until 1 October 2026, 20:04 UTC"),
         (signed(30), None, TO_THE_URL, WHOLE_TIME),
+        (
+            signed(24, session=True),
+            None,
+            TO_THE_URL,
+            "for at most 24 hours, until 2 October 2026, 14:04 UTC at the latest",
+        ),
     ],
 )
 def test_the_email_promises_no_more_time_than_the_signature_of_its_link_has(
