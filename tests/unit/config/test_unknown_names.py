@@ -65,6 +65,7 @@ def test_unknown_names_are_errors_in_strict_mode() -> None:
 def test_a_daemon_warns_of_them_at_start(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(daemons, "set_up_logging", lambda *_: None)
     monkeypatch.setenv("WAYBILL_SLOT", "9")
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
 
     daemons._start(())
 
