@@ -34,7 +34,7 @@ METRICS_REST = 9
 """How many times as long as the last rendering of the metrics the next one waits."""
 
 LINGER_SECONDS = 2.0
-"""How long a request body, which no route reads, is received after the response."""
+"""How long a request body that no route has read is received after the response."""
 
 
 class Health:
@@ -151,7 +151,7 @@ def health_routes(registry: CollectorRegistry, health: Health) -> tuple[web.Rout
 def _hide_malformed(record: logging.LogRecord) -> bool:
     """Log requests that can't be parsed only for debugging: any client could fill the log with tracebacks."""
     error = record.exc_info[1] if record.exc_info else None
-    if not isinstance(error, HttpProcessingError):
+    if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
         return True
     logger.debug("a request can't be parsed: %s", type(error).__name__)
     return False

@@ -171,3 +171,21 @@ def test_a_malformed_request_gets_400_and_is_not_logged_as_an_error(
 
     assert b" 400 " in asyncio.run(run())
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_a_body_that_cannot_be_decoded_is_not_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n"
+
+    async def run() -> bytes:
+        limits, metrics = Limits(connections=16), Metrics(CollectorRegistry())
+        async with serve("127.0.0.1", 0, (), name="links", limits=limits, metrics=metrics) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head)
+            response = await reader.readline()
+            writer.write(b"abcd")
+            await reader.read()
+            writer.close()
+            return response
+
+    assert b" 404 " in asyncio.run(run())
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
