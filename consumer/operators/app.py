@@ -257,7 +257,12 @@ async def _read_body(request: web.Request) -> bytes:
         body = await asyncio.wait_for(request.read(), BODY_SECONDS)
     except TimeoutError as error:
         raise Problem(408, "The body is late", f"The body did not arrive within {BODY_SECONDS:g} s.") from error
-    if len(body) > MAX_BODY:
+    except web.HTTPRequestEntityTooLarge:
+        body = None
+    except (web.RequestPayloadError, ConnectionError) as error:
+        text = "It did not arrive completely, or it is compressed in a way that it does not say."
+        raise Problem(400, "The body can't be read", text) from error
+    if body is None or len(body) > MAX_BODY:
         raise Problem(413, "The body is too large", f"The limit is {MAX_BODY >> 10} KiB.")
     return body
 

@@ -1,6 +1,9 @@
+import gzip
 import hmac
 import http.client
+import logging
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -155,6 +158,43 @@ def test_the_page_names_no_foreign_host_and_writes_texts_only(server: OperatorSe
 def test_unknown_paths_of_the_api_are_problems(server: OperatorServer) -> None:
     assert read_problem(server.ask("/api/v1/nothing"))["status"] == 404
     assert read_problem(server.ask("/api/v1/overview", "DELETE"))["status"] == 404
+
+
+def send(server: OperatorServer, *headers: str, body: bytes = b"", half: bool = False) -> bytes:
+    """Send a request to create, and return the response; with `half`, close the connection instead of reading."""
+    host, port = server.base.removeprefix("http://").split(":")
+    lines = [f"POST {CREATE} HTTP/1.1", "Host: x", "Connection: close", "Idempotency-Key: k", *headers]
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        head = "\r\n".join([*lines, f"Authorization: Bearer {TOKEN}", "", ""])
+        connection.sendall(head.encode() + body)
+        received = b""
+        while not half and (part := connection.recv(65536)):
+            received += part
+        return received
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(gzip.compress(b" " * 40_000_000), 413), (b"abcd", 400), (gzip.compress(b" " * 1000)[:-9], 400)],
+)
+def test_a_compressed_body_is_limited_and_one_that_cannot_be_decoded_is_refused(
+    server: OperatorServer, caplog: pytest.LogCaptureFixture, body: bytes, status: int
+) -> None:
+    answer = send(server, "Content-Encoding: gzip", f"Content-Length: {len(body)}", body=body)
+
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"application/problem+json" in answer
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_not_logged_as_an_error(
+    server: OperatorServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(5):
+        send(server, "Content-Length: 1000", body=b"{", half=True)
+
+    assert server.ask(CHECK, headers=BEARER).status == 204
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_a_body_that_does_not_arrive_is_not_waited_for(server: OperatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
