@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 import typer
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 
@@ -12,7 +11,8 @@ from cli import build
 from cli.output import console, fail, print_fields, print_json, print_note
 from config.settings import Settings, list_unknown, load
 from config.urls import MASK, mask_password
-from runtime.kafka_clients import MESSAGE_BYTES, client_config
+from runtime.kafka_admin import KafkaAdmin
+from runtime.kafka_clients import MESSAGE_BYTES
 from runtime.migrations import migrate as migrate_database
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -44,7 +44,10 @@ def migrate(
 def topics() -> None:
     """Create missing Kafka topics, with the partitions, replication and retention of the settings."""
     settings = load(needs=["KAFKA_BOOTSTRAP_SERVERS"])
-    admin = AdminClient(client_config(settings))
+    try:
+        admin = KafkaAdmin(settings)
+    except ConnectionError as error:
+        fail(str(error))
     retention = str(int(settings.topic_retention_hours * 3600 * 1000))
     wanted = [
         NewTopic(
@@ -63,14 +66,15 @@ def topics() -> None:
             settings.dead_letter_topic, 1, settings.topic_replication, config={"max.message.bytes": str(MESSAGE_BYTES)}
         ),
     ]
-    for name, future in admin.create_topics(
-        wanted, operation_timeout=TOPIC_SECONDS, request_timeout=TOPIC_SECONDS
-    ).items():
+    created = admin.ask(
+        lambda client: client.create_topics(wanted, operation_timeout=TOPIC_SECONDS, request_timeout=TOPIC_SECONDS)
+    )
+    for name, future in created.items():
         try:
             future.result()
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                fail(f"Could not create topic {name}: {error.args[0].str()}")
+                fail(f"Could not create topic {name}: {admin.explain(error)}")
             console().print(f"{name}: exists")
         else:
             console().print(f"{name}: created")

@@ -10,7 +10,6 @@ from config.errors import Unavailable
 from config.settings import Settings
 from config.settings_kafka import AWS_MSK_IAM, OAUTHBEARER
 from runtime.kafka_clients import client_config
-from runtime.kafka_tokens import open_tokens
 
 T = TypeVar("T")
 
@@ -52,32 +51,30 @@ class KafkaAdmin:
 
     def __init__(self, settings: Settings) -> None:
         """Build the client; raises ConnectionError if there is no token for its login."""
-        tokens = open_tokens(settings)
-        if tokens is not None:
-            # librdkafka would only say that it timed out.
-            try:
-                tokens.get()
-            except Unavailable as error:
-                raise ConnectionError(f"there is no token for Kafka: {error}") from error
+        try:
+            config = client_config(settings)
+        except Unavailable as error:
+            raise ConnectionError(f"there is no token for Kafka: {error}") from error
         self._settings = settings
         self._reported: dict[int, str] = {}
         quiet = {"log_level": 0, "error_cb": lambda error: self._reported.update({error.code(): error.str()})}
-        self._client = AdminClient(client_config(settings) | quiet)
+        self._client = AdminClient(config | quiet)
 
     def ask(self, call: Callable[[AdminClient], T]) -> T:
         """Return what `call` returns; raises ConnectionError with cause and remedy if no broker answers it."""
         try:
             return call(self._client)
         except KafkaException as error:
-            self._client.poll(0)  # runs error_cb
-            raise ConnectionError(f"Kafka does not answer: {self._explain(error.args[0])}") from error
+            raise ConnectionError(f"Kafka does not answer: {self.explain(error)}") from error
 
-    def _explain(self, error: KafkaError) -> str:
-        if any("certificate verify failed" in text for text in self._reported.values()):
-            return _UNTRUSTED
-        codes = {*self._reported, error.code()}
+    def explain(self, error: KafkaException) -> str:
+        """Return the reason of an error, for a connection that failed with what to look at."""
+        self._client.poll(0)  # runs error_cb
+        failed = error.args[0]
+        # The brokers' own codes are positive, and need no other explanation.
+        codes = {failed.code()} if failed.code() > 0 else {*self._reported, failed.code()}
         reason = next((text for code, text in _CONNECTION_FAULTS.items() if code in codes), None)
-        return reason.format(**self._name_suspects()) if reason is not None else str(error.str())
+        return reason.format(**self._name_suspects()) if reason is not None else str(failed.str())
 
     def _name_suspects(self) -> dict[str, str]:
         """Return what to look at, which depends on how the client logs in."""

@@ -29,7 +29,8 @@ def check_login(settings: Settings) -> None:
 def client_config(settings: Settings) -> dict[str, Any]:
     """Return the settings that all confluent-kafka clients share: brokers, security and client id.
 
-    Raises Misconfigured if a file of the settings can't be used.
+    Raises Misconfigured if a file of the settings can't be used, and Unavailable if the login needs a token and there
+    is none: librdkafka would wait for it, and not say why it does not come. That may take as long as `Tokens.get`.
     """
     config: dict[str, Any] = {
         "bootstrap.servers": list_servers(settings),
@@ -44,6 +45,7 @@ def _login(settings: Settings) -> dict[str, Any]:
     if not settings.kafka_security_protocol.startswith("SASL"):
         return {}
     if (tokens := open_tokens(settings)) is not None:
+        tokens.get()
         return {"sasl.mechanism": "OAUTHBEARER", "oauth_cb": lambda _: _give_token(tokens)}
     password = settings.kafka_sasl_password
     return {
@@ -72,7 +74,10 @@ def _certificates(settings: Settings) -> dict[str, Any]:
 
 
 def build_producer(settings: Settings) -> Producer:
-    """Build an idempotent producer: it keeps the order, its retries make no duplicates, and it gives up after 10 s."""
+    """Build an idempotent producer: it keeps the order, its retries make no duplicates, and it gives up after 10 s.
+
+    Raises what `client_config` does.
+    """
     return Producer(
         client_config(settings)
         | {

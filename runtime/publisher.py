@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from config.errors import Unavailable
+
 FLUSH_SECONDS = 15.0
 """Longer than the producer's delivery timeout, so that every message has a result."""
 
@@ -23,7 +25,8 @@ class Outgoing:
 class Publisher:
     """Publishes messages with one producer; safe to use from any thread.
 
-    `build` makes the producer when it is first needed, and a new one after a fatal error.
+    `build` makes the producer when it is first needed, and a new one after a fatal error. It may raise Unavailable and
+    KafkaException: then no message is published, and each has this error.
     """
 
     def __init__(self, build: Callable[[], Producer]) -> None:
@@ -35,7 +38,12 @@ class Publisher:
         """Publish in order and wait; each message has None when all replicas have it, else the error."""
         unanswered = KafkaError(KafkaError._TIMED_OUT)  # noqa: SLF001 (the library's public spelling)
         answers: list[KafkaError | None] = [unanswered] * len(messages)
-        producer = self._open()
+        try:
+            producer = self._open()
+        except KafkaException as error:
+            return [error.args[0]] * len(messages)
+        except Unavailable as error:
+            return [KafkaError(KafkaError._AUTHENTICATION, str(error))] * len(messages)  # noqa: SLF001 (the same)
         for number, message in enumerate(messages):
 
             def answer(error: KafkaError | None, _: Message, number: int = number) -> None:

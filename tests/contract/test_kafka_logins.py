@@ -4,9 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
+from cli import admin
+from config.errors import Unavailable
 from config.settings import load
 from runtime import kafka_admin, kafka_tokens
+from runtime.dead_letters import read_all
 from runtime.kafka_admin import check_topics
 from runtime.kafka_clients import build_producer
 from runtime.publisher import Outgoing, Publisher
@@ -14,7 +18,7 @@ from tests.services import choice, kafka_logins
 from tests.services.kafka_logins import SecuredKafka
 from tests.support.certificates import make_authority
 from tests.support.daemons import eventually
-from tests.support.token_issuer import TokenIssuer, token_issuer
+from tests.support.token_issuer import TokenIssuer, refusal, token_issuer
 
 TOPIC = "logins"
 
@@ -35,7 +39,7 @@ def issuer(secured: SecuredKafka) -> Iterator[TokenIssuer]:
     lifetime, audience = secured.issuer.lifetime, secured.issuer.audience
     kafka_tokens._open_endpoint.cache_clear()
     yield secured.issuer
-    secured.issuer.lifetime, secured.issuer.audience = lifetime, audience
+    secured.issuer.lifetime, secured.issuer.audience, secured.issuer.answer = lifetime, audience, None
     kafka_tokens._open_endpoint.cache_clear()
 
 
@@ -46,10 +50,34 @@ def explain(settings: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("login", ["password", "certificate", "token"])
-def test_every_login_is_accepted(secured: SecuredKafka, issuer: TokenIssuer, login: str) -> None:
-    check_topics(load(secured.environment(login)), TOPIC)
+@pytest.mark.usefixtures("issuer")
+def test_every_login_is_accepted_by_every_kind_of_client(secured: SecuredKafka, login: str) -> None:
+    topic = f"letters-{login}"
+    secured.plain.create_topics(topic, partitions=1)
+    settings = load(secured.environment(login) | {"WAYBILL_DEAD_LETTER_TOPIC": topic})
 
-    assert issuer is secured.issuer
+    check_topics(settings, topic)
+    answers = Publisher(lambda: build_producer(settings)).publish([Outgoing(topic, b"key", b"value")])
+    letters = list(read_all(settings))
+
+    assert answers == [None]
+    assert [letter.value for letter in letters] == [b"value"]
+
+
+def test_clients_without_a_token_say_why(secured: SecuredKafka, issuer: TokenIssuer) -> None:
+    issuer.answer = lambda _: refusal(401, "invalid_client")
+    settings = load(secured.environment("token") | {"WAYBILL_DEAD_LETTER_TOPIC": TOPIC})
+    publisher, message = Publisher(lambda: build_producer(settings)), [Outgoing(TOPIC, b"key", b"value")]
+
+    (error,) = publisher.publish(message)
+    with pytest.raises(Unavailable, match="rejects the client"):
+        list(read_all(settings))
+    issuer.answer = None
+
+    assert error is not None
+    assert "rejects the client (401 invalid_client)" in error.str()
+    # The endpoint is left alone for a second after a failure.
+    eventually(lambda: publisher.publish(message)[0] is None, what="the producer is built")
 
 
 def test_a_wrong_password_is_named(secured: SecuredKafka) -> None:
@@ -59,6 +87,18 @@ def test_a_wrong_password_is_named(secured: SecuredKafka) -> None:
         "Kafka does not answer: the brokers reject the login: are KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and "
         "KAFKA_SASL_PASSWORD right?"
     )
+
+
+def test_a_command_names_a_wrong_password(secured: SecuredKafka, capsys: pytest.CaptureFixture[str]) -> None:
+    environment = secured.environment("password") | {"KAFKA_SASL_PASSWORD": "hush"}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(admin, "TOPIC_SECONDS", 3.0)
+        for name, value in environment.items():
+            patched.setenv(name, value)
+        with pytest.raises(typer.Exit):
+            admin.topics()
+
+    assert "the brokers reject the login: are KAFKA_SASL_MECHANISM" in capsys.readouterr().err
 
 
 def test_a_missing_certificate_is_named(secured: SecuredKafka, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
 from typing import Any
 
-from confluent_kafka import KafkaError
+import pytest
+from confluent_kafka import KafkaError, KafkaException
 
+from config.errors import Unavailable
 from config.settings import load
 from runtime.dead_letters import read_all
 from runtime.kafka_clients import build_producer
@@ -48,3 +50,32 @@ def test_a_producer_with_a_fatal_error_is_replaced(stack: Stack) -> None:
     assert error is not None
     assert publisher.publish([message]) == [None]
     assert publisher.publish([message]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (Unavailable("there is no token"), KafkaError._AUTHENTICATION),
+        (KafkaException(KafkaError(KafkaError._FAIL, "no memory")), KafkaError._FAIL),
+    ],
+)
+def test_a_producer_that_can_not_be_built_is_the_error_of_each_message_and_tried_again(
+    raised: Exception, code: int
+) -> None:
+    producers: list[Any] = [Broken(), raised]
+
+    def build() -> Any:
+        built = producers.pop()
+        if isinstance(built, Exception):
+            raise built
+        return built
+
+    publisher = Publisher(build)
+    message = Outgoing("topic", b"k", b"v")
+
+    answers = publisher.publish([message, message])
+    again = publisher.publish([message])
+
+    assert [error.code() for error in answers if error is not None] == [code, code]
+    assert "no " in str(answers[0])
+    assert [error.code() for error in again if error is not None] == [KafkaError._FATAL]
