@@ -131,7 +131,7 @@ def _fail_store(daemons: Daemons) -> None:
     what = random.choice(
         (selection.anything, selection.writes, selection.completes, selection.puts_manifest, selection.puts_file)
     )
-    daemons.system.servers.s3_proxy.add(what, act)
+    daemons.system.servers.store_proxy.add(what, act)
     daemons.system.pause(1, 5)
 
 
@@ -170,7 +170,7 @@ FAULTS: dict[str, Fault] = {
     **{f"{name} {how}": _disturb(line, harm) for name, line in LINES.items() for how, harm in HARMS.items()},
     "Kafka restarts": _restart(lambda system: system.servers.kafka),
     "Postgres restarts": _restart(lambda system: system.servers.postgres),
-    "S3 restarts": _restart(lambda system: system.servers.s3),
+    "S3 restarts": _restart(lambda system: system.servers.store),
     "SMTP restarts": _restart(lambda system: system.servers.smtp),
     "ClickHouse fails": _fail_reads,
     "S3 fails": _fail_store,

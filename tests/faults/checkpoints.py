@@ -40,23 +40,23 @@ def _reading(system: System, barrier: Barrier) -> None:
 
 def _sending(system: System, barrier: Barrier) -> None:
     respond = system.random.choice((hold, hold_response))
-    system.servers.s3_proxy.add(selection.sends_part(system.random.randint(1, 3)), respond(barrier), times=1)
+    system.servers.store_proxy.add(selection.sends_part(system.random.randint(1, 3)), respond(barrier), times=1)
 
 
 def _completing(system: System, barrier: Barrier) -> None:
-    system.servers.s3_proxy.add(
+    system.servers.store_proxy.add(
         lambda each: selection.completes(each) or selection.puts_file(each), hold(barrier), times=1
     )
 
 
 def _completed(system: System, barrier: Barrier) -> None:
-    system.servers.s3_proxy.add(
+    system.servers.store_proxy.add(
         lambda each: selection.completes(each) or selection.puts_file(each), hold_response(barrier), times=1
     )
 
 
 def _described(system: System, barrier: Barrier) -> None:
-    system.servers.s3_proxy.add(selection.puts_manifest, hold_response(barrier), times=1)
+    system.servers.store_proxy.add(selection.puts_manifest, hold_response(barrier), times=1)
 
 
 def _written(system: System, barrier: Barrier, export_id: str) -> None:

@@ -3,13 +3,14 @@
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults import case
-from tests.faults.servers import Servers, start_servers
+from tests.faults.servers import Servers, replace_store, start_servers
 from tests.faults.source import Source, create_source
 from tests.faults.system import System, start_system
 from tests.services import choice
@@ -64,8 +65,15 @@ def system(
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> Iterator[System]:
-    """The system of a group, with the daemons that DAEMONS of its module names."""
-    with start_system(fault_servers, fault_source, tmp_path_factory.mktemp("system")) as running:
+    """The system of a group, with the daemons that DAEMONS of its module names, on the store that STORE names."""
+    store, folder = getattr(request.module, "STORE", "s3"), tmp_path_factory.mktemp("system")
+    if reason := choice.why_not(store):
+        pytest.skip(reason)
+    with ExitStack() as life:
+        servers = fault_servers
+        if store != "s3":
+            servers = life.enter_context(replace_store(servers, store, folder))
+        running = life.enter_context(start_system(servers, fault_source, folder, store))
         running.expected_daemons = request.module.DAEMONS
         running.restore_daemons()
         yield running
@@ -85,13 +93,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if not RESULTS:
         return
     terminalreporter.section(f"faults (FAULT_SEED={case.SEED})")
-    terminalreporter.write_line(f"{'group':<12}{'case':<74}{'rounds':>7}  result")
+    terminalreporter.write_line(f"{'group':<16}{'case':<74}{'rounds':>7}  result")
     for (group, name), outcomes in RESULTS.items():
         failed = len(outcomes) - outcomes.count("passed")
         result = f"{failed} failed" if failed else "passed"
         scaled = SCALED.get((group, name))
         terminalreporter.write_line(
-            f"{group:<12}{name:<74}{len(outcomes):>7}  {result}{f' (scaled: {scaled})' if scaled else ''}"
+            f"{group:<16}{name:<74}{len(outcomes):>7}  {result}{f' (scaled: {scaled})' if scaled else ''}"
         )
 
 

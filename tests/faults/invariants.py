@@ -74,7 +74,8 @@ def observe(system: System) -> Observed:
     emails: dict[str, Counter[str]] = defaultdict(Counter)
     for email in (email for mailbox in system.mailboxes for email in mailbox.mails()):
         emails[email.recipient.partition("@")[2].partition(".")[0]][str(email.message["Message-ID"])] += 1
-    return Observed(sorted(system.bucket.objects()), system.bucket.uploads(), published, emails, _unanswered(system))
+    uploads = system.bucket.uploads() if system.store.lists_uploads else []
+    return Observed(sorted(system.bucket.objects()), uploads, published, emails, _unanswered(system))
 
 
 def violations(system: System, observed: Observed, export_id: str, expectation: Expectation) -> list[str]:

@@ -3,13 +3,15 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import psycopg
 
 from embedded import stack as embedded_parts
+from tests.services import azure as azure_service
+from tests.services import gcs as gcs_service
 from tests.services import kafka as kafka_service
 from tests.services import postgres as postgres_service
 from tests.services import s3 as s3_service
@@ -17,7 +19,6 @@ from tests.services import smtp as smtp_service
 from tests.services.kafka import Kafka
 from tests.services.postgres import Postgres
 from tests.services.process import free_port
-from tests.services.s3 import S3
 from tests.services.smtp import Smtp
 from tests.support.http_proxy import HttpProxy, http_proxy
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
@@ -57,25 +58,25 @@ class Servers:
 
     kafka: RestartableServer[Kafka]
     postgres: RestartableServer[Postgres]
-    s3: RestartableServer[S3]
+    store: RestartableServer[Any]
     smtp: RestartableServer[Smtp]
     clickhouse: str
     kafka_proxy: TcpProxy
     postgres_proxy: TcpProxy
     smtp_proxy: TcpProxy
-    s3_proxy: HttpProxy
+    store_proxy: HttpProxy
     clickhouse_proxy: HttpProxy
 
     def heal(self) -> None:
         """Undo all faults: start the stopped servers, and let the proxies pass everything."""
         self.kafka.start()
         self.postgres.start()
-        self.s3.start()
+        self.store.start()
         self.smtp.start()
         self.smtp_proxy.target = self.smtp.running.port
         for tcp in (self.kafka_proxy, self.postgres_proxy, self.smtp_proxy):
             tcp.heal()
-        for http in (self.s3_proxy, self.clickhouse_proxy):
+        for http in (self.store_proxy, self.clickhouse_proxy):
             http.clear()
 
 
@@ -92,7 +93,7 @@ def start_servers(folder: Path) -> Iterator[Servers]:
             RestartableServer(lambda: s3_service.start(folder / "s3", s3_port)),
             RestartableServer(lambda: smtp_service.start(folder / "smtp", smtp_port)),
         )
-        kafka, postgres, s3, smtp = servers
+        kafka, postgres, store, smtp = servers
         for each in servers:
             each.start()
             life.callback(each.stop)
@@ -100,15 +101,32 @@ def start_servers(folder: Path) -> Iterator[Servers]:
         yield Servers(
             kafka,
             postgres,
-            s3,
+            store,
             smtp,
             clickhouse,
             kafka_proxy,
             life.enter_context(tcp_proxy(postgres_port)),
             life.enter_context(tcp_proxy(smtp_port)),
-            life.enter_context(http_proxy(s3.running.endpoint)),
+            life.enter_context(http_proxy(store.running.endpoint)),
             life.enter_context(http_proxy(clickhouse)),
         )
+
+
+@contextlib.contextmanager
+def replace_store(servers: Servers, name: str, folder: Path) -> Iterator[Servers]:
+    """Run the emulator of another store, by the name of its service, while the block runs; with the same servers."""
+    starts: dict[str, Callable[[Path, int], AbstractContextManager[Any]]] = {
+        "azure": azure_service.start,
+        "gcs": gcs_service.start,
+    }
+    port = free_port()
+    store: RestartableServer[Any] = RestartableServer(lambda: starts[name](folder / name, port))
+    store.start()
+    try:
+        with http_proxy(store.running.endpoint) as proxy:
+            yield replace(servers, store=store, store_proxy=proxy)
+    finally:
+        store.stop()
 
 
 def _make_commits_durable(postgres: Postgres) -> None:

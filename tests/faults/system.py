@@ -22,8 +22,8 @@ from config.tables import batch_exports, notices, users
 from runtime.database import open_database
 from tests.faults.servers import Servers
 from tests.faults.source import PROJECT, SMALL, Source
+from tests.faults.stores import DIALECTS, StoreDialect
 from tests.services.mail import Mail, Mailbox
-from tests.services.s3 import Bucket
 from tests.services.stacks import own_names
 from tests.support.daemons import Daemon, daemon, eventually
 from tests.support.exports import row_of, runs_of
@@ -52,9 +52,10 @@ class System:
     source: Source
     settings: Mapping[str, str]
     engine: Engine
-    bucket: Bucket
+    bucket: Any
     mailboxes: list[Mailbox]
     folder: Path
+    store: StoreDialect = DIALECTS["s3"]
     expected_daemons: Sequence[Start] = ()
     random: Random = field(default_factory=Random)
     daemons: list[Daemon] = field(default_factory=list)
@@ -235,17 +236,20 @@ def address(export_id: str) -> str:
 
 
 @contextlib.contextmanager
-def start_system(servers: Servers, source: Source, folder: Path) -> Iterator[System]:
-    """Make databases, topics and a bucket, and remove them after the block; the daemons log into `folder`."""
+def start_system(servers: Servers, source: Source, folder: Path, store: str = "s3") -> Iterator[System]:
+    """Make databases, topics and a bucket, and remove them after the block; the daemons log into `folder`.
+
+    `store` is the name of the service that `servers.store` is.
+    """
     names = own_names()
     servers.heal()
     servers.kafka.running.create_topics(*(name for setting, name in names.items() if setting.endswith("_TOPIC")))
-    with servers.postgres.running.database(source.template) as database, servers.s3.running.bucket() as bucket:
+    with servers.postgres.running.database(source.template) as database, servers.store.running.bucket() as bucket:
         user = servers.smtp.running.environment()["SMTP_CONNECTION_URL"].rpartition(":")[0]
         settings = {
             **bucket.environment(),
             **names,
-            "LANGFUSE_S3_BATCH_EXPORT_ENDPOINT": servers.s3_proxy.url,
+            "LANGFUSE_S3_BATCH_EXPORT_ENDPOINT": servers.store_proxy.url,
             "CLICKHOUSE_URL": servers.clickhouse_proxy.url,
             "CLICKHOUSE_DB": source.clickhouse_db,
             "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{servers.kafka_proxy.port}",
@@ -253,7 +257,8 @@ def start_system(servers: Servers, source: Source, folder: Path) -> Iterator[Sys
             "SMTP_CONNECTION_URL": f"{user}:{servers.smtp_proxy.port}",
         }
         engine = open_database(load({"DATABASE_URL": database.url}).database)
-        system = System(servers, source, settings, engine, bucket, [servers.smtp.running.mailbox.from_now()], folder)
+        mailboxes = [servers.smtp.running.mailbox.from_now()]
+        system = System(servers, source, settings, engine, bucket, mailboxes, folder, DIALECTS[store])
         try:
             yield system
         finally:

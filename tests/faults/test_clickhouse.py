@@ -100,7 +100,7 @@ def _slow_upload(system: System) -> None:
         system.pause(2, 4)
         return forward()
 
-    system.servers.s3_proxy.add(selection.sends_part(), slow)
+    system.servers.store_proxy.add(selection.sends_part(), slow)
     export_id = system.request(LARGE)
     system.wait_for(export_id, "COMPLETED")
     assert system.outcomes(export_id) == ["completed"]

@@ -29,7 +29,7 @@ Reach = Callable[[System], tuple[str, Barrier]]
 def _stop_before_settling(system: System) -> tuple[str, Barrier]:
     """Request an export and stop it when its file is complete, before its outcome is written."""
     barrier = Barrier()
-    system.servers.s3_proxy.add(selection.puts_manifest, hold_response(barrier), times=1)
+    system.servers.store_proxy.add(selection.puts_manifest, hold_response(barrier), times=1)
     export_id = system.request(system.random.choice((LARGE, SMALL)))
     barrier.wait_until_reached()
     return export_id, barrier

@@ -76,7 +76,7 @@ def _with_redelivery(system: System) -> None:
 
 def _as_it_completes(system: System) -> None:
     barrier = Barrier()
-    system.servers.s3_proxy.add(selection.puts_manifest, hold_response(barrier), times=1)
+    system.servers.store_proxy.add(selection.puts_manifest, hold_response(barrier), times=1)
     export_id = system.request(system.random.choice((LARGE, SMALL)))
     barrier.wait_until_reached()
     opening = threading.Timer(system.random.uniform(0, 0.03), barrier.release)

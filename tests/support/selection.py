@@ -1,11 +1,13 @@
 """Selects requests to ClickHouse and to the stores by what they do."""
 
+import base64
 from collections.abc import Callable
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.support.http_proxy import Request
 
 MANIFEST = ".manifest.json"
+PART = 5 << 20
 ROW_STATEMENT = b"`input` AS `c"
 """Part of the statement that reads the rows of traces, and of no other."""
 
@@ -58,6 +60,28 @@ def stages_block(request: Request) -> bool:
 def commits_blocks(request: Request) -> bool:
     """Azure's Put Block List, unless it discards blocks."""
     return request.method == "PUT" and _query(request).get("comp") == ["blocklist"] and b"<Latest>" in request.body
+
+
+def lists_blocks(request: Request) -> bool:
+    """Azure's Get Block List."""
+    return request.method == "GET" and _query(request).get("comp") == ["blocklist"]
+
+
+def discards_blocks(request: Request) -> bool:
+    """Azure's Put Block List without blocks."""
+    return request.method == "PUT" and _query(request).get("comp") == ["blocklist"] and b"<Latest>" not in request.body
+
+
+def is_part(request: Request, number: int) -> bool:
+    """Whether a block of Azure or a chunk of Google is the one of this number, for parts of 5 MiB."""
+    if block := _query(request).get("blockid"):
+        return int(base64.b64decode(block[0]).decode().rpartition(".")[2]) == number
+    return int(_content_range(request).partition("-")[0]) // PART + 1 == number
+
+
+def puts_google_manifest(request: Request) -> bool:
+    """An object of Google that is stored in one request, and is a manifest."""
+    return puts_object(request) and _query(request)["name"][0].endswith(MANIFEST)
 
 
 def puts_conditionally(request: Request) -> bool:
