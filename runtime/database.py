@@ -89,6 +89,21 @@ _CONNECTION_FAULTS = {
         "its certificate is not trusted: is its certificate authority in the file of sslrootcert in DATABASE_URL or, "
         "without sslrootcert, in the file that SSL_CERT_FILE names, and has it not expired?"
     ),
+    r"requires a valid client certificate": (
+        "it demands a certificate of the client: do sslcert and sslkey in DATABASE_URL name the files of one?"
+    ),
+    r"certificate authentication failed": (
+        "it does not accept the certificate for this user: is the name in the file of sslcert that of the user of "
+        "DATABASE_URL?"
+    ),
+    r"key values mismatch": "the key of sslkey in DATABASE_URL does not belong to the certificate of sslcert",
+    r"has group or world access": (
+        "others may read the file of sslkey in DATABASE_URL: make it 0600, or 0640 if it belongs to root"
+    ),
+    r"private key file": (
+        "the file of sslkey in DATABASE_URL can't be read: is it the PEM file of a private key, and if that is "
+        "encrypted, is sslpassword right?"
+    ),
     r"does not support SSL": "it does not support TLS: is sslmode in DATABASE_URL right?",
     r"too many clients|remaining connection slots|too many connections": (
         "it has no free connection: raise max_connections, or use fewer pods"

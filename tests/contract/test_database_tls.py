@@ -1,11 +1,12 @@
 """Connections to a PostgreSQL server whose certificate a private authority has signed."""
 
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, make_url, text
 
 from cli import build
 from config.errors import Unavailable
@@ -13,7 +14,10 @@ from config.settings import load
 from runtime.database import reading
 from tests.services import choice, postgres
 from tests.services.process import give
-from tests.support.certificates import Authority, make_authority
+from tests.support.certificates import Authority, make_authority, sign_client
+
+CLIENT = "exporter"
+"""The role that logs in with a certificate."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,15 @@ def server(services_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         (folder / name).chmod(0o600)
         give(folder / name, postgres.server_account())
     tls = {"ssl": "on", "ssl_cert_file": f"{folder}/server.pem", "ssl_key_file": f"{folder}/server.key"}
+    rules, trusted = folder / "pg_hba.conf", folder / "clients.pem"
+    rules.write_text(f"hostssl all {CLIENT} all cert\nhost all all all trust\n")
+    trusted.write_bytes(authority.file.read_bytes())
+    tls |= {"ssl_ca_file": str(trusted), "hba_file": str(rules)}
     with postgres.start(folder, settings=postgres.SETTINGS | tls) as running:
+        engine = create_engine(make_url(running.url("postgres")).set(drivername="postgresql+psycopg"))
+        with engine.begin() as connection:
+            connection.execute(text(f"CREATE ROLE {CLIENT} LOGIN"))
+        engine.dispose()
         yield Server(running.url("postgres"), authority)
 
 
@@ -98,3 +110,54 @@ def test_ssl_cert_file_names_the_authority(server: Server, monkeypatch: pytest.M
     assert is_encrypted(f"{server.url}?sslaccept=strict")
     assert is_encrypted(f"{server.url}?sslmode=verify-full")
     assert is_encrypted(f"{server.url}?sslmode=verify-full&sslrootcert=system")
+
+
+def client_url(server: Server, certificate: Path, key: Path) -> str:
+    url = server.url.replace("waybill@", f"{CLIENT}@")
+    return f"{url}?sslmode=verify-full&sslrootcert={server.authority.file}&sslcert={certificate}&sslkey={key}"
+
+
+def test_a_client_logs_in_with_its_certificate(server: Server) -> None:
+    assert is_encrypted(client_url(server, *sign_client(server.authority, CLIENT)))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda url: url.partition("&sslcert")[0], "demands a certificate of the client"),
+        (lambda url: url.replace(CLIENT, "somebody", 1), "does not exist"),
+        (
+            lambda url: url.replace(f"{CLIENT}.pem", "other.pem").replace(f"{CLIENT}.key", "other.key"),
+            "for this user",
+        ),
+        (lambda url: url.replace(f"{CLIENT}.pem", "nowhere.pem"), "do sslcert and sslkey in DATABASE_URL name"),
+        (lambda url: url.replace(f"{CLIENT}.key", "nowhere.key"), "sslkey in DATABASE_URL can't be read"),
+        (lambda url: url.replace(f"{CLIENT}.key", "other.key"), "sslkey in DATABASE_URL does not belong to"),
+        (lambda url: url.replace(f"{CLIENT}.key", "open.key"), "make it 0600"),
+        (lambda url: url.replace(f"{CLIENT}.key", "encrypted.key"), "sslpassword"),
+        (lambda url: url.replace(f"{CLIENT}.key", "text.key"), "sslkey in DATABASE_URL can't be read"),
+    ],
+)
+def test_a_client_certificate_that_can_t_be_used_is_named(
+    server: Server, change: Callable[[str], str], reason: str
+) -> None:
+    url = client_url(server, *sign_client(server.authority, CLIENT))
+    _, other = sign_client(server.authority, "other")
+    other.with_name("open.key").write_bytes(other.with_name(f"{CLIENT}.key").read_bytes())
+    other.with_name("open.key").chmod(0o644)
+    other.with_name("text.key").write_text("no key\n")
+    other.with_name("text.key").chmod(0o600)
+    encrypt = ("openssl", "pkcs8", "-topk8", "-in", other.with_name(f"{CLIENT}.key"), "-passout", "pass:geheim")
+    subprocess.run([*encrypt, "-out", other.with_name("encrypted.key")], check=True, capture_output=True)
+
+    with pytest.raises(Unavailable, match=reason):
+        is_encrypted(change(url))
+
+
+def test_a_key_can_have_a_password(server: Server) -> None:
+    certificate, key = sign_client(server.authority, CLIENT)
+    encrypted = key.with_name("with-password.key")
+    encrypt = ("openssl", "pkcs8", "-topk8", "-in", key, "-passout", "pass:p&ss", "-out", encrypted)
+    subprocess.run(encrypt, check=True, capture_output=True)
+
+    assert is_encrypted(f"{client_url(server, certificate, encrypted)}&sslpassword=p%26ss")

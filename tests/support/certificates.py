@@ -37,5 +37,15 @@ def make_authority(folder: Path, name: str = "Waybill tests") -> Authority:
     return own
 
 
+def sign_client(authority: Authority, name: str) -> tuple[Path, Path]:
+    """Create a certificate for a client with a name, and its key, beside those of the authority."""
+    certificate, key = authority.file.with_name(f"{name}.pem"), authority.file.with_name(f"{name}.key")
+    _run(
+        *(*_NEW, "-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:FALSE", "-CA", authority.file),
+        *("-CAkey", authority.file.with_name("ca.key"), "-keyout", key, "-out", certificate),
+    )
+    return certificate, key
+
+
 def _run(*command: str | Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
