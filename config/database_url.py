@@ -9,10 +9,11 @@ from urllib.parse import parse_qsl, quote, unquote
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from config.names import LAST_PORT, is_host
+
 DRIVER = "postgresql+psycopg"
 FEWEST_CONNECTIONS = 10
 MOST_CONNECTIONS = 30
-LAST_PORT = 65_535
 
 # The parameters of libpq, without those that have a place of their own in a URL, and those that Waybill sets.
 LIBPQ = frozenset(
@@ -68,7 +69,18 @@ WITHOUT_EFFECT = frozenset({"pgbouncer", "statement_cache_size", "socket_timeout
 OF_THE_POOL = frozenset({"connection_limit", "pool_timeout", "max_connection_lifetime", "max_idle_connection_lifetime"})
 OF_PRISMA = WITHOUT_EFFECT | OF_THE_POOL | {"schema", "sslaccept", "sslidentity"}
 _PLACES = ("user", "password", "dbname", "port")
-_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_WHOLE = frozenset(
+    {"connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"}
+)
+_CHOICES = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+    "load_balance_hosts": ("disable", "random"),
+    "channel_binding": ("disable", "prefer", "require"),
+    "gssencmode": ("disable", "prefer", "require"),
+    "sslnegotiation": ("postgres", "direct"),
+    "sslcertmode": ("disable", "allow", "require"),
+}
 
 UNREADABLE = (
     "can't be read: use postgresql://user:password@host:5432/name, and percent-encode the special characters of user "
@@ -115,6 +127,7 @@ def read_address(value: str) -> DatabaseAddress:
     user, _, password = login.partition(":")
     given = _read_parameters(parts["query"] or "")
     schema, pool = given.pop("schema", None), _read_pool(given)
+    _check_values(given)
     host, port, several = _read_hosts(hosts)
     if "host" in given:  # a Unix socket; Prisma too prefers it to the host of the URL
         host, several = None, {}
@@ -168,7 +181,11 @@ def _read_hosts(hosts: str) -> tuple[str | None, int | None, dict[str, tuple[str
         match = _HOST.fullmatch(each)
         if match is None:
             raise ValueError(UNREADABLE)
-        found.append((match["v6"] or unquote(match["name"]), _read_port(match["port"] or "")))
+        host = match["v6"] or unquote(match["name"])
+        # A path is the folder of a Unix socket.
+        if host and not is_host(host) and not host.startswith("/"):
+            raise ValueError("has a host that is no host name: is it spelt right?")
+        found.append((host, _read_port(match["port"] or "")))
     if len(found) == 1:
         return found[0][0] or None, found[0][1], {}
     return None, None, {"host": tuple(f"{host}:{port or 5432}" for host, port in found)}
@@ -218,12 +235,19 @@ def _read_whole(name: str, text: str) -> int:
     return int(text)
 
 
+def _check_values(given: Mapping[str, str]) -> None:
+    """Raise ValueError for a value that libpq would refuse when it connects, as an error that is not temporary."""
+    for name in _WHOLE & given.keys():
+        _read_whole(name, given[name])
+    for name, choices in _CHOICES.items():
+        if given.get(name, choices[0]) not in choices:
+            raise ValueError(f"has a parameter {name} that is not one of {', '.join(choices)}")
+
+
 def _translate_tls(given: Mapping[str, str]) -> dict[str, str]:
     """Return libpq's parameters for those of Prisma, in which `sslcert` is the CA of the server."""
     tls = dict(given)
     accept, mode = tls.pop("sslaccept", None), tls.get("sslmode")
-    if mode is not None and mode not in _SSL_MODES:
-        raise ValueError(f"has a parameter sslmode that is not one of {', '.join(_SSL_MODES)}")
     if accept not in {None, "strict", "accept_invalid_certs"}:
         raise ValueError("has a parameter sslaccept that is neither strict nor accept_invalid_certs")
     if "sslcert" in tls and "sslkey" not in tls:

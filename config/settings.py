@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, Validati
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy import URL
 
-from config import urls
+from config import names, urls
 from config.database_url import DatabaseAddress, check_host, check_parameters, read_address, write_url
 from config.pem_files import AuthoritiesFile
 from config.required import DATABASE, STORAGE, find_missing, say_missing
@@ -54,9 +54,13 @@ class Settings(KafkaSettings, MailSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True)
 
     enabled: Literal["true", "false"] = Field("false", alias="LANGFUSE_S3_BATCH_EXPORT_ENABLED")
-    bucket: str | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_BUCKET")
-    prefix: str = Field("", alias="LANGFUSE_S3_BATCH_EXPORT_PREFIX")
-    region: str | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_REGION")
+    bucket: Annotated[str, AfterValidator(names.read_bucket)] | None = Field(
+        None, alias="LANGFUSE_S3_BATCH_EXPORT_BUCKET"
+    )
+    prefix: Annotated[str, AfterValidator(names.read_prefix)] = Field("", alias="LANGFUSE_S3_BATCH_EXPORT_PREFIX")
+    region: Annotated[str, AfterValidator(names.read_region)] | None = Field(
+        None, alias="LANGFUSE_S3_BATCH_EXPORT_REGION"
+    )
     endpoint: HttpUrl | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_ENDPOINT")
     external_endpoint: HttpUrl | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_EXTERNAL_ENDPOINT")
     access_key_id: str | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings
 
-from config import urls
+from config import names, urls
 from config.pem_files import AuthoritiesFile
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -15,6 +15,7 @@ Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "A
 PROTOCOL = "KAFKA_SECURITY_PROTOCOL"
 MECHANISM = "KAFKA_SASL_MECHANISM"
 USERNAME = "KAFKA_SASL_USERNAME"
+PASSWORD = "KAFKA_SASL_PASSWORD"  # noqa: S105 (the name of a setting)
 CERTIFICATE = "KAFKA_SSL_CERTIFICATE_LOCATION"
 KEY = "KAFKA_SSL_KEY_LOCATION"
 KEY_PASSWORD = "KAFKA_SSL_KEY_PASSWORD"  # noqa: S105 (the name of a setting)
@@ -36,11 +37,13 @@ _ONLY_WITH = {**dict.fromkeys((*_REQUIRED[OAUTHBEARER], f"{OAUTH}_SCOPE"), OAUTH
 class KafkaSettings(BaseSettings):
     """The settings that Kafka clients connect with; their names follow librdkafka's."""
 
-    kafka_bootstrap_servers: str | None = Field(None, alias="KAFKA_BOOTSTRAP_SERVERS")
+    kafka_bootstrap_servers: Annotated[str, AfterValidator(names.read_brokers)] | None = Field(
+        None, alias="KAFKA_BOOTSTRAP_SERVERS"
+    )
     kafka_security_protocol: Protocol = Field("PLAINTEXT", alias=PROTOCOL)
     kafka_sasl_mechanism: Mechanism = Field("PLAIN", alias=MECHANISM)
     kafka_sasl_username: str | None = Field(None, alias=USERNAME)
-    kafka_sasl_password: SecretStr | None = Field(None, alias="KAFKA_SASL_PASSWORD")
+    kafka_sasl_password: SecretStr | None = Field(None, alias=PASSWORD)
     kafka_oauth_token_endpoint_url: Annotated[str, AfterValidator(urls.read_token_endpoint)] | None = Field(
         None, alias=f"{OAUTH}_TOKEN_ENDPOINT_URL"
     )
@@ -68,8 +71,9 @@ def find_kafka_problems(given: Mapping[str, str]) -> list[str]:
 
 def _judge_login(protocol: str, mechanism: str, present: Collection[str]) -> Iterator[str]:
     sasl = protocol.startswith("SASL")
-    if sasl and mechanism not in TOKEN_MECHANISMS and USERNAME not in present:
-        yield f"{USERNAME} is missing: the value of {PROTOCOL} requires it"
+    for name in (USERNAME, PASSWORD) if sasl and mechanism not in TOKEN_MECHANISMS else ():
+        if name not in present:
+            yield f"{name} is missing: the value of {PROTOCOL} requires it"
     if not sasl and mechanism in TOKEN_MECHANISMS:
         yield f"{MECHANISM}={mechanism} requires {PROTOCOL}=SASL_SSL, which is {protocol}"
     if protocol == "SASL_PLAINTEXT" and mechanism == AWS_MSK_IAM:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from config.database_url import read_address
+from config.names import is_host
 
 MASK = "**********"
 _TUNING = frozenset(
@@ -38,6 +39,8 @@ def _check_address(value: str) -> None:
         ) from None
     if not parts.hostname:
         raise ValueError("has no host")
+    if not is_host(parts.hostname):
+        raise ValueError("has a host that is no host name: is the URL complete, and percent-encoded?")
     if port == 0:
         raise ValueError("has port 0: ports are numbers from 1 to 65535")
 

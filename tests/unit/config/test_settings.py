@@ -81,6 +81,7 @@ def test_missing_settings_are_named() -> None:
         "KAFKA_BOOTSTRAP_SERVERS is missing",
         "LANGFUSE_S3_BATCH_EXPORT_BUCKET is missing (or set WAYBILL_STORAGE_URL)",
         "KAFKA_SASL_USERNAME is missing: the value of KAFKA_SECURITY_PROTOCOL requires it",
+        "KAFKA_SASL_PASSWORD is missing: the value of KAFKA_SECURITY_PROTOCOL requires it",
     ]
 
 

@@ -7,6 +7,7 @@ from config.settings import Misconfigured, load
 TLS = {"KAFKA_SECURITY_PROTOCOL": "SSL"}
 SASL = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}
 CERTIFICATE = {"KAFKA_SSL_CERTIFICATE_LOCATION": "/c.pem", "KAFKA_SSL_KEY_LOCATION": "/k.pem"}
+PASSWORD = {"KAFKA_SASL_USERNAME": "waybill", "KAFKA_SASL_PASSWORD": "hush"}
 URL = "KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL"
 OIDC = {
     "KAFKA_SASL_MECHANISM": "OAUTHBEARER",
@@ -38,8 +39,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         TLS,
         TLS | CERTIFICATE,
         TLS | CERTIFICATE | {"KAFKA_SSL_KEY_PASSWORD": "hush"},
-        SASL | {"KAFKA_SASL_USERNAME": "waybill"},
-        SASL | {"KAFKA_SASL_USERNAME": "waybill"} | CERTIFICATE,
+        SASL | PASSWORD,
+        SASL | PASSWORD | CERTIFICATE,
         SASL | OIDC,
         SASL | OIDC | {"KAFKA_SASL_OAUTHBEARER_SCOPE": "kafka"},
         SASL | MSK,
@@ -56,7 +57,13 @@ def test_the_url_of_the_token_endpoint_keeps_its_slash() -> None:
 @pytest.mark.parametrize(
     ("values", "problems"),
     [
-        (SASL, ["KAFKA_SASL_USERNAME is missing: the value of KAFKA_SECURITY_PROTOCOL requires it"]),
+        (
+            SASL,
+            [
+                f"KAFKA_SASL_{name} is missing: the value of KAFKA_SECURITY_PROTOCOL requires it"
+                for name in ("USERNAME", "PASSWORD")
+            ],
+        ),
         (
             SASL | {"KAFKA_SASL_MECHANISM": "OAUTHBEARER"},
             [
@@ -76,7 +83,7 @@ def test_the_url_of_the_token_endpoint_keeps_its_slash() -> None:
             [MSK_OVER_TLS],
         ),
         (
-            SASL | OIDC | {"KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": "waybill"},
+            SASL | OIDC | PASSWORD | {"KAFKA_SASL_MECHANISM": "PLAIN"},
             [
                 f"{name} requires KAFKA_SASL_MECHANISM=OAUTHBEARER, which is PLAIN"
                 for name in OIDC
