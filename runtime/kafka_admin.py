@@ -71,6 +71,8 @@ class KafkaAdmin:
         """Return the reason of an error, for a connection that failed with what to look at."""
         self._client.poll(0)  # runs error_cb
         failed = error.args[0]
+        if failed.code() <= 0 and any("certificate verify failed" in text for text in self._reported.values()):
+            return _UNTRUSTED
         # The brokers' own codes are positive, and need no other explanation.
         codes = {failed.code()} if failed.code() > 0 else {*self._reported, failed.code()}
         reason = next((text for code, text in _CONNECTION_FAULTS.items() if code in codes), None)

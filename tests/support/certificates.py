@@ -2,7 +2,7 @@
 
 import ssl
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _NEW = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
@@ -35,6 +35,21 @@ def make_authority(folder: Path, name: str = "Waybill tests") -> Authority:
         *("-keyout", own.key, "-out", own.certificate),
     )
     return own
+
+
+def sign_server(authority: Authority, address: str, days: int) -> Authority:
+    """Give the server another certificate: for an address such as `DNS:localhost`, and for some days; -1 is past."""
+    request, certificate = authority.file.with_name("server.csr"), authority.file.with_name("other.pem")
+    key = authority.file.with_name("other.key")
+    _run(
+        *("openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=server", "-addext"),
+        *(f"subjectAltName={address}", "-keyout", key, "-out", request),
+    )
+    _run(
+        *("openssl", "x509", "-req", "-days", str(days), "-copy_extensions", "copy", "-in", request),
+        *("-CA", authority.file, "-CAkey", authority.file.with_name("ca.key"), "-out", certificate),
+    )
+    return replace(authority, key=key, certificate=certificate)
 
 
 def sign_client(authority: Authority, name: str) -> tuple[Path, Path]:
