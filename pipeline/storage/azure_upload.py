@@ -4,6 +4,7 @@
 # handle of adlfs commits without a condition, and also when it is closed after an error. A small file is a block, too,
 # because the emulator refuses a blob in one request while another upload has uncommitted blocks.
 
+import io
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -148,7 +149,8 @@ class AzureUpload:
         body, block = self._buffer.take(), self._id.name_block(len(self._blocks) + 1)
         future = self._calls.start(
             "put_block",
-            lambda: self._blob.stage_block(block, body, length=len(body)),
+            # A file is sent in pieces; the client's timeout would limit how long all bytes of an object take.
+            lambda: self._blob.stage_block(block, io.BytesIO(body), length=len(body)),
             on_retry=lambda: self._on_part("retried"),
             pauses=self._target.pauses,
         )

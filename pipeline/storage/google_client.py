@@ -3,6 +3,7 @@
 # Written by hand on google-auth: gcsfs and Google's own client also send a file in one thread, but need ten times the
 # packages, and gcsfs takes no condition but "there is no object".
 
+import io
 import json
 import secrets
 import ssl
@@ -37,6 +38,7 @@ OVERTAKEN = {"412"}
 
 _ENDED = {"404", "410", "499"}
 _TEMPORARY_STATUS = {408, 429}
+_PIECE = 256 << 10
 _SOME = "name,generation,size,metadata"
 _ROLE = "the credentials need the role Storage Object User on the bucket"
 _REMEDIES = {
@@ -98,6 +100,7 @@ class Client:
         # The default context also reads SSL_CERT_FILE.
         self._pool = urllib3.PoolManager(
             maxsize=64,
+            blocksize=_PIECE,
             retries=False,
             timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
             ssl_context=ssl.create_default_context(),
@@ -154,7 +157,10 @@ class Client:
         return self._send(method, url, {"Authorization": f"Bearer {token}", **(headers or {})}, body)
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Response:
-        response = self._pool.request(method, url, body=body, headers=dict(headers), redirect=False)
+        length = {} if method == "GET" else {"Content-Length": str(len(body))}
+        # A file is sent in pieces; the timeout would limit how long all bytes of an object take.
+        sent = io.BytesIO(body) if body else None
+        response = self._pool.request(method, url, body=sent, headers={**headers, **length}, redirect=False)
         if response.status >= HTTPStatus.BAD_REQUEST:
             raise Failed(response.status, _read_message(response.data))
         content = response.json() if response.data and response.status != RESUME else {}

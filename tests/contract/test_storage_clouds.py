@@ -23,6 +23,7 @@ from tests.support.certificates import make_authority
 from tests.support.daemons import eventually
 from tests.support.http_proxy import HttpProxy, Request, http_proxy
 from tests.support.responses import after_forwarding, cut, reply
+from tests.support.tcp_proxy import Conditions, tcp_proxy
 
 HOUR = timedelta(hours=1)
 SIZES = (10, 2 * PART + 1)
@@ -243,6 +244,19 @@ def test_a_part_is_sent_as_often_as_the_setting_says(cloud: Cloud, attempts: int
         with pytest.raises(Unavailable, match="503"):
             upload_file(cloud.open(endpoint=proxy.url, parts=parts), noise(2 * PART))
     assert rule.done == attempts
+
+
+def test_a_part_may_be_sent_slowly(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client's timeout for connections must not limit how long a whole part takes to send."""
+    for module in ("azure_calls", "google_client"):
+        monkeypatch.setattr(f"pipeline.storage.{module}.CONNECT_SECONDS", 1.0)
+    port = urllib.parse.urlsplit(cloud.place.endpoint).port or 0
+    with tcp_proxy(port) as network:
+        network.apply(Conditions(rate=8e6))
+        endpoint = cloud.place.endpoint.replace(str(port), str(network.port))
+        storage = cloud.open(endpoint=endpoint, parts=PartOptions(size=24 << 20, pauses=()))
+        upload_file(storage, noise(30 << 20))
+    assert cloud.place.objects() == {KEY: 30 << 20}
 
 
 @pytest.mark.parametrize("size", SIZES)

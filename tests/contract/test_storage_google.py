@@ -213,6 +213,7 @@ def test_no_token_is_sent_to_the_address_of_an_upload(bucket: GcsBucket) -> None
     with http_proxy(bucket.endpoint) as proxy:
         proxy.add(note, pass_on)
         upload_file(gcs_store(bucket, endpoint=proxy.url).storage, noise(2 * PART))
+    assert [request.path for request in seen if "Transfer-Encoding" in request.headers] == []
     with_token: dict[str, set[bool]] = {}
     for request in seen:
         kind = "chunk" if "upload_id" in request.path else "other" if "/o" in request.path else "token"
