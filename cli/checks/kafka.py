@@ -1,17 +1,24 @@
 """Finds what the Kafka user may not do with the topics and groups, although Waybill needs it."""
 
+import base64
+import json
+import shlex
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin._acl import AclOperation
 
 from config.settings import Settings
+from config.settings_kafka import AWS_MSK_IAM
 from runtime.kafka_admin import CHECK_SECONDS, KafkaAdmin, find_topic_problem
+from runtime.kafka_tokens import open_tokens
 from runtime.retry import Backoff
 
+_ANONYMOUS = "ANONYMOUS"
 LOADING = Backoff(0.2, longest=3.2)
 _LOADING_CODES = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -27,7 +34,7 @@ def find_problems(settings: Settings) -> list[str]:
     admin = KafkaAdmin(settings)
     topics = (settings.requests_topic, settings.completions_topic, settings.dead_letter_topic)
     problems = {topic: find_topic_problem(admin, topic) for topic in topics}
-    user = settings.kafka_sasl_username or "ANONYMOUS"
+    user = find_user(settings)
     return [
         *(problem for problem in problems.values() if problem is not None),
         *_find_topic_rights(admin, [topic for topic, problem in problems.items() if problem is None], user),
@@ -35,7 +42,36 @@ def find_problems(settings: Settings) -> list[str]:
     ]
 
 
-def _find_topic_rights(admin: KafkaAdmin, topics: list[str], user: str) -> Iterator[str]:
+def find_user(settings: Settings) -> str | None:
+    """Return the name that ACLs have for the user, as brokers name it by default; None if IAM replaces them.
+
+    It is the user of the password, the `sub` of the token, or the subject of the certificate.
+    """
+    if settings.kafka_sasl_mechanism == AWS_MSK_IAM:
+        return None
+    if settings.kafka_security_protocol.startswith("SASL"):
+        tokens = open_tokens(settings)
+        if tokens is None:
+            return settings.kafka_sasl_username or _ANONYMOUS
+        return _read_subject(tokens.get().value) or settings.kafka_oauth_client_id or _ANONYMOUS
+    file = settings.kafka_ssl_certificate_location
+    if settings.kafka_security_protocol == "SSL" and file is not None:
+        from cryptography.x509 import load_pem_x509_certificate
+
+        return load_pem_x509_certificate(Path(file).read_bytes()).subject.rfc4514_string()
+    return _ANONYMOUS
+
+
+def _read_subject(token: str) -> str | None:
+    """Return the `sub` of a JWT without verifying it, or None if the token is something else."""
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+        return str(claims["sub"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _find_topic_rights(admin: KafkaAdmin, topics: list[str], user: str | None) -> Iterator[str]:
     if not topics:
         return
     asked = admin.ask(
@@ -50,7 +86,7 @@ def _find_topic_rights(admin: KafkaAdmin, topics: list[str], user: str) -> Itera
                 yield _lacks(user, operation.name, "topic", topic)
 
 
-def _find_group_rights(admin: KafkaAdmin, groups: list[str], user: str) -> Iterator[str]:
+def _find_group_rights(admin: KafkaAdmin, groups: list[str], user: str | None) -> Iterator[str]:
     for group in groups:
         allowed = _describe_group(admin, group)
         if allowed is not None and AclOperation.READ not in allowed:
@@ -88,8 +124,11 @@ def _read_operations(answer: Future[Any]) -> set[AclOperation] | None:
     return set(allowed) if allowed is not None else None
 
 
-def _lacks(user: str, operation: str, kind: str, name: str) -> str:
+def _lacks(user: str | None, operation: str, kind: str, name: str) -> str:
+    if user is None:
+        return f"the AWS role of this process may not {operation} {kind} {name}: allow it in the role's IAM policy"
+    principal = shlex.quote(f"User:{user}")
     return (
         f"the Kafka user {user} may not {operation} {kind} {name}: run "
-        f"`kafka-acls.sh --add --allow-principal User:{user} --operation {operation.title()} --{kind} {name}`"
+        f"`kafka-acls.sh --add --allow-principal {principal} --operation {operation.title()} --{kind} {name}`"
     )
