@@ -22,7 +22,7 @@ def open_mailer(settings: Settings) -> Mailer | None:
     if url.startswith(SES):
         from notify.ses import SesRegion
 
-        return SesRegion(url.removeprefix(SES))
+        return SesRegion(url.removeprefix(SES), settings.ssl_cert_file)
     return parse_server(url, tokens=_open_tokens(settings))
 
 

@@ -58,9 +58,13 @@ _NOT_VERIFIED_TEXT = "not verified"
 
 @dataclass(frozen=True)
 class SesRegion:
-    """SES in a region, with the credentials that AWS's default chain finds."""
+    """SES in a region, with the credentials that AWS's default chain finds.
+
+    `authorities` is the file with the certificate authorities to trust; None means those that botocore trusts.
+    """
 
     region: str
+    authorities: str | None = None
 
     def send(self, envelope: Envelope, message: EmailMessage, fence: Callable[[], None] = lambda: None) -> None:
         """Send the email to the envelope's recipient; it returns once SES has accepted the email.
@@ -73,7 +77,7 @@ class SesRegion:
             raise Unavailable("EMAIL_FROM_ADDRESS is not ASCII, and SES does not support SMTPUTF8")
         if not envelope.recipient.local.isascii():
             raise Undeliverable("the address is not ASCII, and SES does not support SMTPUTF8")
-        client = _open(self.region)
+        client = _open(self.region, self.authorities)
         fence()
         with _translated_faults(self.region):
             answer = client.send_email(
@@ -90,7 +94,7 @@ class SesRegion:
         Raises Unavailable if it does not. Returns one sentence for each doubt: the sandbox, a review, and what the
         credentials may not read.
         """
-        client = _open(self.region)
+        client = _open(self.region, self.authorities)
         try:
             with _translated_faults(self.region):
                 return [*_check_account(client, self.region), *_check_sender(client, sender, self.region)]
@@ -98,12 +102,12 @@ class SesRegion:
             raise Unavailable(f"SES in {self.region} does not respond: is it reachable from here?") from error
 
 
-def _open(region: str) -> Any:
+def _open(region: str, authorities: str | None) -> Any:
     """Return the client of a region; raises Unavailable without credentials, while surely nothing has been sent."""
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped] # it ships no types
 
     try:
-        session, client = _open_client(region)
+        session, client = _open_client(region, authorities)
         credentials = session.get_credentials()
         if credentials is not None:
             credentials.get_frozen_credentials()  # renews those of a role
@@ -117,7 +121,7 @@ def _open(region: str) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _open_client(region: str) -> tuple[Any, Any]:
+def _open_client(region: str, authorities: str | None) -> tuple[Any, Any]:
     # botocore takes memory that a notifier with an SMTP server does not need.
     from botocore.config import Config  # type: ignore[import-untyped] # it ships no types
     from botocore.session import Session  # type: ignore[import-untyped] # the same
@@ -125,7 +129,7 @@ def _open_client(region: str) -> tuple[Any, Any]:
     session = Session()
     # botocore would send an email again whose response was lost.
     config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=ANSWER_SECONDS, retries={"total_max_attempts": 1})
-    return session, session.create_client("sesv2", region_name=region, config=config)
+    return session, session.create_client("sesv2", region_name=region, config=config, verify=authorities)
 
 
 def _check_account(client: Any, region: str) -> Iterator[str]:

@@ -164,11 +164,18 @@ def test_a_connection_that_is_refused_is_retried(server: SesServer, monkeypatch:
 def test_a_certificate_that_is_not_trusted_is_retried(
     server: SesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with http_proxy(server.proxy.url, make_authority(tmp_path).server_context()) as encrypted:
+    authority = make_authority(tmp_path)
+    with http_proxy(server.proxy.url, authority.server_context()) as encrypted:
         use(monkeypatch, server.environment() | {"AWS_ENDPOINT_URL_SESV2": encrypted.url})
 
         with pytest.raises(Unavailable, match=r"is unavailable .*certificate is not trusted"):
             send()
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        mailer = open_mailer(load(server.environment()))
+        assert mailer is not None
+        mailer.send(Envelope(SENDER, parse_address(ADDRESS)), message(), lambda: None)
+
+    assert len(server.sent()) == 1
 
 
 def test_missing_credentials_are_retried_before_anything_is_sent(
@@ -287,7 +294,9 @@ def test_an_invalid_url_is_named_and_not_quoted(url: str) -> None:
 
 def test_the_url_names_the_region() -> None:
     for url in ("ses://us-gov-west-1", "ses://us-gov-west-1/"):
-        assert open_mailer(load({"SMTP_CONNECTION_URL": url})) == SesRegion("us-gov-west-1")
+        settings = load({"SMTP_CONNECTION_URL": url})
+
+        assert open_mailer(settings) == SesRegion("us-gov-west-1", settings.ssl_cert_file)
 
 
 def test_a_notifier_with_an_smtp_server_does_not_load_the_library_of_aws() -> None:
