@@ -5,6 +5,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -15,16 +16,16 @@ from sqlalchemy import Engine
 
 from tests.e2e.test_consumer import consumer, event, publish, queue_export, wait_for_status
 from tests.services import chromium
-from tests.services.process import free_port
+from tests.services.process import accepts, free_port
 from tests.services.stacks import Stack
-from tests.support.daemons import Daemon, daemon, eventually
+from tests.support.daemons import PATIENCE, Daemon, daemon, eventually
 from tests.support.exports import row_of
 from tests.support.openapi import check_answer
 from tests.support.operators import BEARER, TOKEN
 
 pytestmark = pytest.mark.slow
 
-MILLISECONDS = 60_000
+MILLISECONDS = 1000 * PATIENCE
 SLEEP = "sleep-300"
 SCRIPT = '<img src=x onerror="document.title = 1"><script>document.title = 2</script>\'"&'
 
@@ -208,7 +209,8 @@ def test_the_public_port_serves_neither_the_page_nor_the_api(
     environment = stack.environment() | links | {"WAYBILL_OPERATOR_TOKEN": TOKEN, "WAYBILL_HTTP_PORT": str(port)}
     paths = ["/", "/operators.js", "/api/v1/overview", "/api/v1/openapi.yaml", "/api/v1/exports/p/e", "/api/v1/access"]
     with daemon("consumer", tmp_path, environment, wait=False) as running:
-        statuses = {path: read(running.links + path)[0] for path in paths}
+        eventually(partial(accepts, port), what="the port of the links is open")
+        statuses = {path: read(f"http://127.0.0.1:{port}{path}")[0] for path in paths}
         served = {path: read(running.url + path)[0] for path in paths}
 
         assert set(statuses.values()) == {404}
