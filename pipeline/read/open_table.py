@@ -1,8 +1,8 @@
 """Opens the table that a spec names, and gives its rows as record batches."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import pyarrow as pa
@@ -24,7 +24,7 @@ from pipeline.read.connections import Sources
 from pipeline.read.external_data import read_external_data
 from pipeline.spec import ExportSpec
 from pipeline.sql.scores import select_names
-from pipeline.sql.sources import WIDE_ROW
+from pipeline.sql.sources import STEPS, WIDE_ROW
 from pipeline.tables import resolve_table
 from pipeline.tables.clickhouse_table import ClickHouseTable, Enricher
 from pipeline.tables.database_table import DatabaseTable
@@ -184,6 +184,7 @@ class _Survey:
     widest: int = 0
     all_bytes: int = 0
     wide_bytes: int = 0
+    over: Mapping[int, int] = field(default_factory=dict)
     by_day: bool = True
     rows: int = 0
 
@@ -194,7 +195,9 @@ class _Survey:
         rows = BATCH_BYTES // (widest + 1)
         if widest <= WIDE_ROW:
             usual = MEAN_BATCH_BYTES * self.rows // (self.all_bytes + 1)
-            rows = max(rows, min(usual, MOST_BATCH_BYTES // (widest + 1)))
+            # However the rows are placed, those of more than a step have no more than all their bytes in a batch.
+            bounds = [(MOST_BATCH_BYTES - over) // step for step, over in {widest + 1: 0, **self.over}.items()]
+            rows = max(rows, min(usual, max(bounds)))
         return max(1, min(MOST_ROWS, rows))
 
 
@@ -205,6 +208,7 @@ def _read_survey(table: ClickHouseTable, spec: ExportSpec, connection: ClickHous
             widest=row["bytes"] or 0,
             all_bytes=row["all_bytes"] or 0,
             wide_bytes=row["wide_bytes"] or 0,
+            over={step: row[f"over_{step}"] or 0 for step in STEPS},
             by_day=bool(row["by_day"]),
             rows=row["rows"],
         )

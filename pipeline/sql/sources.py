@@ -33,6 +33,8 @@ Columns = ReadOnlyColumnCollection[str, Any]
 ALL_BUT_THE_FIRST = 1_000_000_000
 WIDE_ROW = 1 << 20
 """A row of more bytes is counted as wide by the survey."""
+STEPS = (4 << 10, 32 << 10, 256 << 10)
+"""The survey counts the bytes of the rows that are larger than each of these sizes."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,8 @@ def select_survey(
     """Select what must be known of a project's rows, in all their versions, before they are read.
 
     `bytes` is the size of the widest row in the columns `wide`, `all_bytes` that of all rows, `wide_bytes` that of all
-    rows of more than WIDE_ROW, `by_day` whether all days are in toDate()'s range, `rows` the number of rows.
+    rows of more than WIDE_ROW, `over_<size>` that of all rows of more than each of STEPS, `by_day` whether all days are in
+    toDate()'s range, `rows` the number of rows.
     """
     size = measure(wide)
     by_day = is_after(func.min(moment), EPOCH, inclusive=True)
@@ -209,6 +212,7 @@ def select_survey(
             func.max(size).label("bytes"),
             func.sum(size).label("all_bytes"),
             func.sumIf(size, size > WIDE_ROW).label("wide_bytes"),
+            *(func.sumIf(size, size > step).label(f"over_{step}") for step in STEPS),
             by_day.label("by_day"),
             func.count().label("rows"),
         )

@@ -70,6 +70,17 @@ def test_rare_wide_rows_do_not_make_all_batches_small_even_if_they_do_not_fit_in
     assert max(size for _, size in batches) <= MOST_BATCH_BYTES
 
 
+def test_a_few_rows_of_some_kib_do_not_make_batches_small(databases: Databases) -> None:
+    put_wide(databases, "traces", "input", 64 * KIB, 20)
+    put_wide(databases, "traces", "input", KIB, 4000, name="narrow")
+    rows: list[int] = []
+
+    databases.read_through(lambda batch: rows.append(batch.num_rows))
+
+    assert sum(rows) == 4020
+    assert max(rows) > MOST_BATCH_BYTES // (64 * KIB)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_memory_of_an_export_of_wide_rows_stays_below_the_rule(
