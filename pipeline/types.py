@@ -66,24 +66,25 @@ class Format:
     name: str
     extension: str
     content_type: str
-    batch_bytes: int = 4 << 20
+    batch_bytes: int = 6 << 20
     nested: bool = False
     typed: bool = False
     caseless: bool = False
     packs_itself: bool = False
 
 
+# The names of the columns are in each line, so a batch has up to twice as many bytes in the file.
+_OF_LONG_LINES = 4 << 20
 FORMATS: dict[str, Format] = {
     each.name: each
     for each in (
         Format("CSV", "csv", "text/csv; charset=utf-8"),
-        Format("JSON", "json", "application/json; charset=utf-8", nested=True),
-        Format("JSONL", "jsonl", "application/x-ndjson; charset=utf-8", nested=True),
+        Format("JSON", "json", "application/json; charset=utf-8", batch_bytes=_OF_LONG_LINES, nested=True),
+        Format("JSONL", "jsonl", "application/x-ndjson; charset=utf-8", batch_bytes=_OF_LONG_LINES, nested=True),
         Format(
             "PARQUET",
             "parquet",
             "application/vnd.apache.parquet",
-            batch_bytes=6 << 20,  # a batch is a row group
             typed=True,
             caseless=True,
             packs_itself=True,

@@ -1,7 +1,7 @@
 r"""Prepares the cells that several formats share: columns by position, JSON without needless `\uXXXX` escapes."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 import pyarrow as pa
@@ -51,32 +51,33 @@ def mask_json(kind: Kind, name: str) -> pl.Expr:
     return pl.col(flag_name(name)).fill_null(value=False) if kind is Kind.MAYBE_JSON else pl.col(name).is_not_null()
 
 
-def find_masks(frame: pl.DataFrame, columns: Sequence[Column], checks: dict[str, pl.Expr]) -> dict[str, pl.Series]:
-    r"""Evaluate the checks, and those for `\u` escapes; return the masks that are true for at least one row.
-
-    All are evaluated in one pass over the frame, because each pass is expensive.
-    """
-    masks = frame.select(mask.alias(name) for name, mask in (_list_escapes(columns) | checks).items())
-    return {mask.name: mask for mask in masks if mask.any()}
-
-
-def _list_escapes(columns: Sequence[Column]) -> dict[str, pl.Expr]:
-    return {
+def list_checks(columns: Sequence[Column], others: Mapping[str, pl.Expr]) -> list[pl.Expr]:
+    r"""Name checks of cells: those for `\u` escapes, and others by name; made once for a file, because that is slow."""
+    escapes = {
         f"{place}{_ESCAPED}": pl.col(str(place)).str.contains(_ESCAPED, literal=True)
         for place, column in enumerate(columns)
         if column.kind in {Kind.JSON, Kind.MAYBE_JSON}
     }
+    return [check.alias(name) for name, check in (*escapes.items(), *others.items())]
 
 
-def unescape_columns(frame: pl.DataFrame, masks: dict[str, pl.Series]) -> list[pl.Series]:
-    r"""Return the columns that have `\u` escapes; in JSON, whole or cut off, they are replaced by the characters."""
-    result = []
-    for mask_name, mask in masks.items():
-        if mask_name.endswith(_ESCAPED):
-            name = mask_name.removesuffix(_ESCAPED)
-            series, cells = frame[name], _find_json(frame, name, mask.arg_true())
-            result.append(series.scatter(cells, unescape(series.gather(cells))))
-    return result
+def find_masks(frame: pl.DataFrame, checks: Sequence[pl.Expr]) -> dict[str, pl.Series]:
+    """Evaluate checks of `list_checks` in one pass over the frame; return the masks that are true for some row."""
+    return {mask.name: mask for mask in frame.select(checks) if mask.any()}
+
+
+def unescape_columns(frame: pl.DataFrame, masks: Mapping[str, pl.Series]) -> list[str]:
+    r"""Replace the `\u` escapes in JSON, whole or cut off, by the characters; return the names of changed columns."""
+    changed = [name.removesuffix(_ESCAPED) for name in masks if name.endswith(_ESCAPED)]
+    for name in changed:
+        cells = _find_json(frame, name, masks[f"{name}{_ESCAPED}"].arg_true())
+        replace_cells(frame, name, cells, unescape(frame[name].gather(cells)))
+    return changed
+
+
+def replace_cells(frame: pl.DataFrame, name: str, cells: pl.Series, texts: pl.Series) -> None:
+    """Replace those of a column's cells, by index, by the texts."""
+    frame.replace_column(frame.get_column_index(name), frame[name].scatter(cells, texts))
 
 
 def _find_json(frame: pl.DataFrame, name: str, cells: pl.Series) -> pl.Series:

@@ -1,7 +1,7 @@
 """Encodes CSV: RFC 4180, UTF-8, every value in full."""
 
 import codecs
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import polars as pl
 import pyarrow as pa
@@ -13,8 +13,10 @@ from pipeline.encode.cells import (
     format_instants,
     format_json,
     format_numbers,
+    list_checks,
     list_fixed,
     make_frame,
+    replace_cells,
     unescape_columns,
 )
 from pipeline.encode.sparse import SPREAD_COLUMNS, Template, list_texts, spread_cells
@@ -39,28 +41,45 @@ def encode_csv(columns: Sequence[Column], batches: Iterator[pa.RecordBatch], enc
     safe = encoding.options.csv_neutralise
     yield _encode_header(columns, safe=safe)
     fixed = list_fixed(columns)
+    make_texts = prepare_texts(fixed, safe=safe)
     template = Template([","] * (len(columns) - len(fixed)), "", "\r\n")
     for batch in batches:
         if batch.num_rows:
-            yield from _encode_rows(batch, make_texts(batch, fixed, safe=safe), template)
+            yield from _encode_rows(batch, make_texts(batch), template)
 
 
-def make_texts(batch: pa.RecordBatch, columns: Sequence[Column], *, safe: bool) -> pl.DataFrame:
-    """Return the cells of the fixed columns as texts, not quoted; columns are named by position.
+def prepare_texts(columns: Sequence[Column], *, safe: bool) -> Callable[[pa.RecordBatch], pl.DataFrame]:
+    """Return a function that makes the cells of the fixed columns of a batch to texts, not quoted.
 
-    `safe`: cells that a spreadsheet would run as a formula get an apostrophe in front.
+    The columns of its frames are named by position. `safe`: cells that a spreadsheet would run as a formula get an
+    apostrophe in front.
     """
-    frame = make_frame(batch, columns)
-    masks = find_masks(frame, columns, _list_checks(columns, safe=safe))
-    return frame.with_columns(unescape_columns(frame, masks)).select(
-        _format(column.kind, str(place), masks).alias(str(place)) for place, column in enumerate(columns)
-    )
+    checks = list_checks(columns, _list_checks(columns, safe=safe))
+    formats = [_format(column.kind, str(place)).alias(str(place)) for place, column in enumerate(columns)]
+
+    def make_texts(batch: pa.RecordBatch) -> pl.DataFrame:
+        frame = make_frame(batch, columns)
+        masks = find_masks(frame, checks)
+        unescape_columns(frame, masks)
+        texts = frame.select(formats)
+        for name in masks.keys() & set(texts.columns):
+            cells = masks[name].arg_true()
+            special = texts.select(pl.col(name).gather(cells))
+            correct = _name_infinity if columns[int(name)].kind is Kind.NUMBER else neutralise
+            replace_cells(texts, name, cells, special.select(correct(pl.col(name))).to_series())
+        return texts
+
+    return make_texts
 
 
 def neutralise(cell: pl.Expr) -> pl.Expr:
     """Put an apostrophe in front of texts that a spreadsheet would run as a formula; plain numbers stay."""
     runs = cell.str.contains(_FORMULA) & ~cell.str.contains(_NUMBER)
     return pl.when(runs).then(pl.concat_str(pl.lit("'"), cell)).otherwise(cell)
+
+
+def _name_infinity(text: pl.Expr) -> pl.Expr:
+    return text.str.replace("inf", "Infinity", literal=True)
 
 
 def _list_checks(columns: Sequence[Column], *, safe: bool) -> dict[str, pl.Expr]:
@@ -75,14 +94,12 @@ def _list_checks(columns: Sequence[Column], *, safe: bool) -> dict[str, pl.Expr]
     return checks
 
 
-def _format(kind: Kind, name: str, special: Container[str]) -> pl.Expr:
-    cell = pl.col(name)
+def _format(kind: Kind, name: str) -> pl.Expr:
     match kind:
-        case Kind.TEXT | Kind.MAYBE_JSON:
-            return neutralise(cell) if name in special else cell
+        case Kind.TEXT | Kind.MAYBE_JSON | Kind.JSON:
+            return pl.col(name)
         case Kind.NUMBER:
-            text = format_numbers(name)
-            return text.str.replace("inf", "Infinity", literal=True) if name in special else text
+            return format_numbers(name)
         case Kind.INSTANT:
             return format_instants(name)
         case Kind.DECIMAL:
@@ -90,7 +107,7 @@ def _format(kind: Kind, name: str, special: Container[str]) -> pl.Expr:
         case Kind.LIST:
             return format_json(name)
         case _:
-            return cell.cast(pl.String)
+            return pl.col(name).cast(pl.String)
 
 
 def _encode_header(columns: Sequence[Column], *, safe: bool) -> bytes:

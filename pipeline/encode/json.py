@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import polars as pl
 import pyarrow as pa
@@ -15,12 +15,14 @@ from pipeline.encode.cells import (
     format_instants,
     format_json,
     format_numbers,
+    list_checks,
     list_fixed,
     make_frame,
     mask_json,
+    replace_cells,
     unescape_columns,
 )
-from pipeline.encode.sparse import SPREAD_COLUMNS, Template, list_texts, spread_cells
+from pipeline.encode.sparse import SPREAD_COLUMNS, Template, list_texts, name_sparse, spread_cells
 from pipeline.types import CELLS, Column, Encoding, Kind
 
 _SPLICED = {Kind.JSON, Kind.MAYBE_JSON, Kind.DECIMAL, Kind.NUMBER}
@@ -63,44 +65,67 @@ def _encode_objects(
     """Yield the rows as JSON objects, each between `before` and `after`."""
     fixed, start, end = list_fixed(columns), before + "{", "}" + after
     leads = [f",{_encode_name(column)}:" for column in columns[len(fixed) :]]
-    template = Template(leads, "null", end)
+    if len(leads) <= SPREAD_COLUMNS:
+        encode_rows = _prepare_rows(fixed, start, leads, end)
+        yield from (concatenate(encode_rows(batch)) for batch in batches if batch.num_rows)
+        return
+    encode_rows, template = _prepare_rows(fixed, start, [], ""), Template(leads, "null", end)
     for batch in batches:
-        if not batch.num_rows:
-            continue
-        if len(leads) <= SPREAD_COLUMNS:
-            yield concatenate(_encode_rows(batch, fixed, start, *_list_sparse(batch, leads), end))
-            continue
-        cells = batch.column(CELLS)
-        texts = pl.Series(list_texts(cells), dtype=pl.String)
-        yield from template.encode_rows(_encode_rows(batch, fixed, start), cells, texts)
+        if batch.num_rows:
+            cells = batch.column(CELLS)
+            texts = pl.Series(list_texts(cells), dtype=pl.String)
+            yield from template.encode_rows(encode_rows(batch), cells, texts)
 
 
-def _list_sparse(batch: pa.RecordBatch, leads: Sequence[str]) -> Iterator[str | pl.Series]:
-    """Yield for each sparse column its lead and its cells."""
-    made = spread_cells(batch.column(CELLS), len(leads)) if leads else []
-    for lead, texts in zip(leads, made, strict=True):
-        yield lead
-        yield texts.fill_null("null")
+def _prepare_rows(
+    columns: Sequence[Column], start: str, leads: Sequence[str], end: str
+) -> Callable[[pa.RecordBatch], pl.Series]:
+    """Return a function that gives each row's text: start, pairs, each lead with its sparse cell, end."""
+    checks = list_checks(columns, _list_checks(columns))
+    sparse = [
+        (pl.lit(lead), pl.col(name).fill_null("null")) for lead, name in zip(leads, name_sparse(leads), strict=True)
+    ]
+    row = pl.concat_str(pl.lit(start), *_encode_pairs(columns), *itertools.chain(*sparse), pl.lit(end))
+
+    def encode_rows(batch: pa.RecordBatch) -> pl.Series:
+        frame = make_frame(batch, columns)
+        masks = find_masks(frame, checks)
+        unescape_columns(frame, masks)
+        for change, correct in _CORRECTIONS.items():
+            for mask in [masks[name] for name in masks if name.endswith(change)]:
+                name, cells = mask.name.removesuffix(change), mask.arg_true()
+                found = frame.select(pl.col(name).gather(cells))
+                replace_cells(frame, name, cells, found.select(correct(name)).to_series())
+        if leads:
+            frame = frame.hstack(spread_cells(batch.column(CELLS), len(leads)))
+        return frame.select(row).to_series()
+
+    return encode_rows
 
 
-def _encode_rows(batch: pa.RecordBatch, columns: Sequence[Column], start: str, *rest: str | pl.Series) -> pl.Series:
-    """Return each row's text: the start, its pairs, and the rest."""
-    frame = make_frame(batch, columns)
-    masks = find_masks(frame, columns, _list_checks(columns))
-    row = pl.concat_str(pl.lit(start), *_encode_pairs(columns, masks), *map(pl.lit, rest))
-    return frame.with_columns(unescape_columns(frame, masks)).select(row).to_series()
+def _fold(name: str) -> pl.Expr:
+    """Return JSON on one line: a raw line break in valid JSON is between tokens, where any white space is allowed."""
+    return pl.col(name).str.replace_all(r"[\r\n]", " ")
+
+
+_FOLDED, _PLAIN = " has line breaks", " is plain text"
+_CORRECTIONS: dict[str, Callable[[str], pl.Expr]] = {_FOLDED: _fold, _PLAIN: format_json}
+"""How to write the cells that are not written as they are, by the end of the name of their check."""
 
 
 def _list_checks(columns: Sequence[Column]) -> dict[str, pl.Expr]:
-    """List the checks for JSON cells with a raw line break, by column."""
-    return {
-        str(place): pl.col(str(place)).str.contains(r"[\r\n]")
-        for place, column in enumerate(columns)
-        if column.kind in {Kind.JSON, Kind.MAYBE_JSON}
-    }
+    """List the checks for JSON cells with a raw line break, and for texts that are not JSON."""
+    checks = {}
+    for place, column in enumerate(columns):
+        name = str(place)
+        if column.kind in {Kind.JSON, Kind.MAYBE_JSON}:
+            checks[f"{name}{_FOLDED}"] = pl.col(name).str.contains(r"[\r\n]") & mask_json(column.kind, name)
+        if column.kind is Kind.MAYBE_JSON:
+            checks[f"{name}{_PLAIN}"] = pl.col(name).is_not_null() & ~mask_json(column.kind, name)
+    return checks
 
 
-def _encode_pairs(columns: Sequence[Column], folded: Container[str]) -> Iterator[pl.Expr]:
+def _encode_pairs(columns: Sequence[Column]) -> Iterator[pl.Expr]:
     """Yield the text of each `"name":value`; adjacent columns that polars can encode are encoded together: faster."""
     comma = ""
     for spliced, run in itertools.groupby(enumerate(columns), lambda pair: pair[1].kind in _SPLICED):
@@ -112,7 +137,7 @@ def _encode_pairs(columns: Sequence[Column], folded: Container[str]) -> Iterator
             continue
         for place, column in run:
             yield pl.lit(f"{comma}{_encode_name(column)}:")
-            yield _encode_value(column.kind, str(place), folded)
+            yield _encode_value(column.kind, str(place))
             comma = ","
 
 
@@ -120,15 +145,11 @@ def _select_field(column: Column, name: str) -> pl.Expr:
     return (format_instants(name) if column.kind is Kind.INSTANT else pl.col(name)).alias(column.name)
 
 
-def _encode_value(kind: Kind, name: str, folded: Container[str]) -> pl.Expr:
-    """Return a column's values as JSON: JSON cells as they are, on one line; other cells as strings."""
+def _encode_value(kind: Kind, name: str) -> pl.Expr:
+    """Return a column's values as JSON; cells with JSON are JSON already."""
     cell = pl.col(name)
     if kind is Kind.DECIMAL:
         return format_decimals(name).fill_null("null")
     if kind is Kind.NUMBER:
         return pl.when(cell.is_finite()).then(format_numbers(name)).otherwise(pl.lit("null"))
-    # A raw line break in valid JSON is between tokens, where any white space is allowed.
-    value = cell.str.replace_all(r"[\r\n]", " ") if name in folded else cell
-    if kind is Kind.MAYBE_JSON:
-        return pl.when(mask_json(kind, name)).then(value).otherwise(format_json(name)).fill_null("null")
-    return value.fill_null("null")
+    return cell.fill_null("null")

@@ -1,13 +1,13 @@
 """Encodes Parquet: typed columns, one row group for each batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.buffer import Chunk, WriteBuffer
-from pipeline.encode.cells import find_masks, make_frame, unescape_columns
+from pipeline.encode.cells import find_masks, list_checks, make_frame, unescape_columns
 from pipeline.types import Column, Encoding, Kind
 
 _CODECS = {"none": "none", "gzip": "gzip", "zstd": "zstd"}
@@ -30,6 +30,7 @@ def encode_parquet(columns: Sequence[Column], batches: Iterator[pa.RecordBatch],
             for column, type_ in zip(columns, first.schema.types, strict=False)
         ]
     )
+    convert = _prepare_conversion(columns, schema)
     sink = WriteBuffer()
     flat = [column.name for column in columns if column.kind not in _MOSTLY_NULL]
     with pq.ParquetWriter(
@@ -37,21 +38,26 @@ def encode_parquet(columns: Sequence[Column], batches: Iterator[pa.RecordBatch],
     ) as writer:
         for batch in chain([first], batches):
             if batch.num_rows:
-                writer.write_table(_convert(batch, columns, schema))
+                writer.write_table(convert(batch))
                 yield sink.take()
     yield sink.take()
 
 
-def _convert(batch: pa.RecordBatch, columns: Sequence[Column], schema: pa.Schema) -> pa.Table:
-    """Return the columns of the file, with the escapes in JSON cells replaced."""
-    arrays = [
-        array.cast(_INSTANT) if column.kind is Kind.INSTANT else array
-        for array, column in zip(batch.columns, columns, strict=False)
-    ]
+def _prepare_conversion(columns: Sequence[Column], schema: pa.Schema) -> Callable[[pa.RecordBatch], pa.Table]:
+    """Return a function that gives the columns of the file, with the escapes in JSON cells replaced."""
+    instants = [place for place, column in enumerate(columns) if column.kind is Kind.INSTANT]
     places = [place for place, column in enumerate(columns) if column.kind in {Kind.JSON, Kind.MAYBE_JSON}]
     holders = [columns[place] for place in places]
-    frame = make_frame(batch.select([*places, *range(len(columns), batch.num_columns)]), holders)
-    for series in unescape_columns(frame, find_masks(frame, holders, {})):
-        place = places[int(series.name)]
-        arrays[place] = series.to_arrow().cast(schema.field(place).type)
-    return pa.Table.from_arrays(arrays, schema=schema)
+    checks = list_checks(holders, {})
+
+    def convert(batch: pa.RecordBatch) -> pa.Table:
+        arrays = batch.columns[: len(columns)]
+        for place in instants:
+            arrays[place] = arrays[place].cast(_INSTANT)
+        frame = make_frame(batch.select([*places, *range(len(columns), batch.num_columns)]), holders)
+        for name in unescape_columns(frame, find_masks(frame, checks)):
+            place = places[int(name)]
+            arrays[place] = frame[name].to_arrow().cast(schema.field(place).type)
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+    return convert

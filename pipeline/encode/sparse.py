@@ -1,6 +1,6 @@
 """Encodes sparse columns by splicing the non-null cells into a prebuilt row template."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate
 
 import polars as pl
@@ -18,6 +18,11 @@ _CHUNK_BYTES = 192 << 10
 def list_texts(cells: pa.ListArray) -> pa.Array:
     """List the texts of the cells of all rows."""
     return pc.struct_field(pc.list_flatten(cells), [1])
+
+
+def name_sparse(columns: Collection[object]) -> list[str]:
+    """Name the columns that `spread_cells` makes of as many sparse columns."""
+    return [f"sparse {place}" for place in range(1, len(columns) + 1)]
 
 
 def spread_cells(cells: pa.ListArray, columns: int) -> list[pl.Series]:

@@ -24,6 +24,9 @@ def make_texts(keys: pa.Array, found: Mapping[str, str | None], default: str | N
 def join_texts(keys: pa.Array, found: pl.DataFrame, default: str) -> pa.Array:
     """Make a column with the text found for each key, or the default; `found` has a row for each key, and its text."""
     key, text = found.columns
-    asked = pl.DataFrame({key: pl.Series(keys, dtype=pl.String)})
-    joined = asked.join(found, on=key, how="left", maintain_order="left")
-    return joined[text].fill_null(default).to_arrow().cast(pa.string())
+    if found.is_empty():
+        column = pl.repeat(default, len(keys), dtype=pl.String, eager=True)
+    else:
+        asked = pl.DataFrame({key: pl.Series(keys, dtype=pl.String)})
+        column = asked.join(found, on=key, how="left", maintain_order="left")[text].fill_null(default)
+    return column.to_arrow().cast(pa.string())

@@ -164,10 +164,10 @@ def _restore_lists(batches: Iterator[pa.RecordBatch], table: ClickHouseTable) ->
     """Yield the batches with lists for texts that stand for lists which are null."""
     lists = {output.name for output in table.outputs if output.kind is Kind.LIST}
     for batch in batches:
-        for place, field in enumerate(batch.schema):
-            if field.name in lists and pa.types.is_string(field.type):
+        for place, (name, type_) in enumerate(zip(batch.schema.names, batch.schema.types, strict=True)):
+            if name in lists and pa.types.is_string(type_):
                 empty = pa.nulls(batch.num_rows, pa.list_(pa.field("item", pa.string(), nullable=False)))
-                batch = batch.set_column(place, field.name, empty)  # noqa: PLW2901 (the same batch)
+                batch = batch.set_column(place, name, empty)  # noqa: PLW2901 (the same batch)
         yield batch
 
 

@@ -202,8 +202,8 @@ def select_survey(
     """Select what must be known of a project's rows, in all their versions, before they are read.
 
     `bytes` is the size of the widest row in the columns `wide`, `all_bytes` that of all rows, `wide_bytes` that of all
-    rows of more than WIDE_ROW, `over_<size>` that of all rows of more than each of STEPS, `by_day` whether all days are in
-    toDate()'s range, `rows` the number of rows.
+    rows of more than WIDE_ROW, `over_<size>` that of all rows of more than each of STEPS. `by_day` is whether all days
+    are in toDate()'s range, `rows` the number of rows.
     """
     size = measure(wide)
     by_day = is_after(func.min(moment), EPOCH, inclusive=True)
