@@ -20,6 +20,9 @@ from google.oauth2.service_account import Credentials
 from config.errors import Unavailable
 
 CREDENTIALS = "LANGFUSE_GOOGLE_CLOUD_STORAGE_CREDENTIALS"
+LONGEST_OF_GOOGLE = timedelta(hours=12)
+"""How long a signature that Google makes can be relied on: Google replaces the keys of service accounts that it has."""
+
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _ALGORITHM = "GOOG4-RSA-SHA256"
 
@@ -45,9 +48,13 @@ class Identity:
                 credentials.refresh(self._request)
             return str(credentials.token)
 
+    @property
+    def has_key(self) -> bool:
+        """Whether the credentials have a private key of their own."""
+        return isinstance(self._load_signing(), Credentials)
+
     def sign(self, message: bytes) -> bytes:
         """Sign with the private key; without one, Google signs, if the service account may do this for itself."""
-        self.load_token()
         credentials = self._load_signing()
         if isinstance(credentials, google.auth.credentials.Signing):
             return bytes(credentials.sign_bytes(message))
@@ -63,6 +70,8 @@ class Identity:
     @property
     def email(self) -> str:
         """The email address of the service account that signs; raises Unavailable if there is none."""
+        if not self.has_key:
+            self.load_token()  # the address is loaded with it
         credentials = self._load_signing()
         found = getattr(credentials, "signer_email", None) or getattr(credentials, "service_account_email", None)
         if not found or "@" not in str(found):
@@ -116,8 +125,9 @@ def read_credentials(given: str) -> Mapping[str, Any]:
 def sign_url(url: str, identity: Identity, lifetime: timedelta, now: datetime, parameters: Mapping[str, str]) -> str:
     """Return the URL of an object with a signature of version 4 for GET, valid for `lifetime` from `now` (UTC).
 
-    `parameters` are part of what is signed.
+    Without a key of its own, an identity signs for LONGEST_OF_GOOGLE at most. `parameters` are part of what is signed.
     """
+    lifetime = lifetime if identity.has_key else min(lifetime, LONGEST_OF_GOOGLE)
     time, day = f"{now:%Y%m%dT%H%M%SZ}", f"{now:%Y%m%d}"
     scope = f"{day}/auto/storage/goog4_request"
     query = {

@@ -76,6 +76,7 @@ def test_the_default_credentials_are_used_without_others(
     store.storage.check("")
     upload_file(store.storage, b"x")
     assert bucket.objects() == {KEY: 1}
+    assert "X-Goog-Expires=604800&" in store.storage.sign(KEY, timedelta(days=7), "a.csv", "text/csv")
 
 
 def test_credentials_that_google_refuses_are_named(bucket: GcsBucket) -> None:
@@ -138,6 +139,7 @@ def test_google_signs_links_for_a_service_account_without_a_key(bucket: GcsBucke
     upload_file(storage, b"content")
     with urllib.request.urlopen(storage.sign(KEY, HOUR, "a.csv", "text/csv")) as response:
         assert response.read() == b"content"
+    assert "X-Goog-Expires=43200&" in storage.sign(KEY, timedelta(days=7), "a.csv", "text/csv")
 
 
 def test_a_service_account_that_may_not_sign_is_named_at_the_start(bucket: GcsBucket, metadata: HttpProxy) -> None:

@@ -148,6 +148,15 @@ def signed(hours: int, *, session: bool = False) -> str:
     return f"https://files.example.com/exports/1.csv?{query}"
 
 
+def signed_by_google(hours: int) -> str:
+    return signed(hours).replace("X-Amz", "X-Goog")
+
+
+def signed_by_azure(hours: int) -> str:
+    end = NOW + timedelta(hours=hours, minutes=-1)
+    return f"https://acme.blob.core.windows.net/exports/1.csv?se={end:%Y-%m-%dT%H}%3A{end:%M}%3A{end:%S}Z&sp=r&sig=abc"
+
+
 TO_THE_URL, TO_THE_PAGE = None, PAGE
 DOWNLOADED_THERE = ("Download it from your exports:", "You can download it there")
 WHOLE_TIME = "for 24 hours, until 2 October 2026, 14:05 UTC"
@@ -162,6 +171,10 @@ WHOLE_TIME = "for 24 hours, until 2 October 2026, 14:05 UTC"
         (signed(6), "https://a.test", TO_THE_PAGE, WHOLE_TIME),
         (signed(6, session=True), None, TO_THE_URL, "for 6 hours, until 1 October 2026, 20:04 UTC"),
         (signed(30), None, TO_THE_URL, WHOLE_TIME),
+        (signed_by_google(6), "https://a.test", TO_THE_PAGE, WHOLE_TIME),
+        (signed_by_google(6), None, TO_THE_URL, "for 6 hours, until 1 October 2026, 20:04 UTC"),
+        (signed_by_azure(24), "https://a.test", TO_THE_URL, "for 24 hours, until 2 October 2026, 14:04 UTC"),
+        (signed_by_azure(6), None, TO_THE_URL, "for 6 hours, until 1 October 2026, 20:04 UTC"),
         (
             signed(24, session=True),
             None,
@@ -201,7 +214,7 @@ def test_an_email_is_not_sent_with_a_link_whose_signature_has_ended(
 
 
 @pytest.mark.parametrize(
-    "query", ["", "X-Amz-Date=x&X-Amz-Expires=5", "X-Amz-Date=20261001T140500Z&X-Amz-Expires=1e99"]
+    "query", ["", "se=x", "X-Amz-Date=x&X-Amz-Expires=5", "X-Amz-Date=20261001T140500Z&X-Amz-Expires=1e99"]
 )
 def test_a_link_whose_signature_can_t_be_read_is_sent_as_it_is(
     engine: Engine, context: NotifierContext, server: MailServer, query: str
