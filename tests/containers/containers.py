@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tests.containers.engine import LABEL, EngineError, podman, remove_all
+from tests.containers.engine import LABEL, EngineError, podman, read_logs, remove_all
 
 VALUES: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "helm/values.yaml").read_text())
 CONFINED = (
@@ -46,7 +46,7 @@ class Container:
 
     def logs(self) -> str:
         """What it has printed so far."""
-        return podman("logs", self.name)
+        return read_logs(self.name)
 
     def stop(self, seconds: int) -> int:
         """Send it SIGTERM, and SIGKILL after some seconds; returns its exit status."""
@@ -118,6 +118,23 @@ def start_session() -> Iterator[Containers]:
 def environment_options(environment: Mapping[str, str]) -> list[str]:
     """The options that set variables in a container."""
     return [f"--env={name}={value}" for name, value in environment.items()]
+
+
+def check_confinement(container: Container, memory: str) -> None:
+    """Check from inside that a container has the rights and the memory that the chart gives, such as `256Mi`."""
+    status = dict(line.split(":", 1) for line in container.execute("cat", "/proc/1/status").splitlines())
+    assert status["Uid"].split() == ["10001"] * 4
+    assert {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+    assert status["NoNewPrivs"].strip() == "1"
+    assert container.memory_limit() == int(memory.removesuffix("Mi")) * 2**20
+    for path in ("/opt/waybill/file", "/var/lib/waybill/file", "/file"):
+        try:
+            container.execute("touch", path)
+        except EngineError as error:
+            assert "Read-only file system" in str(error)  # noqa: PT017 (there are three attempts)
+        else:
+            raise AssertionError(f"{path} could be written")
+    container.execute("touch", "/tmp/file")
 
 
 def answers(url: str) -> bool:

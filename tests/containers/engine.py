@@ -73,6 +73,11 @@ def podman(*arguments: str | Path, stdin: str = "", seconds: float = 300) -> str
     return run("podman", *arguments, stdin=stdin, seconds=seconds)
 
 
+def read_logs(container: str) -> str:
+    """What a container has printed so far, on both streams."""
+    return run("sh", "-c", 'podman logs "$1" 2>&1', "sh", container)
+
+
 def run(name: str, *arguments: str | Path, stdin: str = "", seconds: float = 300) -> str:
     """Run a program with the engine's settings, and return its output; EngineError if it fails."""
     ran = subprocess.run(

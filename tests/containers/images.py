@@ -32,13 +32,13 @@ tar --create --file "$archive" --directory "$root" .
 _PIP_OPTIONS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout")
 
 
-def waybill() -> str:
-    """The name of Waybill's image of this checkout, built with the Dockerfile if it is not there."""
+def waybill(root: Path = ROOT) -> str:
+    """The name of Waybill's image of a checkout, built with its Dockerfile if it is not there."""
     with lock():
         base = make_base()
-        name = f"localhost/waybill-tests/waybill:{digest(base, *contents(ROOT, _waybill_files()))}"
+        name = f"localhost/waybill-tests/waybill:{digest(base, *contents(root, waybill_files(root)))}"
         if not exists(name):
-            build(name, ROOT / "Dockerfile", ROOT)
+            build(name, root / "Dockerfile", root)
         return name
 
 
@@ -105,18 +105,18 @@ def _pip_configuration() -> str:
     return "\n".join(["[global]", *lines, f"cert = {AUTHORITIES}", ""])
 
 
-def _waybill_files() -> list[Path]:
-    """The files that the Dockerfile copies, as .dockerignore lists them, and the Dockerfile."""
-    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    paths = [ROOT / name for name in ("Dockerfile", ".dockerignore", *kept)]
+def waybill_files(root: Path) -> list[Path]:
+    """The files that the Dockerfile of a checkout copies, as .dockerignore lists them, and the Dockerfile."""
+    kept = [line[1:] for line in (root / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    paths = [root / name for name in ("Dockerfile", ".dockerignore", *kept)]
     files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
     return [file for file in files if "__pycache__" not in file.parts]
 
 
 def contents(root: Path, files: Iterable[Path]) -> Iterator[str]:
-    """The names and digests of files below a folder."""
+    """The names, digests and rights to execute of files below a folder."""
     for file in sorted(files):
-        yield f"{file.relative_to(root)}:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+        yield f"{file.relative_to(root)}:{hashlib.sha256(file.read_bytes()).hexdigest()}:{file.stat().st_mode & 0o111}"
 
 
 def digest(*parts: str) -> str:
@@ -134,8 +134,8 @@ def exists(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def lock() -> Iterator[None]:
-    """Let one process at a time make images."""
-    with (cache_folder() / "images.lock").open("w") as held:
+def lock(name: str = "images") -> Iterator[None]:
+    """Let one process of the machine at a time make images, or do what has this name."""
+    with (cache_folder() / f"{name}.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield

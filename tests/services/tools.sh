@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what the tests of the chart, the documents and the workflows run: Helm and its helpers, Prometheus, the schemas
-# of Kubernetes and of the custom resources, Kafka clients of other languages, and actionlint. Needs Go, npm and pip. The
-# first run compiles for some minutes; a second run finds everything in place.
+# Installs what the tests of the chart, the documents and the workflows run: Helm and its helpers, Prometheus, Compose, a
+# mail server that shows what it got, a tool of Kafka, the schemas of Kubernetes and of the custom resources, Kafka
+# clients of other languages, and actionlint. Needs Go, npm, Maven and pip. The first run compiles for some minutes; a
+# second run finds everything in place.
 set -euo pipefail
 # shellcheck source=installing.sh
 source "$(dirname "${BASH_SOURCE[0]}")/installing.sh"
@@ -29,6 +30,35 @@ install_helm_unittest() {
 module_folder() {
   need go "the schemas of $1"
   go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'
+}
+
+# Its module replaces dependencies, too.
+install_compose() {
+  local binary="$cache/compose-$COMPOSE" module=github.com/docker/compose/v2
+  if [ ! -x "$binary" ]; then
+    need go Compose
+    mkdir "$work/compose"
+    (
+      cd "$work/compose"
+      quietly go mod init compose
+      quietly go get "$module/cmd@v$COMPOSE"
+      quietly env CGO_ENABLED=0 go build -trimpath \
+        "-ldflags=-s -w -X $module/internal.Version=v$COMPOSE" -o "$work/docker-compose" "$module/cmd"
+    )
+    mv "$work/docker-compose" "$binary"
+  fi
+  say compose "$COMPOSE in $binary"
+}
+
+# The health check of the broker in docker-compose.yml runs a tool of this jar.
+install_kafka_tools() {
+  local jar="$cache/kafka-tools-$KAFKA.jar"
+  if [ ! -e "$jar" ]; then
+    need mvn "Kafka's tools"
+    quietly mvn -q -B dependency:copy "-Dartifact=org.apache.kafka:kafka-tools:$KAFKA" "-DoutputDirectory=$work/tools"
+    mv "$work/tools/kafka-tools-$KAFKA.jar" "$jar"
+  fi
+  say kafka-tools "$KAFKA in $jar"
 }
 
 install_crds() {
@@ -89,6 +119,9 @@ install_go kubeconform "$KUBECONFORM" github.com/yannh/kubeconform/cmd/kubeconfo
 # Without the service discoveries, and so without the clients of every cloud, both build in a fraction of the time.
 install_go promtool "$PROMETHEUS" github.com/prometheus/prometheus/cmd/promtool remove_all_sd
 install_go prometheus "$PROMETHEUS" github.com/prometheus/prometheus/cmd/prometheus remove_all_sd
+install_compose
+install_kafka_tools
+install_go mailpit "$MAILPIT" github.com/axllent/mailpit
 install_crds
 install_kubernetes_schemas
 install_node_client
