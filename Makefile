@@ -123,6 +123,12 @@ image-check: install ## Build the image, and run doctor and an export in contain
 	@tests/services/install.sh
 	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest tests/image
 
+.PHONY: containers
+containers: install ## Run the image, docker-compose.yml and the chart's pods in containers (on Debian, as root)
+	@tests/services/install.sh
+	@tests/services/tools.sh
+	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest tests/image tests/compose tests/pods
+
 .PHONY: resources
 resources: install ## Measure memory and CPU by slots, part size and format
 	@$(BIN)/python -m tests.bench.resources

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export WAYBILL_TEST_REAL=require WAYBILL_TEST_PATIENCE=180 CASES="${CASES:-100}"
-waiting=(tests/chart tests/observability tests/image)
+waiting=(tests/chart tests/observability tests/image tests/compose tests/pods)
 output="$(mktemp)" stream=""
 trap 'kill "$stream" 2>/dev/null || true; rm -f "$output"' EXIT
 

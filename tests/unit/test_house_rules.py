@@ -50,7 +50,7 @@ PIPELINE_MAY_IMPORT: dict[str, set[str]] = {
 }
 """Whatever is not listed here is forbidden: `encode`, `storage`, `compress` and `manifest` are of `export` alone."""
 
-LAYERS = ("unit", "contract", "golden", "e2e", "faults", "bench", "chart", "observability", "image")
+LAYERS = ("unit", "contract", "golden", "e2e", "faults", "bench", "chart", "observability", "image", "compose", "pods")
 MODULES = sorted(path for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py"))
 
 
