@@ -10,7 +10,7 @@ trap 'kill "$stream" 2>/dev/null || true; rm -f "$said"' EXIT
 
 faults() { .venv/bin/python -m pytest -m faults "${@/#/tests/faults/test_}"; }
 
-faults clickhouse.py storage.py storage_azure.py storage_google.py kafka.py postgres.py >"$said" 2>&1 &
+faults clickhouse.py storage.py storage_azure.py storage_google.py kafka.py postgres.py containers.py >"$said" 2>&1 &
 stream=$!
 failed=0
 faults process.py mail.py user.py poison.py clients.py || failed=1

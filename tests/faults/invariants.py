@@ -112,7 +112,7 @@ def metric_differences(system: System, uncounted_before: int = 0) -> list[str]:
         attempts = [dict(row) for row in connection.execute(select(runs)).mappings()]
     problems: list[str] = []
     for each in system.alive("consumer"):
-        mine = [run for run in attempts if f"-{each.process.pid}-" in run["worker"]]
+        mine = [run for run in attempts if each.worker in run["worker"]]
         problems += _differences(each, Counter(run["outcome"] for run in mine), mine)
     if len(_notifiers(system)) == 1 and (more := uncounted_emails(system) - uncounted_before):
         problems.append(f"the notifier and the table count different numbers of emails: {more:+} in the table")

@@ -20,6 +20,7 @@ from config.events import Malformed, read_finished
 from config.settings import load
 from config.tables import batch_exports, notices, users
 from runtime.database import open_database
+from tests.containers.containers import Containers
 from tests.faults.servers import Servers
 from tests.faults.source import PROJECT, SMALL, Source
 from tests.faults.stores import DIALECTS, StoreDialect
@@ -60,6 +61,9 @@ class System:
     random: Random = field(default_factory=Random)
     daemons: list[Daemon] = field(default_factory=list)
     requested: list[str] = field(default_factory=list)
+    containers: Containers | None = None
+    """What runs daemons in containers, in the groups that do."""
+
     _started: dict[Start, Daemon] = field(default_factory=dict)
     _life: ExitStack = field(default_factory=ExitStack)
 

@@ -45,6 +45,16 @@ class Daemon:
         assert found is not None, "the consumer serves no links"
         return found
 
+    @property
+    def worker(self) -> str:
+        """A part of the names of its workers that no other daemon has: its container's name, or its process."""
+        hosts = (str(each).removeprefix("--hostname=") for each in self._command() if "--hostname=" in str(each))
+        return next(hosts, f"-{self.process.pid}-")
+
+    def _command(self) -> Sequence[object]:
+        arguments = self.process.args
+        return arguments if isinstance(arguments, Sequence) else (arguments,)
+
     def lines(self) -> list[dict[str, Any]]:
         """The log records so far."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
