@@ -42,7 +42,7 @@ def compose(containers: Containers, tmp_path_factory: pytest.TempPathFactory) ->
         yield stack
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)  # the images are built first, where they are new
 def test_the_stack_serves_a_mixed_load_and_leaves_nothing(compose: Compose) -> None:
     compose.run("--profile=load", "up", "--detach", seconds=480)
     eventually(lambda: set(compose.health().values()) == {"healthy"}, what="every service is healthy", seconds=180)

@@ -32,6 +32,7 @@ from tests.services.smtp import Smtp
 from tests.services.stacks import Real, RealStack
 from tests.support.daemons import eventually
 
+pytestmark = pytest.mark.timeout(1200)  # the images are built first, where they are new
 ROWS = 2_000
 GRACE = 90
 """Seconds between SIGTERM and SIGKILL in the chart: WAYBILL_DRAIN_SECONDS + 60."""

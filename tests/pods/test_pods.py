@@ -94,7 +94,7 @@ def _databases(scenario: str) -> Iterator[dict[str, str]]:
         yield {"DATABASE_URL": f"postgresql://waybill:waybill@postgres:5432/{name}", "CLICKHOUSE_DB": clickhouse_db}
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)  # the images are built first, where they are new
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_an_export_runs_in_the_pods_of_the_chart(
     scenario: str, compose: Compose, image: str, containers: Containers, tmp_path: Path
