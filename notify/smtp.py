@@ -247,4 +247,6 @@ def _cause(error: Exception) -> str:
         return "it closed the connection"
     if type(error) is smtplib.SMTPException:  # smtplib knows none of the login methods that the server offers
         return str(error)
+    if isinstance(error, ssl.SSLError):
+        return explain_fault(error)
     return getattr(error, "strerror", None) or type(error).__name__

@@ -104,6 +104,7 @@ _CONNECTION_FAULTS = {
         "the file of sslkey in DATABASE_URL can't be read: is it the PEM file of a private key, and if that is "
         "encrypted, is sslpassword right?"
     ),
+    r"server at .*(closed the connection|invalid response)": "it closed it: are host and port of DATABASE_URL right?",
     r"does not support SSL": "it does not support TLS: is sslmode in DATABASE_URL right?",
     r"too many clients|remaining connection slots|too many connections": (
         "it has no free connection: raise max_connections, or use fewer pods"

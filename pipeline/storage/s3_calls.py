@@ -71,6 +71,7 @@ _ACTIONS = {
 }
 """The actions that a policy must allow for a call; for all others it is s3:PutObject."""
 
+_NOT_S3 = "is LANGFUSE_S3_BATCH_EXPORT_ENDPOINT the URL of an S3 interface, and not of a web page?"
 _STYLE = "or does the store need LANGFUSE_S3_BATCH_EXPORT_FORCE_PATH_STYLE=true?"
 _REMEDIES = {
     **dict.fromkeys(
@@ -259,10 +260,13 @@ def _translate(method: str, error: Exception, params: Mapping[str, Any] = Mappin
     if isinstance(error, ClientError):
         code = _read_code(error)
         reason = error.response.get("Error", {}).get("Message", "").strip() or "no reason is given"
-        remedy = _explain_denial(method, params) if code in DENIED else _REMEDIES.get(code)
+        # Responses without a body have a number instead of a code, and those of other servers may have neither.
+        unknown = _NOT_S3 if (not code or code.isdecimal()) and not method.startswith("head_") else None
+        shown = code or f"HTTP status {error.response.get('ResponseMetadata', {}).get('HTTPStatusCode')}"
+        remedy = _explain_denial(method, params) if code in DENIED else _REMEDIES.get(code, unknown)
         advice = ADVICE.format(f"the store refuses them ({code})") if code in DENIED or code in _REMEDIES else None
         return Refused(
-            f"S3 refused {method}: {code}: {reason}" + (f" ({remedy})" if remedy else ""), code, advice=advice
+            f"S3 refused {method}: {shown}: {reason}" + (f" ({remedy})" if remedy else ""), code, advice=advice
         )
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return Unavailable(
