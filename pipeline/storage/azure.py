@@ -21,6 +21,7 @@ from pipeline.storage.types import MAX_LIFETIME, Refused
 _NEVER_MET = '"0x0000000000000000"'
 _BODY = b"waybill doctor\n"
 _CLOCK_SKEW = timedelta(minutes=5)
+_SHARED = timedelta(days=1)
 _IGNORED = (
     "the store ignores the condition of a write: "
     "a worker that was stopped for longer than its lease could replace a newer file"
@@ -90,14 +91,13 @@ class AzureStorage:
         return f"{endpoint}/{blob.container_name}/{quote(blob.blob_name)}?{signature}"
 
     def _load_delegation(self, now: datetime, end: datetime) -> UserDelegationKey:
-        """Return a key that is valid until `end`, at most a week."""
+        """Return a key that is valid until `end`, at most a week; one for short links is used again for a day."""
         known = self._delegation
         if known is None or datetime.fromisoformat(str(known.signed_expiry)) < end:
+            begin = now - _CLOCK_SKEW
+            until = min(max(end, now + _SHARED), begin + MAX_LIFETIME)
             known = self._calls.run(
-                "get_user_delegation_key",
-                lambda: self._client.get_user_delegation_key(
-                    now - _CLOCK_SKEW, min(end, now - _CLOCK_SKEW + MAX_LIFETIME)
-                ),
+                "get_user_delegation_key", lambda: self._client.get_user_delegation_key(begin, until)
             )
             self._delegation = known
         return known

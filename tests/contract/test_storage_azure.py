@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import wait
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -132,6 +133,9 @@ def test_an_identity_of_the_process_replaces_the_key(tmp_path: Path, monkeypatch
         with urllib.request.urlopen(url) as response:
             assert response.read() == noise(PART + 1)
             assert response.headers["Content-Disposition"] == 'attachment; filename="a.csv"'
+        other = open_storage("abfs://exports", AzureOptions(endpoint=endpoint))
+        urls = [other.sign(KEY, HOUR / share, "a.csv", "text/csv") for share in (6, 5)]
+        assert len({parse_qs(urlsplit(each).query)["ske"][0] for each in urls}) == 1
     assert asked.done
 
 
