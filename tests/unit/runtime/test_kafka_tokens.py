@@ -76,7 +76,8 @@ def found_tokens(settings: Settings) -> Tokens:
 
 @pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL", "SASL_SSL"])
 def test_logins_without_a_token_have_no_source_of_tokens(protocol: str) -> None:
-    values = {"KAFKA_SECURITY_PROTOCOL": protocol, "KAFKA_SASL_USERNAME": "waybill"}
+    login = {"KAFKA_SASL_USERNAME": "waybill", "KAFKA_SASL_PASSWORD": "secret"}
+    values = {"KAFKA_SECURITY_PROTOCOL": protocol, **login}
 
     assert open_tokens(load(values)) is None
 
