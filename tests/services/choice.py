@@ -8,10 +8,13 @@ from tests.services import azure, chromium, gcs, kafka, pgbouncer, postgres, s3,
 from tests.services.installed import Availability
 
 _MODES = {
-    "auto": "real services where the machine has all of them",
+    "auto": "real services where the machine has them",
     "require": "a missing real service is an error",
     "off": "the embedded parts alone",
 }
+
+_STACK = {"kafka", "postgres", "s3", "smtp"}
+"""The services of a whole stack; a test that needs another one asks for it by its fixture."""
 
 
 @cache
@@ -38,8 +41,8 @@ def why_not(service: str) -> str | None:
 
 
 def kinds() -> list[str]:
-    """The kinds of servers that every test of a whole stack runs on; the emulators of stores are in none."""
-    missing = [each for each in _missing() if each.service not in {"azure", "gcs"}]
+    """The kinds of servers that every test of a whole stack runs on."""
+    missing = [each for each in _missing() if each.service in _STACK]
     return ["embedded"] if _mode() == "off" or missing else ["embedded", "real"]
 
 

@@ -24,7 +24,9 @@ def test_a_client_without_a_login_is_anonymous() -> None:
 
 
 def test_a_user_with_a_password_has_the_name_of_the_user() -> None:
-    assert find_user(load(SASL | {"KAFKA_SASL_USERNAME": "exporter"})) == "exporter"
+    login = {"KAFKA_SASL_USERNAME": "exporter", "KAFKA_SASL_PASSWORD": "secret"}
+
+    assert find_user(load(SASL | login)) == "exporter"
 
 
 def test_a_user_with_a_certificate_has_the_name_of_its_subject(tmp_path: Path) -> None:
