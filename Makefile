@@ -87,6 +87,10 @@ check: install ## Lint, format check, types
 bench: install ## Measure the pipeline against three baselines, and a thousand simultaneous small exports
 	@$(BIN)/python -m tests.bench
 
+.PHONY: bench-ratios
+bench-ratios: install ## Compare the CPU of exports with that of ClickHouse itself, and with the committed ratios: minutes
+	@$(BIN)/python -m tests.bench.ratios
+
 .PHONY: bench-large
 bench-large: install ## Measure 5,000,000 traces, and as many observations, to a file
 	@$(BIN)/python -m tests.bench --rows 5000000 --observations 5000000 --formats CSV --repeats 1 --no-s3 \

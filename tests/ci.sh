@@ -22,4 +22,5 @@ failed=0
 tests -n logical --maxprocesses=4 --dist=worksteal tests "${waiting[@]/#/--ignore=}" || failed=1
 wait "$stream" || failed=1
 cat "$output"
+.venv/bin/python -m tests.bench.ratios || failed=1
 exit "$failed"

@@ -10,15 +10,11 @@ from pathlib import Path
 import clickhouse_connect
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import make_url
 
 from embedded import stack
-from embedded.sample import fill
-from embedded.schema import create_langfuse_schema
 from pipeline.types import FORMATS
-from runtime.database import open_database
 from tests import moto_server
-from tests.bench.measure import Benchmark, Target, compare_cpu, costs, figures, find_server, rate
+from tests.bench.measure import Benchmark, Target, compare_cpu, costs, figures, fill_traces, find_server, rate
 from tests.bench.more import report_names, report_tables
 from tests.bench.small import EXPORTS, report_small
 from tests.services import choice
@@ -50,7 +46,9 @@ def main() -> None:
         folder = Path(name)
         parts = running.enter_context(stack.run_stack(folder / "parts"))
         bench = Benchmark(parts.clickhouse, find_server(), f"sqlite:///{folder}/bench.sqlite", options.repeats)
-        _fill(bench, options.rows, options.payload, console)
+        began = time.perf_counter()
+        fill_traces(bench, options.rows, options.payload)
+        console.print(f"{options.rows:,} traces made in {time.perf_counter() - began:.0f} s")
         _copy_observations(bench, options.observations)
         files = Target("file", folder.as_uri(), {})
         targets = [files] if options.no_s3 else [files, running.enter_context(_s3(folder))]
@@ -59,18 +57,6 @@ def main() -> None:
         report_names(bench, options.names, files, console)
     if options.small:
         report_small(console, options.small)
-
-
-def _fill(bench: Benchmark, rows: int, payload: int, console: Console) -> None:
-    began = time.perf_counter()
-    engine = open_database(make_url(bench.database))
-    with contextlib.closing(clickhouse_connect.get_client(dsn=bench.clickhouse)) as client:
-        create_langfuse_schema(client, engine)
-        fill(client, engine, rows=rows, projects=("demo",), payload_bytes=payload)
-        # As on a server that has run for some time; merges during a run would disturb it.
-        client.command("OPTIMIZE TABLE traces FINAL")
-        client.command("OPTIMIZE TABLE scores FINAL")
-    console.print(f"{rows:,} traces made in {time.perf_counter() - began:.0f} s")
 
 
 def _copy_observations(bench: Benchmark, count: int) -> None:

@@ -3,11 +3,18 @@
 import json
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import clickhouse_connect
 import psutil
+from sqlalchemy import make_url
 
+from embedded.sample import fill
+from embedded.schema import create_langfuse_schema
+from runtime.database import open_database
+from tests.bench.row_by_row import PROJECT
 from tests.bench.runner import Job, Measurement
 
 
@@ -59,6 +66,17 @@ def figures(measurement: Measurement) -> tuple[str, str, str]:
         f"{measurement.bytes / measurement.seconds / 1e6:,.0f}",
         f"{measurement.peak_bytes / (1 << 20):,.0f}",
     )
+
+
+def fill_traces(bench: Benchmark, rows: int, payload: int) -> None:
+    """Create Langfuse's tables with this many traces; each has `payload` bytes of input and output."""
+    engine = open_database(make_url(bench.database))
+    with closing(clickhouse_connect.get_client(dsn=bench.clickhouse)) as client:
+        create_langfuse_schema(client, engine)
+        fill(client, engine, rows=rows, projects=(PROJECT,), payload_bytes=payload)
+        # As on a server that has run for some time; merges during a run would disturb it.
+        client.command("OPTIMIZE TABLE traces FINAL")
+        client.command("OPTIMIZE TABLE scores FINAL")
 
 
 def find_server() -> int:
