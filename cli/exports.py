@@ -94,7 +94,9 @@ def ring(project: Project, export: Export) -> None:
 
 def list_(
     project: Annotated[str | None, typer.Option(help="Only exports of this project.", show_default=False)] = None,
-    status: Annotated[Status | None, typer.Option(help="Only exports with this status.", show_default=False)] = None,
+    status: Annotated[
+        Status | None, typer.Option(help="Only exports with this status.", show_default=False, case_sensitive=False)
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="The maximum number of exports.")] = 50,
     as_json: JsonFlag = False,
 ) -> None:

@@ -3,7 +3,8 @@
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -74,9 +75,20 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"waybill {version('waybill')}")
+        raise typer.Exit
+
+
 @app.callback()
-def waybill() -> None:
+def waybill(
+    version_: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Stream the rows of data exports into files in object storage, and email their links."""
+    del version_
 
 
 def _not_loaded() -> None:

@@ -2,15 +2,15 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
 import typer
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
 FAILED = 1
 BAD_USAGE = 2
@@ -47,28 +47,54 @@ def print_json(value: Any) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
     """Print rows under their headings, or the sentence `empty` if there are none.
 
-    Only the last column is wrapped, and only on a terminal, so that an ID can be copied and each line has a whole row.
+    A piped row is one line. On a terminal that is too narrow for all columns, each row takes several lines, and so do
+    the headings; a text is wrapped between words only, so that an ID can be copied.
     """
     cells = [[format_cell(value) for value in row] for row in rows]
     if not cells:
         typer.echo(empty)
         return
-    headings = (*(Column(name, no_wrap=True) for name in columns[:-1]), Column(columns[-1]))
-    table = Table(*headings, box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
-    for row in cells:
-        table.add_row(*map(escape, row))
+    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
     out = console()
-    *fixed, last = (max(map(cell_len, column)) for column in zip(columns, *cells, strict=True))
-    before = sum(fixed) + GAP * len(fixed)
-    out.width = max(out.width, before + min(last, LAST_WIDTH)) if out.is_terminal else before + last
-    out.print(table)
+    width = sum(widths) + GAP * len(widths) if out.soft_wrap else out.width
+    lines = _split_columns(widths, width)
+    for style, row in (("bold", columns), *(("", row) for row in cells)):
+        for number, line in enumerate(lines):
+            start = GAP if number else 0
+            for text in _lay_out([(row[index], widths[index]) for index in line], start, width):
+                out.print(text, style=style, soft_wrap=True, markup=False)
+
+
+def _split_columns(widths: Sequence[int], width: int) -> list[list[int]]:
+    """Return which columns share a line of a terminal; lines after the first are indented."""
+    lines: list[list[int]] = [[]]
+    used = 0
+    for index, column in enumerate(widths):
+        least = min(column, LAST_WIDTH) if index == len(widths) - 1 else column
+        if lines[-1] and used + least > width:
+            lines.append([])
+            used = GAP
+        lines[-1].append(index)
+        used += column + GAP
+    return lines
+
+
+def _lay_out(cells: Sequence[tuple[str, int]], start: int, width: int) -> Iterator[str]:
+    """Align cells, each with the width of its column, in one line; wrap the last one between words."""
+    *before, (last, _) = cells
+    fixed = " " * start + "".join(set_cell_size(text, size + GAP) for text, size in before)
+    room = max(width - cell_len(fixed), LAST_WIDTH)
+    parts = textwrap.wrap(last, room, break_long_words=False, break_on_hyphens=False) or [""]
+    for number, part in enumerate(parts):
+        yield (fixed if number == 0 else " " * cell_len(fixed)) + part
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
     """Print names and values in two aligned columns."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        console().print(f"[bold]{escape(name.ljust(width))}[/]  {escape(format_cell(value))}")
+        # The terminal breaks long lines itself: a link can then be copied and opened.
+        console().print(f"[bold]{escape(name.ljust(width))}[/]  {escape(format_cell(value))}", soft_wrap=True)
 
 
 def format_cell(value: Any) -> str:

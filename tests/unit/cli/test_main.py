@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,9 @@ def test_an_unknown_command_gets_a_suggestion(typed: str, meant: str) -> None:
 
     assert done.exit_code == 2
     assert f"Did you mean '{meant}'?" in " ".join(done.output.split())
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+
+    assert (done.exit_code, done.output) == (0, f"waybill {version('waybill')}\n")

@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -34,6 +35,39 @@ def test_only_a_terminal_wraps_the_last_column(is_terminal: bool, capsys: pytest
     assert (len(lines) > 1) is is_terminal
     assert max(map(len, lines)) <= 80 or not is_terminal
     assert " ".join(" ".join(lines).split()) == f"{ID} {REASON}"
+
+
+def test_a_row_that_is_wider_than_a_terminal_takes_several_lines_there(
+    is_terminal: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = ("id", "project", "status", "table", "created", "finished")
+    created, finished = "2026-10-01 14:05:00Z", "2026-10-01 14:06:00Z"
+    rows = [(ID, ID, status, "dataset_run_items", created, finished) for status in ("PROCESSING", "QUEUED")]
+
+    output.print_table(columns, rows, empty="")
+
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == (6 if is_terminal else 3)
+    assert max(map(len, printed)) <= 80 or not is_terminal
+    assert re.split(r"\s{2,}|\n", "\n".join(printed)) == [*columns, *rows[0], *rows[1]]
+    starts = {line.find(text) for line in printed for text in ("status", "PROCESSING", "QUEUED") if text in line}
+    assert len(starts) == 1
+
+
+def test_a_value_that_is_wider_than_a_terminal_is_whole(capsys: pytest.CaptureFixture[str], is_terminal: bool) -> None:
+    del is_terminal
+    output.print_table(("id", "project", "time"), [(ID, "p" * 300, "2026-10-01 14:05:00Z")], empty="")
+
+    assert "p" * 300 in capsys.readouterr().out
+
+
+def test_a_field_is_one_line_so_that_a_link_can_be_opened(
+    is_terminal: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del is_terminal
+    output.print_fields({"link": "https://exports.example/d/" + "x" * 200})
+
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_a_table_without_rows_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,55 @@
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli import build
+from cli.main import app
+from config.settings import load
+from config.tables import langfuse
+from consumer.job_store import Jobs
+from consumer.models import NewExport
+from runtime.migrations import migrate
+
+NOW = datetime(2026, 10, 1, 14, 5, tzinfo=UTC)
+PROJECT = "cm9x8y7z6w5v4u3t2s1r0q9p0"
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    """The job store of the commands' settings, which name an empty database and no Kafka."""
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/langfuse.db")
+    jobs = build.jobs(load(needs=["DATABASE_URL"]))
+    langfuse.create_all(jobs.engine)
+    migrate(jobs.engine)
+    return jobs
+
+
+def run(*arguments: str) -> Result:
+    """Run a command, with results piped."""
+    return CliRunner().invoke(app, arguments)
+
+
+def insert(jobs: Jobs, export_id: str) -> None:
+    """Insert a QUEUED export."""
+    new = NewExport(id=export_id, project_id=PROJECT, user_id="", name="n", query={"tableName": "traces"}, format="CSV")
+    jobs.create(new, NOW)
+
+
+@pytest.mark.parametrize("typed", ["cancelled", "Cancelled", "CANCELLED"])
+def test_the_status_to_list_may_be_in_any_case(jobs: Jobs, typed: str) -> None:
+    insert(jobs, "waiting")
+    insert(jobs, "ended")
+    assert run("cancel", PROJECT, "ended").exit_code == 0
+
+    listed = run("list", "--status", typed, "--json")
+
+    assert [each["id"] for each in json.loads(listed.output)] == ["ended"]
+
+
+def test_a_status_that_does_not_exist_is_refused() -> None:
+    done = run("list", "--status", "done")
+
+    assert (done.exit_code, "'done'" in done.output, "queued" in done.output.lower()) == (2, True, True)
