@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
@@ -13,10 +14,13 @@ from pipeline.sql.sources import Source, dataset_run_items, observations, scores
 
 MAX_BLOCK_SIZE = "max_block_size"
 CONDITION_CACHE = "use_query_condition_cache"
-_SETTINGS = "SELECT name, value, min, max, readonly FROM system.settings WHERE name IN {names:Array(String)}"
+# One row each, because a profile may cut results (`limit`) before it is known.
+_SETTINGS = (
+    "SELECT groupArray((name, value, min, max, readonly)) FROM system.settings WHERE name IN {names:Array(String)}"
+)
 _COLUMNS = (
-    "SELECT table, groupArray(name) FROM system.columns "
-    "WHERE database = currentDatabase() AND table IN {names:Array(String)} GROUP BY table"
+    "SELECT groupArray((table, name)) FROM system.columns "
+    "WHERE database = currentDatabase() AND table IN {names:Array(String)}"
 )
 SOURCES: dict[str, Source] = {
     each.table.name: each for each in (traces, observations, scores, dataset_run_items, events)
@@ -55,8 +59,17 @@ def read_server(client: Client) -> Server:
     """Read what is known of the client's server; raises the client's errors."""
     more = [*FAULTY, *(other for other, _ in EQUIVALENT.values()), MAX_BLOCK_SIZE, CONDITION_CACHE]
     names = [*REQUIRED, *OPTIONAL, *BOUNDED, *more]
-    found = client.query(_SETTINGS, parameters={"names": names}).result_rows
-    limits = {name: Limit(value, low, high, bool(readonly)) for name, value, low, high, readonly in found}
-    columns = client.query(_COLUMNS, parameters={"names": list(SOURCES)}).result_rows
-    present = {name: frozenset(each) for name, each in columns}
-    return Server(client.server_version or "", Limits(limits), present)
+    limits = {
+        name: Limit(value, low, high, bool(readonly))
+        for name, value, low, high, readonly in _read_list(client, _SETTINGS, names)
+    }
+    present: dict[str, set[str]] = {}
+    for table, name in _read_list(client, _COLUMNS, list(SOURCES)):
+        present.setdefault(table, set()).add(name)
+    columns = {table: frozenset(names) for table, names in present.items()}
+    return Server(client.server_version or "", Limits(limits), columns)
+
+
+def _read_list(client: Client, statement: str, names: list[str]) -> list[tuple[Any, ...]]:
+    rows = client.query(statement, parameters={"names": names}).result_rows
+    return list(rows[0][0]) if rows else []

@@ -41,7 +41,7 @@ def proxy(target: str, fault: Fault) -> Iterator[str]:
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if sent.startswith(b"KILL"):
                 fault.killed.append(self.path.encode())
-            if b"min, max, readonly FROM system.settings" in sent:
+            if b"max, readonly)) FROM system.settings" in sent:
                 fault.learned.append(sent)
             headers = {name: value for name, value in self.headers.items() if name != "Host"}
             with closing(HTTPConnection(target.removeprefix("http://"))) as upstream:

@@ -60,6 +60,22 @@ def test_a_profile_that_cuts_results_without_an_error_can_not_cut_a_file(rows: F
         limited.databases.read(project=PROJECTS[0])
 
 
+@pytest.mark.parametrize("limit", ["1", "3"])
+def test_a_profile_that_limits_rows_can_not_cut_a_file(rows: Filled, limit: str) -> None:
+    with through(rows, User(values={"limit": limit})) as limited:
+        for table, events in READINGS:
+            query = {"tableName": table, "filter": None, "orderBy": None, "useEventsTable": events}
+            assert limited.problems(PROJECTS[0], query, "JSONL") == [], table
+
+
+def test_a_limit_of_rows_that_may_not_be_changed_is_refused_by_its_name(rows: Filled) -> None:
+    with through(rows, User(values={"limit": "1"}, fixed=("limit",))) as limited:
+        with pytest.raises(Rejected, match=r"limit: it is '1', and exports need '0'"):
+            limited.databases.read()
+        (problem,) = check.find_problems(limited.databases.sources.clickhouse)
+        assert "limit" in problem
+
+
 def test_the_doctor_names_what_a_limited_user_may_not_set(rows: Filled) -> None:
     with through(rows, TIMED) as limited:
         source = limited.databases.sources.clickhouse
