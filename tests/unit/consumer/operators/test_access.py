@@ -176,6 +176,7 @@ def send(server: OperatorServer, *headers: str, body: bytes = b"", half: bool = 
 @pytest.mark.parametrize(
     ("body", "status"),
     [(gzip.compress(b" " * 40_000_000), 413), (b"abcd", 400), (gzip.compress(b" " * 1000)[:-9], 400)],
+    ids=["grows", "no gzip", "cut"],
 )
 def test_a_compressed_body_is_limited_and_one_that_cannot_be_decoded_is_refused(
     server: OperatorServer, caplog: pytest.LogCaptureFixture, body: bytes, status: int
