@@ -88,7 +88,8 @@ def test_an_export_runs_in_containers_without_rights(
 
     consumer = _Daemon(containers, image, "consumer", common)
     notifier = _Daemon(containers, image, "notify", common)
-    user = database.connect().execute(select(users.c.id).where(users.c.email.is_not(None))).scalars().first()
+    with database.connect() as connection:
+        user = connection.execute(select(users.c.id).where(users.c.email.is_not(None))).scalars().first()
     created = json.loads(
         consumer.container.execute("waybill", "create", PROJECTS[0], "--user", str(user), "--wait", "--json")
     )

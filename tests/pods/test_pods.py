@@ -54,8 +54,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "settings": {"KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"},
         "consumer": {"replicas": 1},
         "hooks": {"topics": True},
-        "secrets": {"kafka": {"caSecret": ""}},
-        "pod": {"extraEnv": [], "extraVolumes": [], "extraVolumeMounts": []},
+        "privateCA": {"existingSecret": ""},
     },
 }
 """The changes to the values in helm/ci without which pods can't use the services of docker-compose.yml: these have no
