@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -26,8 +27,10 @@ from rich.markup import escape
 from sqlalchemy import Engine, select
 
 from cli import build
-from cli.exports import CompressionOption, FormatOption, follow_progress, publish_request
+from cli.create import CompressionOption, FormatOption
+from cli.exports import find_job, publish_request
 from cli.output import console, fail, format_size, print_fields
+from cli.progress import follow_progress
 from config.events import Status
 from config.links import read_links
 from config.settings import Settings, load
@@ -134,7 +137,7 @@ def _export(settings: Settings, format_: str, compression: str) -> Job:
     new = NewExport(project_id=PROJECT, user_id=user, name=f"All traces as {format_}", query=query, format=format_)
     job = jobs.create(new, datetime.now(UTC))
     publish_request(settings, job.project_id, job.id)
-    return follow_progress(jobs, job)
+    return follow_progress(partial(find_job, jobs, job.project_id, job.id))
 
 
 def _first_user(settings: Settings) -> str:

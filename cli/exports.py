@@ -1,89 +1,28 @@
-"""Commands about exports: create, ring, list, show, watch, cancel, retry."""
+"""Commands about exports that exist: ring, list, show, watch, cancel, retry."""
 
-import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cli import build
-from cli.output import FAILED, console, fail, format_size, join_choices, print_fields, print_json, print_table
+from cli.output import FAILED, console, fail, format_size, print_fields, print_json, print_table
+from cli.progress import follow_or_leave
 from config.errors import Rejected, Unavailable
 from config.events import Status
 from config.links import read_links
 from config.settings import Settings, load
 from consumer.job_store import Jobs
-from consumer.models import Job, NewExport, Run, Unreadable, UnreadableJob
+from consumer.models import Job, Run, Unreadable, UnreadableJob
 from consumer.queries import list_jobs, list_runs
 from pipeline.ignored_keys import describe_names
 from pipeline.spec import list_ignored_keys
-from pipeline.types import CODECS, FORMATS
 
 Project = Annotated[str, typer.Argument(help="The ID of the project.", show_default=False)]
 Export = Annotated[str, typer.Argument(help="The ID of the export.", show_default=False)]
-FormatOption = Annotated[str, typer.Option("--format", help=f"{join_choices(FORMATS)}.")]
-CompressionOption = Annotated[str, typer.Option(help=f"{join_choices(CODECS)}.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-POLL_SECONDS = 0.25
 LIST_COLUMNS = ("id", "project", "status", "table", "format", "attempt", "rows", "size", "created", "finished")
-
-
-def create(
-    project: Project,
-    table: Annotated[str, typer.Argument(help="The table to export; `waybill tables` lists them.")] = "traces",
-    format_: FormatOption = "CSV",
-    compression: CompressionOption = "none",
-    name: Annotated[str | None, typer.Option(help="The name of the export in the email.", show_default=False)] = None,
-    user: Annotated[str, typer.Option(help="The ID of the user who gets the email.")] = "",
-    filters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--filter",
-            help="level=ERROR, 'latency>2.5', 'tags any-of a,b', 'scores.accuracy>=0.8' or JSON; rows must match all.",
-            show_default=False,
-        ),
-    ] = None,
-    search: Annotated[str | None, typer.Option(help="Text to search for.", show_default=False)] = None,
-    search_in: Annotated[
-        list[str] | None, typer.Option(help="Where to search: id, content, input or output.", show_default=False)
-    ] = None,
-    order_by: Annotated[
-        str | None,
-        typer.Option(help="The column to sort by, with :ASC or :DESC.", show_default=False, metavar="COLUMN[:DESC]"),
-    ] = None,
-    events: Annotated[
-        bool, typer.Option("--events", help="Read observations, scores or sessions from the events table.")
-    ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Show the progress until the export ends.")] = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """Create an export and publish its request."""
-    from cli.filters import read_filters
-    from consumer.new_exports import check_new
-
-    settings = load(needs=["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"])
-    now = datetime.now(UTC)
-    try:
-        query: dict[str, Any] = {"tableName": table, "filter": read_filters(table, filters or ())}
-        query |= {"orderBy": _read_order(order_by)}
-        query |= {"searchQuery": search, "searchType": search_in or ["id"]} if search else {}
-        query |= {"useEventsTable": True} if events else {}
-        query |= {"compression": compression} if compression != "none" else {}
-        stamp = now.isoformat(timespec="seconds").replace("+00:00", "Z")
-        name = name or f"{stamp} - {table} as {format_.upper()}"
-        new = NewExport(project_id=project, user_id=user, name=name, query=query, format=format_.upper())
-        check_new(new, now)
-    except Rejected as refused:
-        fail(str(refused), status=2)
-    jobs = build.jobs(settings)
-    job = jobs.create(new, now)
-    publish_request(settings, project, job.id)
-    if wait:
-        job = follow_progress(jobs, job)
-    _print_job(settings, jobs, job, as_json=as_json)
-    if wait and job.status != Status.COMPLETED:
-        raise typer.Exit(FAILED)
 
 
 def ring(project: Project, export: Export) -> None:
@@ -113,15 +52,15 @@ def show(project: Project, export: Export, as_json: JsonFlag = False) -> None:
     """Show an export and its attempts."""
     settings = load(needs=["DATABASE_URL"])
     jobs = build.jobs(settings)
-    _print_job(settings, jobs, find_job(jobs, project, export), as_json=as_json)
+    print_job(settings, jobs, find_job(jobs, project, export), as_json=as_json)
 
 
 def watch(project: Project, export: Export, as_json: JsonFlag = False) -> None:
     """Show the progress of an export until it ends."""
     settings = load(needs=["DATABASE_URL"])
     jobs = build.jobs(settings)
-    job = follow_progress(jobs, find_job(jobs, project, export))
-    _print_job(settings, jobs, job, as_json=as_json)
+    job = follow_or_leave(partial(find_job, jobs, project, export))
+    print_job(settings, jobs, job, as_json=as_json)
     if job.status != Status.COMPLETED:
         raise typer.Exit(FAILED)
 
@@ -146,44 +85,6 @@ def retry(project: Project, export: Export) -> None:
         fail(str(refused))
     publish_request(settings, project, export)
     console().print(f"Queued {export} again.", markup=False)
-
-
-def follow_progress(jobs: Jobs, job: Job) -> Job:
-    """Show the progress of an export on stderr until it ends; return its final state."""
-    columns = (
-        SpinnerColumn(finished_text="[green]✓[/]"),
-        TextColumn("{task.fields[status]:<10}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[rows]:>12} rows  {task.fields[stored]:>9}  {task.fields[rate]:>12} rows/s"),
-        TimeElapsedColumn(),
-    )
-    from rich.console import Console
-
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=None, status=job.status, rows="0", stored="0 B", rate="-")
-        while True:
-            current = find_job(jobs, job.project_id, job.id)
-            progress.update(task, status=current.status, **_progress_fields(current))
-            if current.status not in {Status.QUEUED, Status.PROCESSING}:
-                progress.update(task, total=1, completed=1)
-                return current
-            time.sleep(POLL_SECONDS)
-
-
-def _progress_fields(job: Job) -> dict[str, Any]:
-    run = job.run
-    if run is None:
-        return {}
-    seconds = ((run.finished_at or run.heartbeat_at) - run.claimed_at).total_seconds()
-    rate = f"{run.rows / seconds:,.0f}" if seconds > 0 else "-"
-    return {"rows": f"{run.rows:,}", "stored": format_size(run.bytes), "rate": rate}
-
-
-def _read_order(text: str | None) -> dict[str, str] | None:
-    if text is None:
-        return None
-    column, _, direction = text.partition(":")
-    return {"column": column, "order": direction.upper() or "ASC"}
 
 
 def publish_request(settings: Settings, project: str, export: str) -> None:
@@ -253,7 +154,8 @@ def _size(job: Job | UnreadableJob) -> str | None:
     return format_size(job.run.bytes) if isinstance(job, Job) and job.run else None
 
 
-def _print_job(settings: Settings, jobs: Jobs, job: Job, *, as_json: bool) -> None:
+def print_job(settings: Settings, jobs: Jobs, job: Job, *, as_json: bool) -> None:
+    """Print an export and its attempts."""
     links = read_links(settings)
     ignored = list_ignored_keys(job.query)
     fields = _fields(job) | {"link": links.write(job.project_id, job.id) if links is not None else None}

@@ -42,7 +42,7 @@ _COMMANDS = {
         "cli.doctor:doctor", "Try everything that Waybill needs and name what is missing.", _INSTALLATION
     ),
     "config": Command("cli.admin:config", "Show the effective settings, with secrets masked.", _INSTALLATION),
-    "create": Command("cli.exports:create", "Create an export and publish its request.", _EXPORTS),
+    "create": Command("cli.create:create", "Create an export and publish its request.", _EXPORTS),
     "ring": Command("cli.exports:ring", "Publish the request for an export again.", _EXPORTS),
     "show": Command("cli.exports:show", "Show an export and its attempts.", _EXPORTS),
     "watch": Command("cli.exports:watch", "Show the progress of an export until it ends.", _EXPORTS),
