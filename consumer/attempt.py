@@ -15,7 +15,7 @@ from consumer.cleanup import abort_earlier_uploads, delete_former_object, delete
 from consumer.fail_row import fail_claimed
 from consumer.guards import INTERNAL_TEXT
 from consumer.job_store import Jobs
-from consumer.metrics import export_labels
+from consumer.metrics import count_outcome, export_labels
 from consumer.models import Claim, Job, LeaseState, Unreadable
 from consumer.queries import find_most_bytes
 from consumer.row_url import LinkPolicy, make_url
@@ -122,11 +122,11 @@ def _run(claim: Claim, context: WorkerContext, progress: Progress) -> Outcome | 
         logger.exception("the outcome could not be written", extra=claim.log_context())
         return None
     if outcome is not None:
-        context.metrics.exports.labels(outcome, *export_labels(claim.job)).inc()
         seconds = (context.now() - claim.claimed_at).total_seconds()
-        context.metrics.duration.labels(outcome).observe(max(seconds, 0))
-        extra = claim.log_context() | {"outcome": str(outcome), "seconds": seconds}
-        logger.info("the attempt ended: %s", outcome, extra=extra)
+        count_outcome(context.metrics, claim.job, outcome, seconds)
+        table, format_ = export_labels(claim.job)
+        extra = claim.log_context() | {"outcome": str(outcome), "seconds": seconds, "table": table, "format": format_}
+        logger.info("the attempt ended: %s", outcome, extra=extra | {"rows": progress.rows, "bytes": progress.bytes})
     return outcome
 
 

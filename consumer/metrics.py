@@ -29,6 +29,12 @@ def export_labels(job: Job) -> tuple[str, str]:
     return table if table in TABLES else OTHER, format_ if format_ in FORMATS else OTHER
 
 
+def count_outcome(metrics: Metrics, job: Job, outcome: Outcome, seconds: float) -> None:
+    """Count an attempt that ended, and how long it took in seconds."""
+    metrics.exports.labels(outcome, *export_labels(job)).inc()
+    metrics.duration.labels(outcome).observe(max(seconds, 0))
+
+
 def start_at_zero(metrics: Metrics) -> None:
     """Export every series of the consumer's counters as 0; Prometheus sees no increase when a series appears as 1."""
     for verdict in Verdict:

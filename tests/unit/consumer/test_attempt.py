@@ -64,6 +64,22 @@ def test_the_row_has_our_own_link_if_no_signed_url_is_valid_long_enough(
     assert row["expires_at"] == NOW + timedelta(days=days)
 
 
+@pytest.mark.parametrize("raises", [None, Rejected("the bucket is gone")])
+def test_the_log_line_of_an_end_has_table_format_rows_and_bytes(
+    worker: ScriptedWorker, raises: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker.raises = raises
+    progress = Progress()
+    progress.rows, progress.bytes = 3, 100
+
+    with caplog.at_level("INFO", "consumer.attempt"):
+        outcome = run_attempt(claimed(worker.jobs), worker.context, progress)
+
+    (line,) = (vars(record) for record in caplog.records if record.message.startswith("the attempt ended"))
+    wanted = {"table": "traces", "format": "CSV", "rows": 3, "bytes": 100, "outcome": outcome}
+    assert {name: line.get(name) for name in wanted} == wanted
+
+
 def test_unknown_keys_do_not_fail_an_export_and_are_counted_once_it_completes(worker: ScriptedWorker) -> None:
     queue(worker.engine, "odd", query={"tableName": "traces", "filter": [], "orderBy": None, "newKey": 1})
 
