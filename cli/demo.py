@@ -110,7 +110,7 @@ def demo(
         _say("Requesting the export: a row, and an event on Kafka")
         job = _export(settings, format_.upper(), compression)
         if job.status != Status.COMPLETED:
-            fail(f"The export ended {job.status}: {job.log}; the logs are in {kept}")
+            fail(describe_failure(job, kept))
         message = _eventually(lambda: next(stack.emails.glob("*.eml"), None), "an email")
         _show_file(job, stack.exports, settings)
         _show_email(message)
@@ -189,6 +189,12 @@ def _eventually(look: Callable[[], T | None], what: str) -> T:
             return found
         time.sleep(0.1)
     fail(f"timed out after {PATIENCE:.0f} s waiting for {what}")
+
+
+def describe_failure(job: Job, folder: Path) -> str:
+    """Say how an export ended that has no file; a cancelled one has no reason."""
+    reason = f": {job.log.rstrip('.')}" if job.log else ""
+    return f"The export ended {job.status}{reason}; the logs are in {folder}"
 
 
 def _show_file(job: Job, exports: Path, settings: Settings) -> None:
