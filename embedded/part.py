@@ -19,7 +19,7 @@ def required_packages() -> Iterator[None]:
     except ImportError as error:
         raise SystemExit(
             f"The embedded stack requires the package {error.name!r}, which is not installed. "
-            "Install Waybill with the extra: pip install 'waybill[embedded]'"
+            "Install Waybill with the extra: run pip install '.[embedded]' in the repository"
         ) from error
 
 

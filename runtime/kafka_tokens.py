@@ -47,7 +47,7 @@ def _open_signer(region: str) -> Tokens:
     try:
         import aws_msk_iam_sasl_signer  # noqa: F401 (to say at start that it is missing)
     except ImportError as error:
-        problem = f"{MECHANISM}={AWS_MSK_IAM} needs the package {SIGNER}: install the extra msk of waybill"
+        problem = f"{MECHANISM}={AWS_MSK_IAM} needs the package {SIGNER}: run pip install '.[msk]' in the repository"
         raise Misconfigured([problem]) from error
     return Tokens(partial(sign_for_msk, region))
 

@@ -57,7 +57,8 @@ def open_tracer(endpoint: str | None, service: str) -> Tracer:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise Misconfigured(["OTEL_EXPORTER_OTLP_ENDPOINT is set, and needs: pip install 'waybill[otel]'"]) from error
+        remedy = "run pip install '.[otel]' in the repository"
+        raise Misconfigured([f"OTEL_EXPORTER_OTLP_ENDPOINT needs packages that are missing: {remedy}"]) from error
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracer(provider.get_tracer("waybill", version("waybill")))

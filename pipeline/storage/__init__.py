@@ -56,4 +56,5 @@ def _open_google(bucket: str, root: str, options: GoogleOptions, on_part: Callab
 
 
 def _explain_missing(extra: str, error: ImportError) -> ValueError:
-    return ValueError(f"a package for the store is missing ({error.name}): pip install 'waybill[{extra}]'")
+    remedy = f"run pip install '.[{extra}]' in the repository"
+    return ValueError(f"a package for the store is missing ({error.name}): {remedy}")

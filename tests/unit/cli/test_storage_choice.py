@@ -151,5 +151,5 @@ def test_secrets_are_not_in_the_repr() -> None:
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, given, extra in (("azure", AZURE, "azure"), ("google", GOOGLE, "google")):
         monkeypatch.setitem(__import__("sys").modules, f"pipeline.storage.{module}", None)
-        with pytest.raises(Misconfigured, match=rf"pip install 'waybill\[{extra}\]'"):
+        with pytest.raises(Misconfigured, match=rf"pip install '\.\[{extra}\]'"):
             open_store(given)

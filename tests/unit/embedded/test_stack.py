@@ -112,7 +112,7 @@ def test_a_missing_package_is_reported_with_the_extra_to_install(tmp_path: Path)
         check=False,
     )
     assert done.returncode == 1
-    assert "pip install 'waybill[embedded]'" in done.stderr
+    assert "pip install '.[embedded]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -97,7 +97,7 @@ def test_a_request_without_a_trace_begins_one_where_spans_are_recorded() -> None
 def test_an_endpoint_without_the_extra_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
 
-    with pytest.raises(Misconfigured, match=r"waybill\[otel\]"):
+    with pytest.raises(Misconfigured, match=r"pip install '\.\[otel\]'"):
         open_tracer("http://localhost:4318", "waybill")
 
 
