@@ -72,7 +72,7 @@ def test_an_export_is_seen_running_is_cancelled_by_its_button_and_changes_withou
 ) -> None:
     open_page(page, running)
     page.evaluate("document.body.dataset.loaded = 'once'")
-    expect(page.locator("#running")).to_contain_text("No export is running.")
+    expect(page.locator("#running")).to_contain_text("No exports are running.")
     export_id = queue_export(engine, SLEEP, name="The long one")
     publish(stack, event(export_id))
 
@@ -85,7 +85,7 @@ def test_an_export_is_seen_running_is_cancelled_by_its_button_and_changes_withou
 
     ended = page.locator("#endings").get_by_role("row", name=re.compile(export_id))
     expect(ended).to_contain_text("cancelled")
-    expect(page.locator("#running")).to_contain_text("No export is running.")
+    expect(page.locator("#running")).to_contain_text("No exports are running.")
     expect(page.get_by_role("status")).to_contain_text("Cancelled: The long one")
     assert row_of(engine, export_id)["status"] == "CANCELLED"
     assert page.evaluate("document.body.dataset.loaded") == "once"
@@ -148,7 +148,7 @@ def test_the_page_works_with_the_keyboard_alone(stack: Stack, engine: Engine, ru
             pass
     expect(button).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.get_by_role("button", name="Keep it")).to_be_focused()
+    expect(page.get_by_role("button", name="Keep the export")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert row_of(engine, export_id)["status"] == "PROCESSING"
@@ -194,7 +194,7 @@ def test_a_consumer_that_is_gone_is_reported_over_its_last_state(
     with consumer(stack, tmp_path) as running:
         queue_export(engine, "reject", name="Still here", status="CANCELLED")
         open_page(page, running)
-    expect(page.get_by_role("alert")).to_contain_text("Consumer: no answer. Below is the state of")
+    expect(page.get_by_role("alert")).to_contain_text("Consumer: no response. The data below is from")
     assert chromium.find_faults(page) == []
     page.close()
 

@@ -66,8 +66,8 @@ const TABLES = {
     items: (data) => data.running && data.running.exports,
     total: (data) => data.running.total,
     key: (item) => `${item.projectId} ${item.id}`,
-    empty: "No export is running.",
-    unknown: "It is not known which exports are running.",
+    empty: "No exports are running.",
+    unknown: "Running exports could not be read.",
     columns: [
       what, project, table,
       { title: "Rows", give: (item) => [count(item.rows), item.rowsPerSecond === null ? "" : `${count(Math.round(item.rowsPerSecond))} rows/s`], number: true },
@@ -83,11 +83,11 @@ const TABLES = {
     items: (data) => data.queue && data.queue.exports,
     total: (data) => data.queue.total,
     key: (item) => `${item.projectId} ${item.id}`,
-    empty: "No export waits.",
-    unknown: "It is not known which exports wait.",
+    empty: "The queue is empty.",
+    unknown: "The queue could not be read.",
     columns: [
       what, project, table,
-      { title: "Waits", give: (item) => [duration(item.waitingSeconds), `since ${since(item.waitingSince, item.waitingSeconds)}`] },
+      { title: "Waiting for", give: (item) => [duration(item.waitingSeconds), `since ${since(item.waitingSince, item.waitingSeconds)}`] },
       { title: "Attempts", give: (item) => [count(item.attempts), item.nextAttemptAt ? `next ${clock(item.nextAttemptAt)}` : ""] },
       { title: "Last error", give: (item) => [short(item.reason) || "–"], wide: true },
       { title: "Action", button: "Cancel", shown: () => true, act: askToCancel },
@@ -97,8 +97,8 @@ const TABLES = {
     items: (data) => data.endings,
     total: (data) => data.endings.length,
     key: (item) => `${item.projectId} ${item.id} ${item.attempt}`,
-    empty: "No export has ended yet.",
-    unknown: "It is not known which exports ended.",
+    empty: "No exports have ended yet.",
+    unknown: "Ended exports could not be read.",
     columns: [
       what, project, table,
       { title: "Outcome", give: (item) => [item.outcome], kind: (item) => item.outcome },
@@ -113,13 +113,13 @@ const TABLES = {
     items: (data) => data.notices && data.notices.notices,
     total: (data) => data.notices.total,
     key: (item) => `${item.projectId} ${item.id} ${item.channel} ${item.attempts}`,
-    empty: "No notice waits.",
-    unknown: "It is not known which notices wait.",
+    empty: "No notices are waiting.",
+    unknown: "Notices could not be read.",
     columns: [
       { title: "Export", give: (item) => [item.id], wide: true, name: true },
       project,
       { title: "Channel", give: (item) => [item.channel, item.state] },
-      { title: "Waits", give: (item) => [duration(item.waitingSeconds)] },
+      { title: "Waiting for", give: (item) => [duration(item.waitingSeconds)] },
       { title: "Attempts", give: (item) => [count(item.attempts), item.nextAttemptAt ? `next ${clock(item.nextAttemptAt)}` : ""] },
       { title: "Last error", give: (item) => [short(item.reason) || "–"], wide: true },
     ],
@@ -129,7 +129,7 @@ const TABLES = {
     total: (data) => data.deadLetters.total,
     key: (item) => item.position,
     empty: "There are no dead letters.",
-    unknown: "It is not known whether there are dead letters.",
+    unknown: "Dead letters could not be read.",
     columns: [
       { title: "Position", give: (item) => [item.position], name: true },
       { title: "Time", give: (item) => [time(item.time)] },
@@ -219,11 +219,11 @@ function fillSection(definition, data) {
   grid.hidden = !items || !items.length;
   if (!items) write(note, definition.unknown);
   else if (!items.length) write(note, definition.empty);
-  else if (definition.total(data) > items.length) write(note, `${count(definition.total(data))} in all; the first ${count(items.length)} can be shown.`);
+  else if (definition.total(data) > items.length) write(note, `${count(definition.total(data))} in total. This page lists the first ${count(items.length)}.`);
   else write(note, "");
   note.hidden = !note.textContent;
   more.hidden = !items || items.length <= FEW;
-  write(more, definition.whole ? `Show ${FEW} only` : `Show ${count(items ? items.length : 0)}`);
+  write(more, definition.whole ? `Show only ${FEW}` : `Show ${count(items ? items.length : 0)}`);
   grid.classList.toggle("locked", token === null);
   const kept = new Set();
   (items || []).slice(0, definition.whole ? undefined : FEW).forEach((item, place) => {
@@ -298,9 +298,9 @@ async function poll() {
     if (answer.ok) show(body);
     else showProblems([{ part: body.title, detail: body.detail }]);
   } catch {
-    const old = last ? `Below is the state of ${clock(last.time)}. ` : "";
+    const old = last ? `The data below is from ${clock(last.time)}. ` : "";
     find("updated").classList.add("late");
-    showProblems([{ part: "Consumer", detail: `no answer. ${old}The page tries again every ${INTERVAL / 1000} seconds.` }]);
+    showProblems([{ part: "Consumer", detail: `no response. ${old}The page tries again every ${INTERVAL / 1000} seconds.` }]);
   } finally {
     polling = false;
     timer = setTimeout(poll, INTERVAL);
@@ -316,7 +316,7 @@ async function send(method, path) {
     if (answer.status === 401) forget();
     return `${problem.title}. ${problem.detail}`;
   } catch {
-    return "The consumer did not answer. Look at the export before you try again.";
+    return "The consumer did not respond. Check the state of the export before you try again.";
   }
 }
 
@@ -359,7 +359,7 @@ for (const [id, definition] of Object.entries(TABLES)) buildSection(id, definiti
 find("confirm-no").addEventListener("click", () => find("confirm").close());
 find("lock").addEventListener("click", () => {
   forget();
-  say("The token is forgotten.");
+  say("The page has forgotten the token.");
   find("token").focus();
 });
 find("unlock").addEventListener("submit", async (event) => {
