@@ -12,7 +12,7 @@ from consumer.rate_limit import Rate, RateLimit, client_of
 
 SCHEME = "Bearer"
 WRONG_TOKENS = Rate(per_second=0.1, burst=10)
-"""A client may send this many wrong tokens; the right one is refused, too, while it has to wait."""
+"""A client may send this many wrong tokens; while it has to wait, the right one is refused, too."""
 
 WRONG_TOKENS_OF_ALL = Rate(per_second=10, burst=1000)
 CLIENTS = 10_000

@@ -67,7 +67,7 @@ FILES = {
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorsContext:
-    """What the page and the API are built from; `token` allows changes, and None forbids them."""
+    """What the page and the API are built from; without a `token`, no changes are allowed."""
 
     jobs: Jobs
     publisher: Publisher
@@ -89,8 +89,8 @@ class _Described:
 class Operators:
     """The page for operators, and the API that it uses.
 
-    Everybody who reaches the port may read; changes need the token. Calls to the database run in a few threads and are
-    limited in time, so that clients can't hold up exports.
+    Anyone who reaches the port may read; changes need the token. Calls to the database run in a few threads and are
+    limited in time, so that clients can't block exports.
     """
 
     def __init__(self, context: OperatorsContext, health: Health) -> None:
@@ -163,7 +163,7 @@ class Operators:
         try:
             check_new(new, now)
         except Rejected as refused:
-            raise Problem(422, "The export can't be made", str(refused)) from refused
+            raise Problem(422, "The export can't be created", str(refused)) from refused
         try:
             job, created = create_once(self._context.jobs, new, now)
         except Rejected as refused:
@@ -174,7 +174,7 @@ class Operators:
         try:
             change(self._find(project, export), self._context.now())
         except Rejected as refused:
-            raise Problem(409, "The export can't be changed so", str(refused)) from refused
+            raise Problem(409, "The state of the export does not allow this", str(refused)) from refused
         return self._describe(project, export)
 
     def _describe(self, project: str, export: str) -> _Described:
@@ -211,7 +211,7 @@ class Operators:
         calling.add_done_callback(lambda _: self._turns.release())
         done, _ = await asyncio.wait({calling}, timeout=CALL_SECONDS)
         if not done:
-            text = f"No answer within {CALL_SECONDS:g} s. Look at the export before you repeat the request."
+            text = f"No answer within {CALL_SECONDS:g} s. Check the export before you repeat the request."
             raise Problem(504, "The database is slow", text)
         return calling.result()
 
@@ -256,11 +256,11 @@ async def _read_body(request: web.Request) -> bytes:
     try:
         body = await asyncio.wait_for(request.read(), BODY_SECONDS)
     except TimeoutError as error:
-        raise Problem(408, "The body is late", f"The body did not arrive within {BODY_SECONDS:g} s.") from error
+        raise Problem(408, "The body did not arrive in time", f"The limit is {BODY_SECONDS:g} s.") from error
     except web.HTTPRequestEntityTooLarge:
         body = None
     except (web.RequestPayloadError, ConnectionError) as error:
-        text = "It did not arrive completely, or it is compressed in a way that it does not say."
+        text = "It did not arrive completely, or its Content-Encoding is wrong."
         raise Problem(400, "The body can't be read", text) from error
     if body is None or len(body) > MAX_BODY:
         raise Problem(413, "The body is too large", f"The limit is {MAX_BODY >> 10} KiB.")

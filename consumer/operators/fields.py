@@ -19,7 +19,7 @@ def write_time(value: datetime | None) -> str | None:
 
 
 def describe_queued(row: Row, now: datetime) -> Fields:
-    """Describe an export that waits; it has waited since it was last set to QUEUED."""
+    """Describe a queued export; it has waited since it was last set to QUEUED."""
     return _identify(row) | {
         "createdAt": write_time(row["created_at"]),
         "waitingSince": write_time(row["updated_at"]),

@@ -30,7 +30,7 @@ DEPENDENCIES_SECONDS = 5.0
 DEAD_LETTERS_SECONDS = 15.0
 STATEMENT_SECONDS = 5.0
 PATIENCE = 3.0
-"""How long the overview waits for the database, in seconds; the rest of it is shown without."""
+"""How long the overview waits for the database, in seconds; after that, the other parts are shown without it."""
 
 REST_PATIENCE = 1.0
 """How long it waits for dependencies and dead letters, which may be as old as they were at the call before."""
@@ -48,7 +48,7 @@ class Observed:
 
 
 class Overview:
-    """The overview: made at most once a second, however many clients ask, and not at all if none asks."""
+    """The overview: made at most once a second, however many clients ask, and not at all if none does."""
 
     def __init__(self, observed: Observed, health: Health) -> None:
         self._observed = observed

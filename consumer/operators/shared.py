@@ -1,4 +1,4 @@
-"""Shares one result among all who ask for it, so that many viewers cost as much as one."""
+"""Shares one result among all callers, so that many viewers cost as much as one."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 REST = 20
-"""How many times as long as a load took its result is kept, at least."""
+"""A result is kept for at least this many times as long as its load took."""
 
 LONGEST_SECONDS = 15.0
 
@@ -29,8 +29,8 @@ class Loaded(Generic[T]):
 class Shared(Generic[T]):
     """Loads a value when it is asked for: one load at a time, and none while the last result is fresh.
 
-    A result is fresh for `seconds`, and longer if the load took long, so that a slow dependency is not asked all the
-    time. Used from the event loop only.
+    A result is fresh for `seconds`, and longer if the load took long, so that a slow dependency is not queried
+    all the time. Used from the event loop only.
     """
 
     def __init__(self, load: Callable[[], Awaitable[T]], *, seconds: float) -> None:

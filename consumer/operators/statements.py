@@ -1,4 +1,4 @@
-"""Reads what the operators' page shows: a few short statements, whose size does not grow with the tables."""
+"""Reads what the operators' page shows: a few short statements, whose cost does not grow with the tables."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,7 +18,7 @@ RUNNING_LIMIT = 200
 ENDINGS_LIMIT = 50
 NOTICES_LIMIT = 50
 LATEST_RUNS = 500
-"""So many ended attempts are looked through for endings: after a long outage, most of them are retries."""
+"""How many ended attempts are searched for endings: after a long outage, most of them are retries."""
 
 LATEST_EVENTS = 100
 NAME_CHARACTERS = 200
@@ -172,7 +172,7 @@ _KINDS: dict[str, type] = {
         datetime,
     ),
 }
-"""The types of the columns that are no texts. SQLite stores any value in any column."""
+"""The types of the columns that are not texts. SQLite stores any value in any column."""
 
 
 def _read(connection: Connection, query: Select[Any]) -> list[Row]:
