@@ -1,4 +1,4 @@
-"""Checks names of hosts, brokers, buckets and regions, which clients would report later, or not at all."""
+"""Checks names of hosts, brokers, buckets and regions: clients would report wrong ones later, or not at all."""
 
 import re
 
@@ -17,7 +17,7 @@ def is_host(value: str) -> bool:
 
 
 def read_brokers(value: str) -> str:
-    """Return brokers that are separated by commas, without spaces; raises ValueError for one that is none."""
+    """Return brokers that are separated by commas, without spaces; raises ValueError for any that is not valid."""
     brokers = [each.strip() for each in value.split(",") if each.strip()]
     if not brokers:
         raise ValueError("names no broker: use host:9092, and commas between several")

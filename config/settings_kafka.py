@@ -60,7 +60,7 @@ class KafkaSettings(BaseSettings):
 def find_kafka_problems(given: Mapping[str, str]) -> list[str]:
     """Return one sentence for each Kafka setting that another one requires, or that has no effect with another one.
 
-    Values that are invalid by themselves are not judged.
+    Values that are invalid by themselves are not checked here.
     """
     protocol, mechanism = given.get(PROTOCOL) or "PLAINTEXT", given.get(MECHANISM) or "PLAIN"
     if protocol not in get_args(Protocol) or mechanism not in get_args(Mechanism):

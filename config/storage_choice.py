@@ -29,7 +29,7 @@ def name_bucket(bucket: str, *, azure: bool, google: bool) -> str:
 
 
 def find_contradictions(given: Mapping[str, str]) -> Iterator[str]:
-    """Yield one sentence for each pair of settings of which only one can be meant."""
+    """Yield one sentence for each pair of settings that exclude each other."""
     azure, google = (given.get(name) == "true" for name in (AZURE, GOOGLE))
     if azure and google:
         yield f"{AZURE} and {GOOGLE} are both true: set only that of the store that has the bucket"

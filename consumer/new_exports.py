@@ -1,4 +1,4 @@
-"""Creates exports: checks what is asked for, inserts the row, and publishes the request."""
+"""Creates exports: checks the request, inserts the row, and publishes the event."""
 
 from datetime import datetime
 
@@ -38,7 +38,7 @@ def check_query(query: ExportQuery) -> None:
 def create_once(jobs: Jobs, new: NewExport, now: datetime) -> tuple[Job, bool]:
     """Insert an export, or find the one that has its id already; returns it, and whether it was inserted.
 
-    Raises Rejected if the one that has the id was asked for differently, and Unavailable.
+    Raises Rejected if the export with this id has different content, and Unavailable.
     """
     try:
         return jobs.create(new, now), True

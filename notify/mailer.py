@@ -31,11 +31,11 @@ class Mailer(Protocol):
         """Send the email to the envelope's recipient; it returns once the service has accepted the email.
 
         `fence` is called right before the message itself is sent, and raises to prevent that.
-        Raises Unavailable if the email was surely not accepted and may be later, Undeliverable or Unanswered.
+        Raises Unavailable if the email was certainly not accepted and a retry may succeed, Undeliverable or Unanswered.
         """
 
     def check(self, sender: EmailAddress) -> list[str]:
-        """Try what an email needs, without an email; raises Unavailable with what does not work.
+        """Test what an email needs, without sending one; raises Unavailable with what does not work.
 
         Returns one sentence for each thing that may prevent emails, or that could not be tried.
         """

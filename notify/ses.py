@@ -89,10 +89,10 @@ class SesRegion:
             raise Unanswered("SES may have received the email, but did not give it an id")
 
     def check(self, sender: EmailAddress) -> list[str]:
-        """Ask SES whether it sends, and as this sender; no email is sent.
+        """Ask SES whether it sends emails from this sender; no email is sent.
 
-        Raises Unavailable if it does not. Returns one sentence for each doubt: the sandbox, a review, and what the
-        credentials may not read.
+        Raises Unavailable if it does not. Returns one sentence for each possible problem: the sandbox, a
+        review, and what the credentials may not read.
         """
         client = _open(self.region, self.authorities)
         try:
@@ -103,7 +103,7 @@ class SesRegion:
 
 
 def _open(region: str, authorities: str | None) -> Any:
-    """Return the client of a region; raises Unavailable without credentials, while surely nothing has been sent."""
+    """Return the client of a region; raises Unavailable without credentials, when nothing has been sent."""
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped] # it ships no types
 
     try:
@@ -199,7 +199,7 @@ def _translated_faults(region: str) -> Iterator[None]:
 
 
 def _translate(response: dict[str, Any], region: str) -> Exception:
-    """Return the error for a response; its text may contain addresses, so that only its code is repeated."""
+    """Return the error for a response; its text may contain addresses, so only its code is repeated."""
     code, text = str(response["Error"]["Code"]), str(response["Error"].get("Message", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     found = _BY_CODE.get(code) or _BY_STATUS.get(status)

@@ -56,9 +56,10 @@ class _Answer:
 
 
 def fetch_token(endpoint: TokenEndpoint, now: float) -> Token:
-    """Ask for a new access token; `now` is in seconds since the epoch. It takes up to 10 s, or 20 s.
+    """Ask for a new access token; `now` is in seconds since the epoch.
 
-    Raises Unavailable, whose text names the settings to look at and contains no secret. May run in any thread.
+    It takes up to 10 s, or 20 s if the credentials are sent twice, in the header and in the body. Raises Unavailable,
+    whose text names the settings to check and contains no secret. May run in any thread.
     """
     import aiohttp
 

@@ -44,8 +44,8 @@ class Tokens:
     def get(self) -> Token:
         """Return a token that is valid, renewed in time; raises Unavailable without one.
 
-        If a renewal fails, the old token is returned until it expires. The next renewal is tried after a pause; calls
-        without a valid token meanwhile fail with the same reason immediately.
+        If a renewal fails, the old token is returned until it expires. The next renewal is tried after a pause; until
+        then, calls without a valid token fail immediately with the same reason.
         """
         with self._lock:
             now = self._now()

@@ -62,7 +62,7 @@ _REMEDIES = {
 
 
 def open_client(options: AzureOptions) -> BlobServiceClient:
-    """Return the client of an account; raises ValueError for options that can't be right."""
+    """Return the client of an account; raises ValueError for options that are not valid."""
     endpoint = find_endpoint(options)
     session = requests.Session()
     for scheme in ("https://", "http://"):

@@ -129,7 +129,7 @@ class PartBuffer:
         return self.held == self._size
 
     def fill(self, data: memoryview) -> memoryview:
-        """Add bytes to the part, and return those that are too many for it."""
+        """Add bytes to the part, and return those that do not fit."""
         piece, rest = data[: self._size - self.held], data[self._size - self.held :]
         self._pieces.append(piece)
         self.held += len(piece)

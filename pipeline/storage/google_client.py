@@ -50,7 +50,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Response:
-    """A response that is no error; `content` is the object of its JSON, empty if it has none."""
+    """A response that is not an error; `content` is the object of its JSON, empty if it has none."""
 
     status: int
     headers: Mapping[str, str]
@@ -145,7 +145,7 @@ class Client:
         return self._send("PUT", address, {"Content-Range": content_range}, body)
 
     def cancel(self, address: str) -> None:
-        """End an upload that is not complete; one that has ended is no error."""
+        """Cancel an upload that is not complete; it may have ended already."""
         try:
             self._send("DELETE", address, {}, b"")
         except Failed as failed:

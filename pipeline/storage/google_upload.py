@@ -47,7 +47,7 @@ class Chunk:
         self._is_repeated = False
 
     def send(self) -> Mapping[str, Any]:
-        """Send the chunk, when repeated only what is not stored yet; return the properties of a complete object."""
+        """Send the chunk, or on a retry only what is not stored yet; return the properties of a complete object."""
         end, total = self._start + len(self._body), "*" if self._total is None else str(self._total)
         stored = self._start
         if self._is_repeated:
@@ -220,7 +220,7 @@ class GoogleUpload:
 def load_if_present(load: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Return the properties from a call, or None if the object is missing or looks like that to these credentials.
 
-    Google answers "denied" for a missing object to credentials that may not list the bucket.
+    For a missing object, Google answers "denied" to credentials that may not list the bucket.
     """
     try:
         return load()
