@@ -184,7 +184,7 @@ def _read_hosts(hosts: str) -> tuple[str | None, int | None, dict[str, tuple[str
         host = match["v6"] or unquote(match["name"])
         # A path is the folder of a Unix socket.
         if host and not is_host(host) and not host.startswith("/"):
-            raise ValueError("has a host that is no host name: is it spelt right?")
+            raise ValueError("has a host that is not a valid host name: is it spelt right?")
         found.append((host, _read_port(match["port"] or "")))
     if len(found) == 1:
         return found[0][0] or None, found[0][1], {}

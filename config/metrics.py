@@ -139,7 +139,7 @@ class Metrics:
             )
         )
         self.upload_parts: Labelled[Counter, PartOutcome] = Labelled(
-            Counter("waybill_upload_parts", "Parts of S3 uploads, by outcome.", ["outcome"], registry=registry)
+            Counter("waybill_upload_parts", "Parts of uploads, by outcome.", ["outcome"], registry=registry)
         )
         self.uploads: Labelled[Counter, UploadOutcome] = Labelled(
             Counter("waybill_uploads", "Finished uploads, by outcome.", ["outcome"], registry=registry)

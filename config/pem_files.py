@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-REMEDY = "name a PEM file with certificates of authorities"
+REMEDY = "name a PEM file with CA certificates"
 
 
 def check_authorities(value: str) -> str:

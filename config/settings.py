@@ -194,7 +194,7 @@ class Settings(KafkaSettings, MailSettings):
         links = LINKS_PORT if self.http_port is None else self.http_port
         internal = CONSUMER_INTERNAL_PORT if self.internal_port is None else self.internal_port
         if links == internal != 0:
-            raise Misconfigured([f"WAYBILL_INTERNAL_PORT: must be another port than that of the links ({links})"])
+            raise Misconfigured([f"WAYBILL_INTERNAL_PORT: must differ from the port of the links ({links})"])
         return links, internal
 
     @property

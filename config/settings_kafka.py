@@ -75,7 +75,7 @@ def _judge_login(protocol: str, mechanism: str, present: Collection[str]) -> Ite
         if name not in present:
             yield f"{name} is missing: the value of {PROTOCOL} requires it"
     if not sasl and mechanism in TOKEN_MECHANISMS:
-        yield f"{MECHANISM}={mechanism} requires {PROTOCOL}=SASL_SSL, which is {protocol}"
+        yield f"{MECHANISM}={mechanism} requires {PROTOCOL}=SASL_SSL, but it is {protocol}"
     if protocol == "SASL_PLAINTEXT" and mechanism == AWS_MSK_IAM:
         yield f"{MECHANISM}={mechanism} requires {PROTOCOL}=SASL_SSL, because MSK accepts it over TLS only"
     for name in _REQUIRED.get(mechanism, ()):
@@ -83,7 +83,7 @@ def _judge_login(protocol: str, mechanism: str, present: Collection[str]) -> Ite
             yield f"{name} is missing: {MECHANISM}={mechanism} requires it"
     for name, needed in _ONLY_WITH.items():
         if name in present and mechanism != needed:
-            yield f"{name} requires {MECHANISM}={needed}, which is {mechanism}"
+            yield f"{name} requires {MECHANISM}={needed}, but it is {mechanism}"
 
 
 def _judge_certificate(protocol: str, present: Collection[str]) -> Iterator[str]:
@@ -91,4 +91,4 @@ def _judge_certificate(protocol: str, present: Collection[str]) -> Iterator[str]
         if name in present and needed not in present:
             yield f"{needed} is missing: {name} requires it"
     if CERTIFICATE in present and not protocol.endswith("SSL"):
-        yield f"{CERTIFICATE} requires {PROTOCOL} to be SSL or SASL_SSL, which is {protocol}"
+        yield f"{CERTIFICATE} requires {PROTOCOL} to be SSL or SASL_SSL, but it is {protocol}"

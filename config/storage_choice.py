@@ -14,7 +14,7 @@ def refuse_oci(value: Switch) -> Switch:
     """Return the value of Langfuse's switch for OCI unless it is on; raises ValueError with the alternative."""
     if value == "true":
         raise ValueError(
-            "the native interface of OCI is not supported; its interface for S3 is: remove this variable, and set "
+            "OCI's native API is not supported, but its S3-compatible API is: remove this variable, and set "
             "LANGFUSE_S3_BATCH_EXPORT_ENDPOINT to https://NAMESPACE.compat.objectstorage.REGION.oraclecloud.com, "
             "LANGFUSE_S3_BATCH_EXPORT_REGION, LANGFUSE_S3_BATCH_EXPORT_FORCE_PATH_STYLE=true, and "
             "LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID and LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY to a customer "
@@ -32,7 +32,7 @@ def find_contradictions(given: Mapping[str, str]) -> Iterator[str]:
     """Yield one sentence for each pair of settings that exclude each other."""
     azure, google = (given.get(name) == "true" for name in (AZURE, GOOGLE))
     if azure and google:
-        yield f"{AZURE} and {GOOGLE} are both true: set only that of the store that has the bucket"
+        yield f"{AZURE} and {GOOGLE} are both true: set only the one for the store that has the bucket"
     for name, is_on in ((AZURE, azure), (GOOGLE, google)):
         if is_on and given.get(STORAGE_URL):
             yield f"{name} and {STORAGE_URL} are both set: the files can be in one store only, so remove one of them"

@@ -40,7 +40,7 @@ def _check_address(value: str) -> None:
     if not parts.hostname:
         raise ValueError("has no host")
     if not is_host(parts.hostname):
-        raise ValueError("has a host that is no host name: is the URL complete, and percent-encoded?")
+        raise ValueError("has a host that is not a valid host name: is the URL complete, and percent-encoded?")
     if port == 0:
         raise ValueError("has port 0: ports are numbers from 1 to 65535")
 

@@ -140,7 +140,7 @@ def _check_account(client: Any, region: str) -> Iterator[str]:
     if not account.get("SendingEnabled", True) or account.get("EnforcementStatus") == "SHUTDOWN":
         raise Unavailable(f"SES has suspended the sending of emails in {region}: see the account in its console")
     if account.get("EnforcementStatus") == "PROBATION":
-        yield f"SES reviews the account in {region}, and may suspend the sending of emails"
+        yield f"SES is reviewing the account in {region}, and may suspend the sending of emails"
     if not account.get("ProductionAccessEnabled", True):
         yield f"SES in {region} is in the sandbox and sends to verified addresses only: request production access"
 

@@ -90,7 +90,7 @@ _CONNECTION_FAULTS = {
         "without sslrootcert, in the file that SSL_CERT_FILE names, and has it not expired?"
     ),
     r"requires a valid client certificate": (
-        "it demands a certificate of the client: do sslcert and sslkey in DATABASE_URL name the files of one?"
+        "it requires a client certificate: do sslcert and sslkey in DATABASE_URL name the files of one?"
     ),
     r"certificate authentication failed": (
         "it does not accept the certificate for this user: is the name in the file of sslcert that of the user of "
@@ -104,12 +104,14 @@ _CONNECTION_FAULTS = {
         "the file of sslkey in DATABASE_URL can't be read: is it the PEM file of a private key, and if that is "
         "encrypted, is sslpassword right?"
     ),
-    r"server at .*(closed the connection|invalid response)": "it closed it: are host and port of DATABASE_URL right?",
+    r"server at .*(closed the connection|invalid response)": (
+        "it closed the connection: are host and port of DATABASE_URL right?"
+    ),
     r"does not support SSL": "it does not support TLS: is sslmode in DATABASE_URL right?",
     r"too many clients|remaining connection slots|too many connections": (
         "it has no free connection: raise max_connections, or use fewer pods"
     ),
-    r"unable to open database file": "unable to open the file of DATABASE_URL: do its folder and the rights exist?",
+    r"unable to open database file": "unable to open the file of DATABASE_URL: is its folder there, and writable?",
     r"readonly database": "the file of DATABASE_URL is read-only: make it writable",
 }
 _CONNECTION_STATES = ("08", "28", "3D000", "53300")

@@ -46,9 +46,9 @@ _REMEDIES = {
     "InvalidResourceName": "is LANGFUSE_S3_BATCH_EXPORT_BUCKET the name of a container?",
     "AuthenticationFailed": f"are {_ACCOUNT} (the account) and {_KEY} (its key) right, and this machine's clock?",
     "InvalidAuthenticationInfo": f"are {_ACCOUNT} (the account) and {_KEY} (its key) right?",
-    "NoAuthenticationInformation": f"set {_ACCOUNT} and {_KEY}, or give the process an identity of Azure",
+    "NoAuthenticationInformation": f"set {_ACCOUNT} and {_KEY}, or give the process an Azure identity",
     "KeyBasedAuthenticationNotPermitted": (
-        f"the account allows no keys: remove {_KEY}, and give the process an identity of Azure"
+        f"the account allows no keys: remove {_KEY}, and give the process an Azure identity"
     ),
     "AuthorizationFailure": (
         f"are {_ACCOUNT} (the account) and {_KEY} (its key) right, and does the account's firewall allow this network?"
@@ -91,7 +91,7 @@ def _make_credential(options: AzureOptions, endpoint: str) -> dict[str, str] | D
     try:
         base64.b64decode(options.key, validate=True)
     except binascii.Error:
-        raise ValueError(f"{_KEY}: is no key of an account of Azure, which is in Base64") from None
+        raise ValueError(f"{_KEY}: is not the key of an Azure account, which is Base64 text") from None
     return {"account_name": options.account, "account_key": options.key}
 
 
@@ -113,7 +113,7 @@ def translate(name: str, error: Exception) -> Fault:
         return Fault(
             Unavailable(
                 f"Azure could not be reached: there are no credentials: set {_ACCOUNT} and {_KEY}, "
-                "or give the process an identity of Azure (workload identity, managed identity, AZURE_CLIENT_ID …)"
+                "or give the process an Azure identity (workload identity, managed identity, AZURE_CLIENT_ID …)"
             ),
             temporary=False,
         )

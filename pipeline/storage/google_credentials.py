@@ -76,7 +76,7 @@ class Identity:
         found = getattr(credentials, "signer_email", None) or getattr(credentials, "service_account_email", None)
         if not found or "@" not in str(found):
             raise Unavailable(
-                "links can't be signed: the credentials belong to no service account: "
+                "links can't be signed: the credentials do not belong to a service account: "
                 f"set {CREDENTIALS} to the key of one, or let the identity of the process impersonate one"
             )
         return str(found)

@@ -125,7 +125,7 @@ class GoogleUpload:
             self._calls.run("cancel", lambda: self._client.cancel(address))
         except Unavailable:
             # It takes no storage, and ends by itself after a week.
-            logger.warning("could not end an upload", extra={"key": self._name}, exc_info=True)
+            logger.warning("could not cancel an upload", extra={"key": self._name}, exc_info=True)
 
     def interrupt(self) -> None:
         """Make blocked and later calls raise Cancelled."""

@@ -124,7 +124,7 @@ def test_a_client_logs_in_with_its_certificate(server: Server) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda url: url.partition("&sslcert")[0], "demands a certificate of the client"),
+        (lambda url: url.partition("&sslcert")[0], "requires a client certificate"),
         (lambda url: url.replace(CLIENT, "somebody", 1), "does not exist"),
         (
             lambda url: url.replace(f"{CLIENT}.pem", "other.pem").replace(f"{CLIENT}.key", "other.key"),

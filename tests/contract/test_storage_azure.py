@@ -73,7 +73,7 @@ def test_the_endpoint_is_that_of_the_account_in_the_public_cloud() -> None:
     [
         (AzureOptions(), "ACCESS_KEY_ID is missing: for Azure it is the name of the account"),
         (AzureOptions(key="c2VjcmV0", endpoint="https://x.test"), "ACCESS_KEY_ID is missing"),
-        (AzureOptions(account="a", key="hush!"), "SECRET_ACCESS_KEY: is no key of an account of Azure"),
+        (AzureOptions(account="a", key="hush!"), "SECRET_ACCESS_KEY: is not the key of an Azure account"),
         (AzureOptions(account="a", endpoint="http://x.test"), "ENDPOINT: must start with https://"),
     ],
 )

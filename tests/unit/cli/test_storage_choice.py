@@ -93,7 +93,7 @@ def test_without_a_switch_the_bucket_is_in_s3(opened: list[tuple[object, ...]]) 
         ),
         (
             BUCKET | {"LANGFUSE_USE_OCI_NATIVE_OBJECT_STORAGE": "true"},
-            "LANGFUSE_USE_OCI_NATIVE_OBJECT_STORAGE: the native interface of OCI is not supported; its interface for",
+            "LANGFUSE_USE_OCI_NATIVE_OBJECT_STORAGE: OCI's native API is not supported, but its S3-compatible API",
         ),
         (BUCKET | {"LANGFUSE_USE_AZURE_BLOB": "yes"}, "LANGFUSE_USE_AZURE_BLOB: Input should be 'true' or 'false'"),
     ],
@@ -122,7 +122,7 @@ def open_store(given: dict[str, str]) -> Storage:
         ),
         (
             AZURE | {"LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY": "hush!"},
-            "LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY: is no key of an account of Azure",
+            "LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY: is not the key of an Azure account",
         ),
         (GOOGLE | {KEY: "hush"}, f"{KEY}: is neither JSON nor a file"),
         ({"WAYBILL_STORAGE_URL": "nonsense://hush"}, "WAYBILL_STORAGE_URL: fsspec knows no filesystem for nonsense://"),

@@ -153,7 +153,7 @@ def test_the_consumer_has_two_ports_and_the_notifier_one(
 
 def test_the_ports_of_the_consumer_must_differ() -> None:
     for values in ({"WAYBILL_HTTP_PORT": "6065"}, {"WAYBILL_HTTP_PORT": "80", "WAYBILL_INTERNAL_PORT": "80"}):
-        with pytest.raises(Misconfigured, match="WAYBILL_INTERNAL_PORT: must be another port"):
+        with pytest.raises(Misconfigured, match="WAYBILL_INTERNAL_PORT: must differ from the port"):
             _ = load(values).consumer_ports
 
 
@@ -207,7 +207,7 @@ def test_a_file_without_authorities_is_reported_with_its_setting(
 
     (problem,) = raised.value.problems
     assert problem.startswith(f"{name}: the file {path} {reason}")
-    assert problem.endswith("name a PEM file with certificates of authorities")
+    assert problem.endswith("name a PEM file with CA certificates")
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "KAFKA_SSL_CA_LOCATION"])

@@ -21,7 +21,7 @@ MSK_OVER_TLS = (
     "KAFKA_SASL_MECHANISM=AWS_MSK_IAM requires KAFKA_SECURITY_PROTOCOL=SASL_SSL, because MSK accepts it over TLS only"
 )
 CERTIFICATE_OVER_TLS = (
-    "KAFKA_SSL_CERTIFICATE_LOCATION requires KAFKA_SECURITY_PROTOCOL to be SSL or SASL_SSL, which is PLAINTEXT"
+    "KAFKA_SSL_CERTIFICATE_LOCATION requires KAFKA_SECURITY_PROTOCOL to be SSL or SASL_SSL, but it is PLAINTEXT"
 )
 
 
@@ -76,8 +76,8 @@ def test_the_url_of_the_token_endpoint_keeps_its_slash() -> None:
             SASL | {"KAFKA_SASL_MECHANISM": "AWS_MSK_IAM"},
             ["KAFKA_SASL_AWS_REGION is missing: KAFKA_SASL_MECHANISM=AWS_MSK_IAM requires it"],
         ),
-        (OIDC, ["KAFKA_SASL_MECHANISM=OAUTHBEARER requires KAFKA_SECURITY_PROTOCOL=SASL_SSL, which is PLAINTEXT"]),
-        (MSK | TLS, ["KAFKA_SASL_MECHANISM=AWS_MSK_IAM requires KAFKA_SECURITY_PROTOCOL=SASL_SSL, which is SSL"]),
+        (OIDC, ["KAFKA_SASL_MECHANISM=OAUTHBEARER requires KAFKA_SECURITY_PROTOCOL=SASL_SSL, but it is PLAINTEXT"]),
+        (MSK | TLS, ["KAFKA_SASL_MECHANISM=AWS_MSK_IAM requires KAFKA_SECURITY_PROTOCOL=SASL_SSL, but it is SSL"]),
         (
             MSK | {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT"},
             [MSK_OVER_TLS],
@@ -85,14 +85,14 @@ def test_the_url_of_the_token_endpoint_keeps_its_slash() -> None:
         (
             SASL | OIDC | PASSWORD | {"KAFKA_SASL_MECHANISM": "PLAIN"},
             [
-                f"{name} requires KAFKA_SASL_MECHANISM=OAUTHBEARER, which is PLAIN"
+                f"{name} requires KAFKA_SASL_MECHANISM=OAUTHBEARER, but it is PLAIN"
                 for name in OIDC
                 if name != "KAFKA_SASL_MECHANISM"
             ],
         ),
         (
             SASL | OIDC | {"KAFKA_SASL_AWS_REGION": "eu-central-1"},
-            ["KAFKA_SASL_AWS_REGION requires KAFKA_SASL_MECHANISM=AWS_MSK_IAM, which is OAUTHBEARER"],
+            ["KAFKA_SASL_AWS_REGION requires KAFKA_SASL_MECHANISM=AWS_MSK_IAM, but it is OAUTHBEARER"],
         ),
         (
             TLS | {"KAFKA_SSL_CERTIFICATE_LOCATION": "/c.pem"},

@@ -361,7 +361,7 @@ def test_an_unavailable_database_is_retried(
 
     assert ended == Attempt(
         NoticeOutcome.RETRIED,
-        "the database failed: unable to open the file of DATABASE_URL: do its folder and the rights exist?",
+        "the database failed: unable to open the file of DATABASE_URL: is its folder there, and writable?",
     )
     assert caplog.records == []
 

@@ -237,7 +237,7 @@ def test_the_check_names_a_sender_that_is_not_verified(server: SesServer, known:
         ),
         (
             HEALTHY | {"EnforcementStatus": "PROBATION"},
-            ["SES reviews the account in eu-central-1, and may suspend the sending of emails"],
+            ["SES is reviewing the account in eu-central-1, and may suspend the sending of emails"],
         ),
     ],
 )
