@@ -1,8 +1,5 @@
 """Runs one export on embedded services, from the event on Kafka to the file and the email."""
 
-import email
-import email.policy
-import hashlib
 import json
 import os
 import re
@@ -16,26 +13,27 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.markup import escape
 from sqlalchemy import Engine, select
 
 from cli import build
 from cli.create import CompressionOption, FormatOption
+from cli.demo_report import say, show_counters, show_email, show_file
 from cli.exports import find_job, publish_request
-from cli.output import console, fail, format_size, print_fields
-from cli.progress import follow_progress
+from cli.output import BAD_USAGE, fail, format_size, print_note
+from cli.progress import POLL_SECONDS, follow_progress
+from config.errors import Rejected
 from config.events import Status
-from config.links import read_links
 from config.settings import Settings, load
 from config.tables import users
 from consumer.models import Job, NewExport
+from consumer.new_exports import check_new
 from runtime.migrations import migrate
 
 T = TypeVar("T")
@@ -76,46 +74,101 @@ class Daemon:
 
 
 def demo(
-    rows: Annotated[int, typer.Option(min=0, help="How many traces to create and export.")] = 50_000,
+    rows: Annotated[
+        int, typer.Option(min=0, help="How many traces to create; the other tables get rows for them.")
+    ] = 50_000,
+    table: Annotated[str, typer.Option(help="The table to export; `waybill tables` lists them.")] = "traces",
     format_: FormatOption = "CSV",
     compression: CompressionOption = "none",
     folder: Annotated[
-        Path | None, typer.Option(help="Where to keep all data; a new temporary folder by default.")
+        Path | None,
+        typer.Option(
+            help="Where to keep all data; by default a temporary folder, removed at the end.", show_default=False
+        ),
     ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option("--keep", help="Keep everything running until Ctrl-C, to open link and email; keep the data."),
+    ] = False,
 ) -> None:
     """Run an export from request to email on embedded services, and show the file, the email and the counters."""
     from embedded.sample import fill
     from embedded.stack import run_stack
 
-    kept = folder or Path(tempfile.mkdtemp(prefix="waybill-demo-"))
-    with ExitStack() as running:
-        _say("Starting a broker, ClickHouse, SQLite, a folder for files and a mail server")
-        stack = running.enter_context(run_stack(kept))
-        port = _free_port()
-        environment = stack.environment() | {
-            "WAYBILL_HEARTBEAT_SECONDS": "0.5",
-            "WAYBILL_HTTP_PORT": str(port),
-            "WAYBILL_INTERNAL_PORT": "0",
-            "WAYBILL_PUBLIC_URL": f"http://127.0.0.1:{port}",
-            "WAYBILL_SECRET_KEY": secrets.token_hex(32),
-        }
+    new = _check_request(table, format_.upper(), compression)
+    with _open_folder(folder, keep=keep) as data, ExitStack() as running:
+        say("Starting a broker, ClickHouse, SQLite, a folder for files and a mail server")
+        stack = running.enter_context(run_stack(data))
+        environment = stack.environment() | _demo_settings()
         settings = load(environment)
         with _prepare(settings) as (client, engine):
-            _say("Starting waybill consumer and waybill notify")
-            consumer, notifier = running.enter_context(_daemons(kept, environment))
-            _say(f"Creating {rows:,} traces, with their scores and comments")
+            say("Starting waybill consumer and waybill notify")
+            consumer, notifier = running.enter_context(_daemons(data, environment))
+            say(f"Creating {rows:,} traces, with their scores and comments")
             fill(client, engine, rows=rows)
         for daemon in (consumer, notifier):
             _eventually(daemon.url, f"{daemon.name} to listen")
-        _say("Requesting the export: a row, and an event on Kafka")
-        job = _export(settings, format_.upper(), compression)
+        say("Requesting the export: a row, and an event on Kafka")
+        job = _export(settings, new)
         if job.status != Status.COMPLETED:
-            fail(describe_failure(job, kept))
+            fail(describe_failure(job))
         message = _eventually(lambda: next(stack.emails.glob("*.eml"), None), "an email")
-        _show_file(job, stack.exports, settings)
-        _show_email(message)
-        _show_counters(consumer, notifier)
-    _say_what_remains(kept)
+        show_file(job, stack.exports, settings)
+        show_email(message)
+        show_counters(
+            consumer.metrics() + notifier.metrics(),
+            {daemon.name: daemon.peak_memory() for daemon in (consumer, notifier)},
+        )
+        if keep:
+            _wait_for_interrupt()
+
+
+def _check_request(table: str, format_: str, compression: str) -> NewExport:
+    """Return the export to create, without a user; end the command if it can't be honoured."""
+    query: dict[str, Any] = {"tableName": table, "filter": [], "orderBy": None, "compression": compression}
+    new = NewExport(project_id=PROJECT, user_id="", name=f"All {table} as {format_}", query=query, format=format_)
+    try:
+        check_new(new, datetime.now(UTC))
+    except Rejected as refused:
+        fail(str(refused), status=BAD_USAGE)
+    return new
+
+
+@contextmanager
+def _open_folder(folder: Path | None, *, keep: bool) -> Iterator[Path]:
+    """Give the folder for all data; a temporary one is removed at the end, unless it is kept or the demo fails."""
+    data = folder or Path(tempfile.mkdtemp(prefix="waybill-demo-"))
+    removed = folder is None and not keep
+    try:
+        yield data
+    except KeyboardInterrupt:
+        if removed:
+            shutil.rmtree(data, ignore_errors=True)
+        raise
+    except BaseException:
+        print_note(f"The data and logs of the demo stay in {data}")
+        raise
+    _say_what_remains(data, removed=removed)
+    if removed:
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def _demo_settings() -> dict[str, str]:
+    port = _free_port()
+    return {
+        "WAYBILL_HEARTBEAT_SECONDS": "0.5",
+        "WAYBILL_HTTP_PORT": str(port),
+        "WAYBILL_INTERNAL_PORT": "0",
+        "WAYBILL_PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "WAYBILL_SECRET_KEY": secrets.token_hex(32),
+    }
+
+
+def _wait_for_interrupt() -> None:
+    say("Everything keeps running, so the link and the email can be opened; Ctrl-C ends it")
+    with suppress(KeyboardInterrupt):
+        while True:  # a signal that reaches a thread of a library does not end a wait of this one
+            time.sleep(POLL_SECONDS)
 
 
 @contextmanager
@@ -130,12 +183,9 @@ def _prepare(settings: Settings) -> Iterator[tuple[Any, Engine]]:
         yield client, engine
 
 
-def _export(settings: Settings, format_: str, compression: str) -> Job:
+def _export(settings: Settings, new: NewExport) -> Job:
     jobs = build.jobs(settings)
-    query: dict[str, Any] = {"tableName": "traces", "filter": [], "orderBy": None, "compression": compression}
-    user = _first_user(settings)
-    new = NewExport(project_id=PROJECT, user_id=user, name=f"All traces as {format_}", query=query, format=format_)
-    job = jobs.create(new, datetime.now(UTC))
+    job = jobs.create(replace(new, user_id=_first_user(settings)), datetime.now(UTC))
     publish_request(settings, job.project_id, job.id)
     return follow_progress(partial(find_job, jobs, job.project_id, job.id))
 
@@ -191,65 +241,17 @@ def _eventually(look: Callable[[], T | None], what: str) -> T:
     fail(f"timed out after {PATIENCE:.0f} s waiting for {what}")
 
 
-def describe_failure(job: Job, folder: Path) -> str:
+def describe_failure(job: Job) -> str:
     """Say how an export ended that has no file; a cancelled one has no reason."""
     reason = f": {job.log.rstrip('.')}" if job.log else ""
-    return f"The export ended {job.status}{reason}; the logs are in {folder}"
+    return f"The export ended {job.status}{reason}."
 
 
-def _show_file(job: Job, exports: Path, settings: Settings) -> None:
-    links = read_links(settings)
-    if job.run is None or job.run.object_key is None or links is None:
-        fail("the export has no file, or no link")
-    path, link = exports / job.run.object_key, links.write(job.project_id, job.id)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    with urllib.request.urlopen(link) as stream:  # noqa: S310 (a daemon on this machine)
-        fetched = hashlib.file_digest(stream, "sha256").hexdigest()
-    agrees = "the same in the manifest" if digest == job.run.sha256 else f"BUT {job.run.sha256} in the manifest"
-    _heading("The file")
-    print_fields(
-        {
-            "path": path,
-            "rows": f"{job.run.rows:,}",
-            "bytes": f"{path.stat().st_size:,} ({format_size(path.stat().st_size)})",
-            "sha256": f"{digest} ({agrees})",
-            "manifest": f"{path}.manifest.json",
-            "link": link,
-            "fetched": f"through the link, with {'the same' if fetched == digest else 'A DIFFERENT'} sha256",
-        }
-    )
-
-
-def _show_email(path: Path) -> None:
-    message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
-    text = message.get_body(("plain",))
-    _heading("The email")
-    print_fields({name: message[name] for name in ("From", "To", "Subject", "Message-ID")})
-    console().print()
-    console().print(escape(text.get_content().strip() if text else "(no text)"))
-
-
-def _show_counters(consumer: Daemon, notifier: Daemon) -> None:
-    _heading("The counters")
-    wanted = ("_total{", "_running", "_slots", "last_success")
-    for line in (consumer.metrics() + notifier.metrics()).splitlines():
-        if line.startswith("waybill_") and any(each in line for each in wanted) and not line.endswith(" 0.0"):
-            console().print(escape(line))
-    _heading("Peak memory")
-    print_fields({"consumer": consumer.peak_memory(), "notify": notifier.peak_memory()})
-
-
-def _say_what_remains(folder: Path) -> None:
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    _say("All servers of the demo have stopped, so the link above no longer works")
-    _say(f"All data and logs ({format_size(size)}) stay in {folder}, until you delete it")
-    _say("Next: docker compose --profile load up --build tries real services; docs/install.md installs Waybill")
-
-
-def _heading(text: str) -> None:
-    console().print(f"\n[bold]{text}[/]\n{'─' * min(len(text), shutil.get_terminal_size().columns)}")
-
-
-def _say(text: str) -> None:
-    console().print(f"[bold cyan]▸[/] {escape(text)}")
+def _say_what_remains(folder: Path, *, removed: bool) -> None:
+    say("All servers of the demo have stopped, so the link above no longer works")
+    size = format_size(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+    if removed:
+        say(f"All data and logs ({size}) are removed; with --keep, everything stays up and the data is kept")
+    else:
+        say(f"All data and logs ({size}) stay in {folder}, until you delete it")
+    say("Next: docker compose --profile load up --build tries real services; docs/install.md installs Waybill")
