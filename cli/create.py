@@ -1,6 +1,9 @@
 """The command `create`, which inserts an export and publishes its request."""
 
+import json
+import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
@@ -11,13 +14,18 @@ from sqlalchemy.exc import DBAPIError
 
 from cli import build
 from cli.exports import JsonFlag, Project, find_job, print_job, publish_request
-from cli.output import FAILED, fail, join_choices, print_note
+from cli.filters import read_filters
+from cli.output import BAD_USAGE, FAILED, fail, join_choices, print_note
 from cli.progress import follow_or_leave
+from cli.window import read_window
 from config.errors import Rejected
 from config.events import Status
 from config.settings import load
 from config.tables import projects, users
-from consumer.models import NewExport
+from consumer.job_store import Jobs
+from consumer.models import Job, NewExport, Unreadable
+from consumer.new_exports import check_new, create_once, make_id
+from pipeline.tables import find_table
 from pipeline.types import CODECS, FORMATS
 from runtime.database import reading
 
@@ -40,6 +48,16 @@ def create(
             show_default=False,
         ),
     ] = None,
+    last: Annotated[
+        str | None,
+        typer.Option(help="Only rows of the last 30m, 24h or 7d: whole minutes, hours or days.", show_default=False),
+    ] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Only rows from this date or time on, in UTC.", show_default=False)
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Only rows before this date or time, in UTC.", show_default=False)
+    ] = None,
     search: Annotated[str | None, typer.Option(help="Text to search for.", show_default=False)] = None,
     search_in: Annotated[
         list[str] | None, typer.Option(help="Where to search: id, content, input or output.", show_default=False)
@@ -55,33 +73,55 @@ def create(
     as_json: JsonFlag = False,
 ) -> None:
     """Create an export and publish its request."""
-    from cli.filters import read_filters
-    from consumer.new_exports import check_new
-
     settings = load(needs=["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"])
     now = datetime.now(UTC)
     try:
-        query: dict[str, Any] = {"tableName": table, "filter": read_filters(table, filters or ())}
-        query |= {"orderBy": _read_order(order_by)}
+        window = read_window(last, from_, to, now)
+        filters_ = read_filters(table, filters or ())
+        filters_ += window.make_filters(find_table(table)) if window is not None else []
+        query: dict[str, Any] = {"tableName": table, "filter": filters_, "orderBy": _read_order(order_by)}
         query |= {"searchQuery": search, "searchType": search_in or ["id"]} if search else {}
         query |= {"useEventsTable": True} if events else {}
         query |= {"compression": compression} if compression != "none" else {}
-        stamp = now.isoformat(timespec="seconds").replace("+00:00", "Z")
-        name = name or f"{stamp} - {table} as {format_.upper()}"
+        name = name or f"{window or _format_second(now)} - {table} as {format_.upper()}"
         new = NewExport(project_id=project, user_id=user, name=name, query=query, format=format_.upper())
+        new = new if window is None else replace(new, id=_make_window_id(new))
         check_new(new, now)
     except Rejected as refused:
-        fail(str(refused), status=2)
+        fail(str(refused), status=BAD_USAGE)
     jobs = build.jobs(settings)
     for warning in find_unknown(jobs.engine, new):
         print_note(warning)
-    job = jobs.create(new, now)
-    publish_request(settings, project, job.id)
+    job = _insert(jobs, new, now)
+    if job.status == Status.QUEUED:
+        publish_request(settings, project, job.id)
     if wait:
         job = follow_or_leave(partial(find_job, jobs, project, job.id))
     print_job(settings, jobs, job, as_json=as_json)
     if wait and job.status != Status.COMPLETED:
         raise typer.Exit(FAILED)
+
+
+def _make_window_id(new: NewExport) -> str:
+    """Return an id that is the same whenever the same export of the same window is asked for."""
+    return make_id(new.project_id, "window " + json.dumps([new.user_id, new.name, new.query, new.format]))
+
+
+def _insert(jobs: Jobs, new: NewExport, now: datetime) -> Job:
+    """Insert an export, or return the one of the same window."""
+    try:
+        job, created = create_once(jobs, new, now)
+    except Unreadable as error:
+        fail(f"The export {new.id} of this window exists already, and it can't be read: {error}.")
+    if not created:
+        ids = shlex.join((job.project_id, job.id))
+        again = f" To queue it again: waybill retry {ids}" if job.ended_without_file else ""
+        print_note(f"The export of this window exists already; it is {job.status}.{again}")
+    return job
+
+
+def _format_second(now: datetime) -> str:
+    return now.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _read_order(text: str | None) -> dict[str, str] | None:

@@ -1,5 +1,6 @@
 """Creates exports: checks the request, inserts the row, and publishes the event."""
 
+import hashlib
 from datetime import datetime
 
 from sqlalchemy.exc import IntegrityError
@@ -13,6 +14,11 @@ from pipeline.request import ExportQuery
 from pipeline.spec import read_spec
 from pipeline.tables import resolve_table
 from runtime.publisher import Outgoing, Publisher
+
+
+def make_id(project_id: str, key: str) -> str:
+    """Return the id of the export that a key stands for: the same key finds the same export of a project."""
+    return hashlib.sha256(f"{project_id}\0{key}".encode()).hexdigest()[:32]
 
 
 def check_new(new: NewExport, now: datetime) -> None:

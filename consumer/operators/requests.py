@@ -1,6 +1,5 @@
 """Reads the request to create an export: its body, and the key that makes it safe to repeat."""
 
-import hashlib
 import json
 import re
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from config.events import Id
 from consumer.models import NewExport
+from consumer.new_exports import make_id
 from consumer.operators.problems import Problem
 
 _KEY = re.compile(r'[\x21-\x7e]{1,255}|"[\x20-\x7e]{1,255}"')
@@ -45,7 +45,7 @@ def read_new_export(body: bytes, key: str | None) -> NewExport:
         raise Problem(422, "The body is not valid", "See `errors`.", errors=errors) from error
     format_ = parsed.format.upper()
     return NewExport(
-        id=hashlib.sha256(f"{parsed.project_id}\0{key}".encode()).hexdigest()[:32],
+        id=make_id(parsed.project_id, key),
         project_id=parsed.project_id,
         user_id=parsed.user_id,
         name=parsed.name or f"{parsed.query.get('tableName')} as {format_}",

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -74,3 +75,38 @@ def test_a_query_of_the_events_table_is_checked_against_its_columns(stack: Stack
     assert (refused.returncode, "colour" in refused.stderr) == (2, True)
     with migrated.engine.connect() as connection:
         assert len(connection.scalars(select(batch_exports.c.id)).all()) == 1
+
+
+def test_a_second_run_for_the_same_window_is_the_same_export(stack: Stack, migrated: Databases) -> None:
+    def create(table: str, *window: str) -> tuple[Any, str]:
+        done = waybill("create", "p", table, *window, "--json", environment=stack.environment())
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout), done.stderr
+
+    day = ("--from", "2026-09-01", "--to", "2026-09-02")
+    first, first_said = create("traces", *day)
+    second, second_said = create("traces", "--last", "1d", "--to", "2026-09-02")
+    others = [create("traces", "--from", "2026-09-01", "--to", "2026-09-03")[0], create("scores", *day)[0]]
+    cancelled = waybill("cancel", "p", first["id"], environment=stack.environment())
+    third, third_said = create("traces", *day)
+
+    assert (first["id"], first["query"]) == (second["id"], second["query"])
+    assert first["name"] == "2026-09-01T00:00:00Z to 2026-09-02T00:00:00Z - traces as CSV"
+    assert [each["value"] for each in first["query"]["filter"]] == ["2026-09-01T00:00:00Z", "2026-09-02T00:00:00Z"]
+    assert "exists already" not in first_said
+    assert "exists already; it is QUEUED" in second_said
+    assert cancelled.returncode == 0
+    assert (third["id"], third["status"]) == (first["id"], "CANCELLED")
+    assert f"it is CANCELLED. To queue it again: waybill retry p {first['id']}" in third_said
+    with migrated.engine.connect() as connection:
+        stored = set(connection.scalars(select(batch_exports.c.id)).all())
+    assert stored == {first["id"], *(each["id"] for each in others)}
+    assert len(stored) == 3
+
+
+def test_an_empty_window_is_refused(stack: Stack, migrated: Databases) -> None:
+    refused = waybill("create", "p", "--from", "2026-09-02", "--to", "2026-09-01", environment=stack.environment())
+
+    assert (refused.returncode, "it is empty" in refused.stderr) == (2, True)
+    with migrated.engine.connect() as connection:
+        assert connection.scalars(select(batch_exports.c.id)).all() == []
