@@ -4,6 +4,7 @@ consumer: [database, clickhouse, kafka, s3, google, links, operator]
 notify: [database, kafka, smtp, links]
 migrate: [database]
 topics: [kafka]
+create: [database, kafka]
 doctor: [database, clickhouse, kafka, s3, google, smtp, links]
 {{- end -}}
 
@@ -66,7 +67,7 @@ configMap: {name: {{ . }}}
 {{- end -}}
 
 {{/* A pod that runs one command of waybill: dict "root" "command" "values" (its resources and, for a daemon, its probes)
-"pod" (its overrides) "serviceAccountName" and, as needed, "port" (its internal port, makes it a daemon) "annotations" "restartPolicy".
+"pod" (its overrides) "serviceAccountName" and, as needed, "args" (instead of the command alone) "port" (its internal port, makes it a daemon) "annotations" "restartPolicy".
 Only a daemon reads the settings from the ConfigMap, because hooks run before it exists. A hook has no setting that
 requires a secret that the hook does not have. */}}
 {{- define "waybill.pod" -}}
@@ -136,7 +137,7 @@ spec:
     - name: {{ .command }}
       image: {{ include "waybill.image" $root | quote }}
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
-      args: [{{ .command }}]
+      args: {{ default (list .command) .args | toJson }}
       securityContext:
         {{- toYaml $pod.containerSecurityContext | nindent 8 }}
       env:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cli.main import _COMMANDS
 from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, Settings, load
 from tests.chart.schemas import write_custom, write_kubernetes
 from tests.chart.tools import CHART, kept, run, tool
@@ -19,11 +20,21 @@ SCENARIOS = sorted((CHART / "ci").glob("*-values.yaml"))
 KUBERNETES = ("1.29.0", "1.35.0", "1.36.0", "1.37.0")
 """The oldest that the chart is for, and three recent ones."""
 NEWEST = KUBERNETES[-1]
-KINDS = {"Deployment", "Job", "Pod", "NetworkPolicy", "PodDisruptionBudget", "HorizontalPodAutoscaler", "Ingress"}
+KINDS = {
+    "Deployment",
+    "Job",
+    "CronJob",
+    "Pod",
+    "NetworkPolicy",
+    "PodDisruptionBudget",
+    "HorizontalPodAutoscaler",
+    "Ingress",
+}
 KINDS |= {"ScaledObject", "TriggerAuthentication", "PodMonitor", "ServiceMonitor", "PrometheusRule"}
 SECRETS = {"DATABASE_URL": "postgresql://app:secret@db/app", "SMTP_CONNECTION_URL": "smtp://app:secret@mail:587"}
 NEEDS = {"consumer": CONSUMER_NEEDS, "notify": NOTIFY_NEEDS, "doctor": CONSUMER_NEEDS}
 NEEDS |= {"migrate": ("DATABASE_URL",), "topics": ("KAFKA_BOOTSTRAP_SERVERS",)}
+NEEDS |= {"create": ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")}
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 
@@ -137,6 +148,10 @@ def test_the_schema_refuses_every_value_that_it_does_not_name() -> None:
         ("ingress.enabled=true", "ingress.host is missing"),
         ("privateCA.existingSecret=a,privateCA.existingConfigMap=b", "choose one"),
         ("privateCA.key=", "/privateCA/key"),
+        ("schedules.daily.project=p,schedules.daily.last=1d", "schedule"),
+        ("schedules.daily.schedule=@daily,schedules.daily.project=p,schedules.daily.last=1w", "/schedules/daily/last"),
+        ("schedules.Daily.schedule=@daily,schedules.Daily.project=p,schedules.Daily.last=1d", "Daily"),
+        (f"schedules.{'x' * 45}.schedule=@daily,schedules.{'x' * 45}.project=p,schedules.{'x' * 45}.last=1d", "52"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(wrong: str, words: str) -> None:
@@ -166,12 +181,20 @@ def test_a_changed_setting_restarts_the_pods_and_nothing_else_does() -> None:
     assert checksums("--set", "settings.WAYBILL_SLOTS=3") != checksums() == checksums("--set", "consumer.replicas=9")
 
 
+def pod_spec(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The specification of an object's pods; empty for an object without pods."""
+    spec: dict[str, Any] = manifest.get("spec", {})
+    if manifest["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    return spec if manifest["kind"] == "Pod" else spec.get("template", {}).get("spec", {})
+
+
 def containers(values: Path) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """Every container of Waybill's with the variables that it gets, something fitting for each secret."""
     objects = list(yaml.load_all(render(values), Loader=yaml.CSafeLoader))
     shared = {each["metadata"]["name"]: each["data"] for each in objects if each["kind"] == "ConfigMap"}
     for each in objects:
-        spec = each["spec"] if each["kind"] == "Pod" else each.get("spec", {}).get("template", {}).get("spec", {})
+        spec = pod_spec(each)
         for container in spec.get("containers", [])[:1]:
             variables: dict[str, str] = {}
             for source in container.get("envFrom", []):
@@ -188,7 +211,7 @@ def test_every_command_gets_the_settings_that_it_needs_and_can_read_them(
     started = []
     authorities = make_authority(tmp_path).file
     for container, variables in containers(values):
-        (command,) = container["args"]
+        command, *_ = container["args"]
         mounted = tuple(mount["mountPath"] for mount in container["volumeMounts"])
         for name in {"SSL_CERT_FILE", "KAFKA_SSL_CA_LOCATION"} & variables.keys():
             assert variables[name].startswith(mounted)
@@ -199,6 +222,22 @@ def test_every_command_gets_the_settings_that_it_needs_and_can_read_them(
         started.append(command)
 
     assert {"consumer", "notify", "migrate", "doctor"} <= set(started)
+
+
+def test_a_schedule_runs_create_with_options_that_it_takes() -> None:
+    create = _COMMANDS["create"].load("create")
+    read = {}
+    for container, _ in containers(CHART / "ci/everything-values.yaml"):
+        command, *options = container["args"]
+        if command == "create":
+            # The kubelet replaces $$ with $.
+            given = create.make_context(command, [option.replace("$$", "$") for option in options]).params
+            read[given["project"]] = [given[name] for name in ("table", "last", "format_", "user", "filters")]
+
+    assert read == {
+        "cm9x8y7z6w5v4u3t2s1r0q9p0": ["traces", "1d", "PARQUET", "cm1a2b3c4d5e6f7g8h9i0j1k2", ["name=$(HOME)"]],
+        "-starts-with-a-dash": ["scores", "1h", "CSV", "", ()],
+    }
 
 
 def settings_of(values: Path) -> set[str]:
