@@ -26,6 +26,7 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python --no-deps
 
 # The pins of the demo are a part of those for development, so that one venv serves both.
 $(READY): requirements.lock pyproject.toml | $(BIN)/python $(UV)
+	@echo 'Installing the Python packages for development into $(VENV): this takes a few minutes.'
 	@$(INSTALL) --require-hashes -r requirements.lock
 	@$(INSTALL) --no-build-isolation -e .
 	@rm -f $(VENV)/.ready-* && touch $@
