@@ -18,7 +18,7 @@ from cli.filters import read_filters
 from cli.output import BAD_USAGE, FAILED, fail, join_choices, print_note
 from cli.progress import follow_or_leave
 from cli.window import read_window
-from config.errors import Rejected
+from config.errors import Rejected, Unavailable
 from config.events import Status
 from config.settings import load
 from config.tables import projects, users
@@ -134,7 +134,7 @@ def _read_order(text: str | None) -> dict[str, str] | None:
 def find_unknown(engine: Engine, new: NewExport) -> Iterator[str]:
     """Yield a sentence if the project, or the user who gets the email, is not in Langfuse's tables.
 
-    A table that the role may not read, or that is missing, is not judged. Raises Unavailable.
+    A table that the role may not read, or that is missing, is not judged.
     """
     if _is_empty(engine, select(projects.c.id).where(projects.c.id == new.project_id)):
         yield f"The database has no project {new.project_id}, so the export may have no rows."
@@ -150,5 +150,5 @@ def _is_empty(engine: Engine, query: Select[Any]) -> bool:
     try:
         with reading(engine) as connection:
             return connection.execute(query).first() is None
-    except DBAPIError:
+    except (DBAPIError, Unavailable):  # a role without the right, or a failure that the insert will report
         return False

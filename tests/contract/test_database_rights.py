@@ -9,8 +9,10 @@ import pytest
 from sqlalchemy import Engine, make_url, text
 
 from cli.checks.database import find_problems
+from cli.create import find_unknown
 from config.settings import load
 from config.tables import langfuse
+from consumer.models import NewExport
 from runtime.database import open_database
 from runtime.migrations import migrate
 from tests.services.postgres import Postgres
@@ -171,3 +173,19 @@ def find_problems_of_a_missing(postgres: Postgres) -> list[str]:
             return find_problems(engine)
         finally:
             engine.dispose()
+
+
+def test_the_create_command_warns_of_an_unknown_project_only_if_it_may_read_projects(owner: Engine) -> None:
+    new = NewExport(project_id="absent", user_id="nobody", name="n", query={}, format="CSV")
+
+    with as_role(owner) as engine:
+        without = list(find_unknown(engine, new))
+        with owner.begin() as connection:
+            connection.execute(text(f"GRANT SELECT (id) ON projects TO {role_of(owner)}"))
+        with_right = list(find_unknown(engine, new))
+
+    assert [each.split(",")[0] for each in without] == ["The database has no user nobody"]
+    assert [each.split(",")[0] for each in with_right] == [
+        "The database has no project absent",
+        "The database has no user nobody",
+    ]
