@@ -1,5 +1,6 @@
 """Stores files in a container of Azure Blob Storage, through Azure's own client."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from pipeline.storage.s3_parts import first_part_size
 from pipeline.storage.safe_names import OBJECT_NAME_BYTES, check_length, join_key, make_disposition
 from pipeline.storage.types import MAX_LIFETIME, Refused
 
+_HOST = re.compile(r"[\w-]+(\.[\w-]+)+(:\d{1,5})?")
 _NEVER_MET = '"0x0000000000000000"'
 _BODY = b"waybill doctor\n"
 _CLOCK_SKEW = timedelta(minutes=5)
@@ -31,8 +33,16 @@ _IGNORED = (
 def open_container(
     place: str, root: str, options: AzureOptions, on_part: Callable[[PartOutcome], None]
 ) -> "AzureStorage":
-    """Open the container that a URL names: `container`, or `container@account.dfs.core.windows.net`."""
-    container, _, host = place.partition("@")
+    """Open the container that a URL names: `container`, or `container@account.dfs.core.windows.net`.
+
+    Raises ValueError, without a part of the URL in its text, for another URL.
+    """
+    container, at, host = place.partition("@")
+    if not container or (at and not _HOST.fullmatch(host)):
+        raise ValueError(
+            "WAYBILL_STORAGE_URL: must be abfs://container or abfs://container@account.dfs.core.windows.net, and a "
+            "folder may follow"
+        )
     if host:
         account, _, domain = host.partition(".")
         endpoint = options.endpoint or f"https://{account}.{domain.replace('dfs.', 'blob.', 1)}"

@@ -1,7 +1,9 @@
 """Opens the client of Azure Blob Storage, and translates its errors."""
 
 import base64
-import binascii
+import re
+from http import HTTPStatus
+from typing import Any
 
 import requests
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
@@ -31,6 +33,8 @@ LOST_BLOCKS = {"InvalidBlockList", "InvalidBlobOrBlock"}
 """The error codes of Azure when blocks are gone: another upload of the same blob was completed."""
 
 _CONNECTIONS = 64
+_NAME = re.compile(r"[A-Za-z0-9-]{1,63}")
+_ID = "x-ms-request-id"
 _SERVER_ERROR = 500
 _TEMPORARY_STATUS = {408, 429}
 _ACCOUNT, _KEY = "LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID", "LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY"
@@ -53,6 +57,7 @@ _REMEDIES = {
     "AuthorizationFailure": (
         f"are {_ACCOUNT} (the account) and {_KEY} (its key) right, and does the account's firewall allow this network?"
     ),
+    "404": f"is {_ENDPOINT} right?",
     "ResourceNotFound": f"are {_ACCOUNT} (the account) and {_ENDPOINT} right?",
     "AuthorizationPermissionMismatch": _ROLE,
     "InsufficientAccountPermissions": _ROLE,
@@ -61,10 +66,15 @@ _REMEDIES = {
 }
 
 
+class Foreign(Exception):
+    """A response that Azure does not send: another kind of server answered."""
+
+
 def open_client(options: AzureOptions) -> BlobServiceClient:
     """Return the client of an account; raises ValueError for options that are not valid."""
     endpoint = find_endpoint(options)
     session = requests.Session()
+    session.hooks["response"] = [_check_origin]
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
     return BlobServiceClient(
@@ -81,6 +91,14 @@ def open_client(options: AzureOptions) -> BlobServiceClient:
     )
 
 
+def _check_origin(response: requests.Response, **_: Any) -> None:
+    """Raise Foreign for a response that is no error and not Azure's: the client would raise anything, or nothing."""
+    is_azure = _ID in response.headers or "azur" in response.headers.get("Server", "").lower()
+    if response.status_code < HTTPStatus.BAD_REQUEST and not is_azure:
+        response.close()
+        raise Foreign(f"HTTP status {response.status_code}")
+
+
 def _make_credential(options: AzureOptions, endpoint: str) -> dict[str, str] | DefaultAzureCredential:
     if options.key is None:
         if endpoint.startswith("https://"):
@@ -90,7 +108,7 @@ def _make_credential(options: AzureOptions, endpoint: str) -> dict[str, str] | D
         raise ValueError(f"{_ACCOUNT} is missing: for Azure it is the name of the account that {_KEY} is a key of")
     try:
         base64.b64decode(options.key, validate=True)
-    except binascii.Error:
+    except ValueError:
         raise ValueError(f"{_KEY}: is not the key of an Azure account, which is Base64 text") from None
     return {"account_name": options.account, "account_key": options.key}
 
@@ -101,6 +119,8 @@ def find_endpoint(options: AzureOptions) -> str:
         return options.endpoint
     if options.account is None:
         raise ValueError(f"{_ACCOUNT} is missing: for Azure it is the name of the account (or set {_ENDPOINT})")
+    if not _NAME.fullmatch(options.account):
+        raise ValueError(f"{_ACCOUNT}: is not the name of an Azure account, such as mycompany (or set {_ENDPOINT})")
     return f"https://{options.account}.blob.core.windows.net"
 
 
@@ -109,6 +129,9 @@ def translate(name: str, error: Exception) -> Fault:
     if isinstance(error, HttpResponseError) and error.response is not None and error.status_code is not None:
         temporary = error.status_code >= _SERVER_ERROR or error.status_code in _TEMPORARY_STATUS
         return Fault(_explain_refusal(name, error), temporary)
+    if isinstance(error, Foreign):
+        text = f"the server that was asked for {name} is not Azure Blob Storage ({error}): is {_ENDPOINT} right?"
+        return Fault(Unavailable(text), temporary=False)
     if isinstance(error, ClientAuthenticationError):
         return Fault(
             Unavailable(

@@ -112,6 +112,11 @@ class FsspecStorage:
             raise ValueError(
                 f"WAYBILL_STORAGE_URL: fsspec knows no filesystem for {url.partition(':')[0]}://, or can't read the URL"
             ) from error
+        except Exception as error:
+            # Some filesystems connect here, or lack an argument: they raise anything, and may repeat the URL.
+            raise ValueError(
+                f"WAYBILL_STORAGE_URL: fsspec can't open {url.partition(':')[0]}:// ({type(error).__name__})"
+            ) from error
 
     def open(self, key: str, content_type: str, attempt: int, expected: int = 0) -> FsspecUpload:  # noqa: ARG002 (fsspec has no parameters for them)
         """Open an object under a hidden name."""

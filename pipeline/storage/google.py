@@ -1,5 +1,6 @@
 """Stores files in a bucket of Google Cloud Storage, through its JSON interface."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from pipeline.storage.s3_parts import first_part_size
 from pipeline.storage.safe_names import OBJECT_NAME_BYTES, check_length, join_key, make_disposition
 from pipeline.storage.types import MAX_LIFETIME, Refused
 
+_BUCKET = re.compile(r"[\w.-]+")
 _UNIT = 256 << 10
 _NEVER_MET = 1
 _BODY = b"waybill doctor\n"
@@ -32,6 +34,9 @@ class GoogleStorage:
     """
 
     def __init__(self, bucket: str, root: str, options: GoogleOptions, on_part: Callable[[PartOutcome], None]) -> None:
+        """Open nothing yet; raises ValueError for a wrong name, and for options that can't be right."""
+        if not _BUCKET.fullmatch(bucket):
+            raise ValueError("WAYBILL_STORAGE_URL: must be gs://bucket, and a folder may follow")
         self._root = root
         self._options = options
         self._on_part = on_part

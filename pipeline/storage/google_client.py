@@ -5,6 +5,7 @@
 
 import io
 import json
+import re
 import secrets
 import ssl
 from collections.abc import Mapping
@@ -40,6 +41,8 @@ _ENDED = {"404", "410", "499"}
 _TEMPORARY_STATUS = {408, 429}
 _PIECE = 256 << 10
 _SOME = "name,generation,size,metadata"
+_MESSAGE_CHARACTERS = 300
+_STORED = re.compile(r"bytes=0-(\d{1,15})")
 _ROLE = "the credentials need the role Storage Object User on the bucket"
 _REMEDIES = {
     "401": f"is {CREDENTIALS} right?",
@@ -64,6 +67,13 @@ class Failed(Exception):
         super().__init__(f"{status}: {message}")
         self.status = status
         self.message = message
+
+
+class Foreign(Exception):
+    """A response that Google's JSON interface does not send: another kind of server answered."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP status {status}")
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,10 @@ class Client:
 
     def load(self, name: str) -> Mapping[str, Any]:
         """Return the properties of an object; Failed with status 404 if there is none."""
-        return self._ask("GET", self._locate(name, fields=_SOME)).content
+        response = self._ask("GET", self._locate(name, fields=_SOME))
+        if not _describes_object(response.content):
+            raise Foreign(response.status)
+        return response.content
 
     def remove(self, name: str, generation: int) -> None:
         """Delete an object, if it is still this one."""
@@ -138,7 +151,11 @@ class Client:
             "X-Upload-Content-Type": description.content_type,
         }
         url = self._locate_upload("resumable", description)
-        return self._ask("POST", url, headers, description.to_json()).headers["Location"]
+        response = self._ask("POST", url, headers, description.to_json())
+        address = str(response.headers.get("Location", ""))
+        if not address.startswith(("https://", "http://")):
+            raise Foreign(response.status)
+        return address
 
     def send(self, address: str, content_range: str, body: bytes = b"") -> Response:
         """Send a chunk of an upload, or ask what is stored of it."""
@@ -163,7 +180,10 @@ class Client:
         response = self._pool.request(method, url, body=sent, headers={**headers, **length}, redirect=False)
         if response.status >= HTTPStatus.BAD_REQUEST:
             raise Failed(response.status, _read_message(response.data))
-        content = response.json() if response.data and response.status != RESUME else {}
+        is_resumed = response.status == RESUME and method == "PUT"
+        if not (is_resumed or HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES):
+            raise Foreign(response.status)
+        content = {} if is_resumed else _read_content(response.status, response.data)
         return Response(response.status, response.headers, content)
 
     def _locate(self, name: str, **query: object) -> str:
@@ -186,6 +206,9 @@ def translate(name: str, error: Exception) -> Fault:
     if isinstance(error, Failed):
         temporary = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR or error.status in _TEMPORARY_STATUS
         return Fault(_explain_refusal(name, error), temporary)
+    if isinstance(error, Foreign):
+        text = f"the server that was asked for {name} is not Google Cloud Storage ({error})"
+        return Fault(Unavailable(f"{text}: is LANGFUSE_S3_BATCH_EXPORT_ENDPOINT right?"), temporary=False)
     if isinstance(error, google.auth.exceptions.DefaultCredentialsError):
         advice = f"there are no credentials: set {CREDENTIALS}, or give the process a service account"
         return Fault(Unavailable(f"Google Cloud Storage could not be reached: {advice}"), temporary=False)
@@ -200,6 +223,32 @@ def translate(name: str, error: Exception) -> Fault:
     return Fault(error, temporary=False)
 
 
+def read_stored(response: Response) -> int:
+    """Return how many bytes of an upload are stored, from a header such as `Range: bytes=0-99`."""
+    if (header := response.headers.get("Range")) is None:
+        return 0
+    if (stored := _STORED.fullmatch(header)) is None:
+        raise Foreign(response.status)
+    return int(stored[1]) + 1
+
+
+def _read_content(status: int, body: bytes) -> Mapping[str, Any]:
+    try:
+        content = json.loads(body) if body else {}
+    except (ValueError, RecursionError) as error:
+        raise Foreign(status) from error
+    if not isinstance(content, dict):
+        raise Foreign(status)
+    return content
+
+
+def _describes_object(content: Mapping[str, Any]) -> bool:
+    """Return whether properties are those of an object: Google writes its numbers as text."""
+    numbers = all(str(content.get(name)).isdecimal() for name in ("generation", "size"))
+    metadata = content.get("metadata") or {}
+    return numbers and isinstance(metadata, dict) and all(isinstance(each, str) for each in metadata.values())
+
+
 def _explain_refusal(name: str, error: Failed) -> Refused:
     code = str(error.status)
     remedy = _REMEDIES.get(code)
@@ -210,6 +259,6 @@ def _explain_refusal(name: str, error: Failed) -> Refused:
 
 def _read_message(body: bytes) -> str:
     try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, TypeError, LookupError):
+        return " ".join(str(json.loads(body)["error"]["message"]).split())[:_MESSAGE_CHARACTERS]
+    except (ValueError, TypeError, LookupError, RecursionError):
         return "no reason is given"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -25,6 +26,8 @@ LONGEST_OF_GOOGLE = timedelta(hours=12)
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _ALGORITHM = "GOOG4-RSA-SHA256"
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+"""A token is a part of a header: an HTTP client would repeat any other one in its error."""
 
 
 class Identity:
@@ -41,11 +44,11 @@ class Identity:
         self._loaded: Any = None
 
     def load_token(self) -> str:
-        """Return a token for requests; raises the exceptions of google-auth."""
+        """Return a token for requests; raises the exceptions of google-auth, and Unavailable for a strange answer."""
         with self._lock:
             credentials = self._load()
             if not credentials.valid:
-                credentials.refresh(self._request)
+                _refresh(credentials, self._request)
             return str(credentials.token)
 
     @property
@@ -95,6 +98,20 @@ class Identity:
         return self._loaded
 
 
+def _refresh(credentials: Any, request: Request) -> None:
+    strange = f"the token endpoint of Google answered without a token: is the token_uri of {CREDENTIALS} right?"
+    try:
+        credentials.refresh(request)
+    except google.auth.exceptions.GoogleAuthError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # google-auth does not check what it reads.
+        raise Unavailable(strange) from error
+    if not isinstance(credentials.token, str) or not _TOKEN.fullmatch(credentials.token):
+        credentials.token = None
+        raise Unavailable(strange)
+
+
 def read_credentials(given: str) -> Mapping[str, Any]:
     """Return a service account's key from JSON or a file; raises ValueError, without a part of it, if it is neither."""
     text = given
@@ -111,8 +128,16 @@ def read_credentials(given: str) -> Mapping[str, Any]:
         found = json.loads(text)
         kind = found.get("type")
         if kind == "service_account":
-            Credentials.from_service_account_info(found)
-    except (ValueError, TypeError, AttributeError, LookupError, google.auth.exceptions.GoogleAuthError):
+            urlsplit(found["token_uri"].strip())
+            Credentials.from_service_account_info(found).sign_bytes(b"")  # a key that is not RSA can't sign
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        google.auth.exceptions.GoogleAuthError,
+    ):
         raise ValueError(f"{CREDENTIALS}: is not the JSON of a service account's key") from None
     if kind != "service_account":
         raise ValueError(

@@ -13,7 +13,7 @@ from typing import Any, Self
 from config.errors import Cancelled, Unavailable
 from config.labels import PartOutcome
 from pipeline.storage.calls import GRACE_SECONDS, Calls, PartBuffer, wait_for
-from pipeline.storage.google_client import DENIED, MISSING, OVERTAKEN, RESUME, Client, Description
+from pipeline.storage.google_client import DENIED, MISSING, OVERTAKEN, RESUME, Client, Description, read_stored
 from pipeline.storage.types import Refused
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Chunk:
             response = self._client.send(self._address, f"bytes */{total}")
             if response.status != RESUME:
                 return response.content
-            stored = _read_stored(response.headers)
+            stored = read_stored(response)
         self._is_repeated = True
         while stored < end or (self._total is not None and stored == end):
             if stored < self._start:
@@ -63,7 +63,7 @@ class Chunk:
             response = self._client.send(self._address, f"bytes {span}/{total}", self._body[stored - self._start :])
             if response.status != RESUME:
                 return response.content
-            before, stored = stored, _read_stored(response.headers)
+            before, stored = stored, read_stored(response)
             if stored <= before:
                 raise Unavailable("Google Cloud Storage has stored nothing of a chunk")
         return {}
@@ -234,8 +234,3 @@ def load_attempt(head: Mapping[str, Any]) -> int:
     """Return the attempt that wrote an object, 0 if its properties do not contain it."""
     attempt = (head.get("metadata") or {}).get(ATTEMPT, "")
     return int(attempt) if attempt.isdecimal() else 0
-
-
-def _read_stored(headers: Mapping[str, str]) -> int:
-    """Return how many bytes of an upload are stored, from a response such as `Range: bytes=0-99`."""
-    return int(headers["Range"].rpartition("-")[2]) + 1 if "Range" in headers else 0

@@ -74,6 +74,9 @@ def test_the_endpoint_is_that_of_the_account_in_the_public_cloud() -> None:
         (AzureOptions(), "ACCESS_KEY_ID is missing: for Azure it is the name of the account"),
         (AzureOptions(key="c2VjcmV0", endpoint="https://x.test"), "ACCESS_KEY_ID is missing"),
         (AzureOptions(account="a", key="hush!"), "SECRET_ACCESS_KEY: is not the key of an Azure account"),
+        (AzureOptions(account="a", key="hüsh"), "SECRET_ACCESS_KEY: is not the key of an Azure account"),
+        (AzureOptions(account="a/b", key="c2VjcmV0"), "ACCESS_KEY_ID: is not the name of an Azure account"),
+        (AzureOptions(account="[::1", key="c2VjcmV0"), "ACCESS_KEY_ID: is not the name of an Azure account"),
         (AzureOptions(account="a", endpoint="http://x.test"), "ENDPOINT: must start with https://"),
     ],
 )

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 import google.auth.iam
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from google.auth.compute_engine import _metadata
 
 from config.errors import Unavailable
@@ -30,6 +31,13 @@ HOUR = timedelta(hours=1)
 BUSY = reply(503, b"")
 QUICK = PartOptions(size=PART, pauses=(0.01,) * 3)
 VARIABLE = "LANGFUSE_GOOGLE_CLOUD_STORAGE_CREDENTIALS"
+
+
+def make_elliptic_credentials() -> str:
+    """Credentials whose key can be read, but can't sign as Google demands."""
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    content = json.loads(make_credentials(make_key(), "http://127.0.0.1:1"))
+    return json.dumps(content | {"private_key": key.decode()})
 
 
 @pytest.fixture
@@ -49,6 +57,8 @@ def bucket(gcs: Gcs) -> Iterator[GcsBucket]:
         ('{"type": "external_account"}', "set GOOGLE_APPLICATION_CREDENTIALS to their file"),
         ("hush" * 200, "is neither JSON nor a file that can be read"),
         ("/no/such/file.json", "No such file"),
+        ('{"type": ' + "[" * 100_000, "is not the JSON of a service account's key"),
+        (make_elliptic_credentials(), "is not the JSON of a service account's key"),
         ("with\0nul", "is neither JSON nor the path of a file"),
     ],
 )

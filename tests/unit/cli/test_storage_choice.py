@@ -125,6 +125,12 @@ def open_store(given: dict[str, str]) -> Storage:
             "LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY: is not the key of an Azure account",
         ),
         (GOOGLE | {KEY: "hush"}, f"{KEY}: is neither JSON nor a file"),
+        ({"WAYBILL_STORAGE_URL": "abfs://@acme.dfs.core.windows.net"}, "WAYBILL_STORAGE_URL: must be abfs://container"),
+        ({"WAYBILL_STORAGE_URL": "abfs://c@u:hush@acme.dfs.core.windows.net"}, "WAYBILL_STORAGE_URL: must be abfs://"),
+        ({"WAYBILL_STORAGE_URL": "gs:///hush"}, "WAYBILL_STORAGE_URL: must be gs://bucket"),
+        ({"WAYBILL_STORAGE_URL": "gs://u:hush@exports"}, "WAYBILL_STORAGE_URL: must be gs://bucket"),
+        ({"WAYBILL_STORAGE_URL": "github://hush"}, "WAYBILL_STORAGE_URL: fsspec can't open github://"),
+        ({"WAYBILL_STORAGE_URL": "ftp://u:hush@nowhere.invalid/x"}, "WAYBILL_STORAGE_URL: fsspec can't open ftp://"),
         ({"WAYBILL_STORAGE_URL": "nonsense://hush"}, "WAYBILL_STORAGE_URL: fsspec knows no filesystem for nonsense://"),
     ],
 )
