@@ -24,6 +24,7 @@ SIGV4_MAX_HOURS = 7 * 24
 LONGEST_SEGMENT = timedelta(days=7)
 """Kafka's `segment.ms`: an event stays this much longer than the retention, because whole segments are deleted."""
 MOST_DAYS = 36_500
+NOT_UTF8 = "is not UTF-8: is it a text, and not a binary key or a file?"
 
 LINKS_PORT = 6066
 CONSUMER_INTERNAL_PORT = 6065
@@ -267,12 +268,14 @@ def load(values: Mapping[str, str] | None = None, *, needs: Collection[str] = ()
 def load_valid(values: Mapping[str, str] | None = None, *, needs: Collection[str] = ()) -> tuple[Settings, list[str]]:
     """Read the settings as `load` does; return those that are valid, and one sentence for each that is not."""
     given = {**os.environ, **(values or {})}
+    defaults = {str(field.alias): field.default for field in Settings.model_fields.values()}
+    invalid = {name: NOT_UTF8 for name in defaults if not _is_text(given.get(name, ""))}
+    known = {**(values or {}), **{name: defaults[name] for name in invalid}}
     try:
-        settings, invalid = Settings(**dict(values or {})), {}  # type: ignore[arg-type] # values are parsed by pydantic
+        settings = Settings(**known)
     except ValidationError as error:
-        invalid = {str(each["loc"][0]): each["msg"] for each in error.errors(include_url=False)}
-        defaults = {field.alias: field.default for field in Settings.model_fields.values() if field.alias in invalid}
-        settings = Settings(**{**dict(values or {}), **defaults})
+        invalid |= {str(each["loc"][0]): each["msg"] for each in error.errors(include_url=False)}
+        settings = Settings(**{**known, **{name: defaults[name] for name in invalid}})
     problems = [_problem(name, message) for name, message in invalid.items()]
     problems += [*find_missing(given, needs), *find_kafka_problems(given), *find_contradictions(given)]
     return settings, [*problems, *(list_unknown(values) if settings.strict_settings else ())]
@@ -284,5 +287,11 @@ def list_unknown(values: Mapping[str, str] | None = None) -> list[str]:
     return list(find_unknown({**os.environ, **(values or {})}, known))
 
 
+def _is_text(value: str) -> bool:
+    """Return whether a variable was UTF-8: Python keeps other bytes as surrogates, which no client can send."""
+    return value == value.encode(errors="ignore").decode()
+
+
 def _problem(name: str, message: str) -> str:
-    return f"{name}: {message.removeprefix('Value error, ')}"
+    # A URL may be the value of a setting that is none, and so be repeated.
+    return f"{name}: {urls.mask_password(message.removeprefix('Value error, '))}"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from config.settings import Misconfigured, Settings
 from config.settings_kafka import CERTIFICATE, KEY, KEY_PASSWORD
+from config.urls import mask_password
 
 
 def find_authorities(settings: Settings) -> str | None:
@@ -41,7 +42,8 @@ def _check_readable(setting: str, file: str | None) -> None:
         with Path(file).open("rb"):
             pass
     except OSError as error:
-        raise Misconfigured([f"{setting}: the file {file} can't be read ({(error.strerror or '').lower()})"]) from error
+        reason = (error.strerror or "").lower()
+        raise Misconfigured([f"{setting}: the file {mask_password(file)} can't be read ({reason})"]) from error
 
 
 def _check_certificate(file: str) -> None:
@@ -55,6 +57,8 @@ def _load_key(context: ssl.SSLContext, certificate: str, key: str, password: str
     try:
         # Without a function, OpenSSL would ask for the password on the terminal.
         context.load_cert_chain(certificate, key, password=lambda: password or "")
+    except ValueError as error:
+        raise Misconfigured([f"{KEY_PASSWORD} is wrong: no password has more than 1,024 bytes"]) from error
     except ssl.SSLError as error:
         raise Misconfigured([_explain_key(key, password, error.reason or "")]) from error
 

@@ -214,3 +214,21 @@ def test_a_file_without_authorities_is_reported_with_its_setting(
 def test_a_folder_is_no_file_with_authorities(tmp_path: Path, name: str) -> None:
     with pytest.raises(Misconfigured, match="is a directory"):
         load({name: str(tmp_path)})
+
+
+@pytest.mark.parametrize("name", ["KAFKA_SSL_CA_LOCATION", "KAFKA_BOOTSTRAP_SERVERS", "SSL_CERT_FILE"])
+def test_a_url_in_the_wrong_variable_does_not_show_its_password(name: str) -> None:
+    with pytest.raises(Misconfigured, match=f"{name}: ") as raised:
+        load({name: "https://ada:hush@host.example"})
+
+    assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["KAFKA_SSL_CA_LOCATION", "KAFKA_SASL_PASSWORD", "SMTP_OAUTH_SCOPE", "WAYBILL_SLOTS"])
+def test_a_value_that_is_not_utf_8_is_reported(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(os.environb, name.encode(), b"hush\xff")
+
+    with pytest.raises(Misconfigured) as raised:
+        load()
+
+    assert raised.value.problems == [f"{name}: is not UTF-8: is it a text, and not a binary key or a file?"]

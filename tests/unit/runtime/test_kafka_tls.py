@@ -76,6 +76,7 @@ def test_both_clients_get_the_certificate(files: dict[str, str], key: str, passw
         ("certificate", "other", "", "KAFKA_SSL_KEY_LOCATION: the key in {other} does not belong to the certificate"),
         ("certificate", "encrypted", "", "KAFKA_SSL_KEY_PASSWORD is missing: the key in {encrypted} is encrypted"),
         ("certificate", "encrypted", "no", "KAFKA_SSL_KEY_PASSWORD is wrong: the key in {encrypted} is encrypted"),
+        ("certificate", "encrypted", "n" * 1025, "KAFKA_SSL_KEY_PASSWORD is wrong: no password has more than 1,024"),
         ("certificate", "legacy", "", "KAFKA_SSL_KEY_PASSWORD is missing: the key in {legacy} is encrypted"),
         ("certificate", "legacy", "no", "KAFKA_SSL_KEY_PASSWORD is wrong: the key in {legacy} is encrypted"),
     ],
@@ -94,3 +95,11 @@ def test_a_file_that_can_not_be_used_is_named_by_its_setting(
 def test_an_authority_that_can_not_be_used_is_named_by_its_setting(files: dict[str, str], ca: str) -> None:
     with pytest.raises(Misconfigured, match=f"KAFKA_SSL_CA_LOCATION: the file {files[ca]}"):
         client_config(load(settings_with(files, "certificate", "key", ca=ca)))
+
+
+@pytest.mark.parametrize("wrong", ["KAFKA_SSL_CERTIFICATE_LOCATION", "KAFKA_SSL_KEY_LOCATION"])
+def test_a_url_instead_of_a_file_does_not_show_its_password(files: dict[str, str], wrong: str) -> None:
+    with pytest.raises(Misconfigured, match=f"{wrong}: ") as caught:
+        client_config(load(settings_with(files, "certificate", "key") | {wrong: "https://ada:hush@host.example"}))
+
+    assert "hush" not in str(caught.value)
