@@ -1,5 +1,6 @@
 """Hands one email to Amazon SES, and sorts the failures by whether to retry."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,11 @@ _BY_STATUS: dict[int, _Fault] = {
     HTTPStatus.TOO_MANY_REQUESTS: _LIMITED,
     HTTPStatus.SERVICE_UNAVAILABLE: _NOT_ACCEPTED,
 }
+_NO_URL = (
+    "SES can't be used, because a variable of AWS is not a valid URL: are AWS_ENDPOINT_URL and "
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI right, if they are set?"
+)
+_CODE = re.compile(r"[\w.-]{1,80}", re.ASCII)
 _NOT_VERIFIED_TEXT = "not verified"
 """How SES says that it does not know an address; its code is the same for a message that it refuses."""
 
@@ -78,12 +84,13 @@ class SesRegion:
         if not envelope.recipient.local.isascii():
             raise Undeliverable("the address is not ASCII, and SES does not support SMTPUTF8")
         client = _open(self.region, self.authorities)
+        data = message.as_bytes(policy=SMTP)
         fence()
         with _translated_faults(self.region):
             answer = client.send_email(
                 FromEmailAddress=str(envelope.sender),
                 Destination={"ToAddresses": [str(envelope.recipient)]},
-                Content={"Raw": {"Data": message.as_bytes(policy=SMTP)}},
+                Content={"Raw": {"Data": data}},
             )
         if not answer.get("MessageId"):  # a proxy may have answered
             raise Unanswered("SES may have received the email, but did not give it an id")
@@ -115,6 +122,8 @@ def _open(region: str, authorities: str | None) -> Any:
         raise Unavailable(
             f"there are no AWS credentials for SES ({type(error).__name__}): is the role of the process right?"
         ) from error
+    except ValueError as error:  # its text may repeat a variable of AWS
+        raise Unavailable(_NO_URL) from error
     if credentials is None:
         raise Unavailable("there are no AWS credentials for SES: does the process have a role?")
     return client
@@ -191,16 +200,23 @@ def _translated_faults(region: str) -> Iterator[None]:
         exceptions.NoRegionError,
     ) as error:
         raise Unavailable(f"SES in {region} is unavailable ({explain_fault(error)}): is the region right?") from error
-    except (exceptions.HTTPClientError, exceptions.ConnectionError, ResponseParserError) as error:
+    except (
+        *(exceptions.HTTPClientError, exceptions.ConnectionError, ResponseParserError),
+        # botocore does not check what it reads: another kind of server may have answered.
+        *(AttributeError, LookupError, TypeError, UnicodeDecodeError),
+    ) as error:
         reason = explain_fault(error)
         if (remedy := CERTIFICATE_REMEDIES.get(reason)) is not None:
             raise Unavailable(f"SES in {region} is unavailable ({reason}): {remedy}") from error
         raise Unanswered(f"SES may have received the email, but did not respond ({reason})") from error
+    except ValueError as error:  # nothing has been sent
+        raise Unavailable(_NO_URL) from error
 
 
 def _translate(response: dict[str, Any], region: str) -> Exception:
     """Return the error for a response; its text may contain addresses, so only its code is repeated."""
-    code, text = str(response["Error"]["Code"]), str(response["Error"].get("Message", ""))
+    given = str(response["Error"]["Code"])
+    code, text = given if _CODE.fullmatch(given) else "no code", str(response["Error"].get("Message", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     found = _BY_CODE.get(code) or _BY_STATUS.get(status)
     if found is None:

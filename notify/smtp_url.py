@@ -1,10 +1,13 @@
 """Reads SMTP_CONNECTION_URL of an SMTP server."""
 
+import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from config.settings import Misconfigured
 from notify.smtp import IMPLICIT_PORT, Encryption, SmtpServer
 from runtime.tokens import Tokens
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{0,253}|\[[A-Za-z0-9.:]{1,60}\]")
 
 
 def parse_server(url: str, tokens: Tokens | None = None) -> SmtpServer:
@@ -27,6 +30,9 @@ def parse_server(url: str, tokens: Tokens | None = None) -> SmtpServer:
         raise _misconfigured("it must start with smtp:// or smtps://")
     if not parts.hostname:
         raise _misconfigured("it has no host")
+    name = options.get("name")
+    if name is not None and not _NAME.fullmatch(name):
+        raise _misconfigured("the option name must be a host name, or an address in brackets")
     implicit = parts.scheme == "smtps" or _is_true(options, "secure")
     return SmtpServer(
         host=parts.hostname,
@@ -35,7 +41,7 @@ def parse_server(url: str, tokens: Tokens | None = None) -> SmtpServer:
         user=user or None,
         password=password,
         verify=options.get("tls.rejectunauthorized", "true").lower() not in {"false", "0"},
-        ehlo=options.get("name"),
+        ehlo=name,
         tokens=tokens,
     )
 

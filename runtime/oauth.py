@@ -66,7 +66,7 @@ def fetch_token(endpoint: TokenEndpoint, now: float) -> Token:
     try:
         # An event loop of its own bounds the whole request; a timeout of a socket would begin again with each byte.
         answer = asyncio.run(_ask(endpoint))
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError, UnicodeError) as error:  # UnicodeError: a host that DNS does not allow
         reason = explain_fault(error)
         remedy = CERTIFICATE_REMEDIES.get(reason, "is {0}_TOKEN_ENDPOINT_URL right?")
         raise _unavailable(endpoint, f"is unavailable ({reason})", remedy) from error

@@ -144,10 +144,11 @@ def test_a_response_that_takes_too_long_is_unanswered(server: SesServer, monkeyp
     given_up.set()
 
 
-def test_rubbish_instead_of_a_response_is_unanswered(server: SesServer) -> None:
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"null", b"\xff"])
+def test_rubbish_instead_of_a_response_is_unanswered(server: SesServer, body: bytes) -> None:
     server.proxy.add(
         lambda request: request.path == SEND,
-        lambda _: Response(200, {}, iter([b"<html>"])),
+        lambda _: Response(200, {}, iter([body])),
     )
 
     with pytest.raises(Unanswered):
@@ -273,6 +274,22 @@ def test_the_check_names_a_service_that_does_not_respond(server: SesServer) -> N
 
     with pytest.raises(Unavailable, match="SES in eu-central-1 does not respond"):
         SesRegion(REGION).check(SENDER)
+
+
+@pytest.mark.parametrize("url", ["no URL", "http://host.example:99999", "http://[::1"])
+def test_an_endpoint_that_is_no_url_is_named(server: SesServer, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    use(monkeypatch, server.environment() | {"AWS_ENDPOINT_URL_SESV2": url})
+
+    with pytest.raises(Unavailable, match="are AWS_ENDPOINT_URL and"):
+        SesRegion(REGION).check(SENDER)
+
+
+def test_a_code_of_another_server_is_not_repeated(server: SesServer) -> None:
+    server.answer(SEND, 400, f"<b>{ADDRESS}")
+
+    with pytest.raises(Unavailable, match="did not accept the email") as caught:
+        send()
+    assert ADDRESS not in str(caught.value)
 
 
 def test_the_check_names_credentials_that_are_rejected(server: SesServer) -> None:

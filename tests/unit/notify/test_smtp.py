@@ -92,7 +92,11 @@ def test_the_url_sets_host_port_encryption_and_login(url: str, expected: SmtpSer
 
 
 @pytest.mark.parametrize(
-    "url", ["smtp://", "smtp://user:hunter2/@mail.example", "smtp://mail.example:port", "smtp://[::1", "http://x"]
+    "url",
+    [
+        *("smtp://", "smtp://user:hunter2/@mail.example", "smtp://mail.example:port", "smtp://[::1", "http://x"),
+        *("smtp://ada:hunter2@mail.example?name=a%0d%0aRSET", "smtp://mail.example?name=zo%C3%AB.example"),
+    ],
 )
 def test_an_invalid_url_is_rejected_and_not_quoted(url: str) -> None:
     with pytest.raises(Misconfigured, match="SMTP_CONNECTION_URL: ") as raised:

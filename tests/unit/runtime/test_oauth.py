@@ -143,6 +143,11 @@ def test_a_host_that_does_not_exist_is_explained() -> None:
         fetch_token(endpoint("http://nowhere.invalid/token"), NOW)
 
 
+def test_a_host_that_can_not_exist_is_explained() -> None:
+    with pytest.raises(Unavailable, match="is THE_TOKEN_ENDPOINT_URL right"):
+        fetch_token(endpoint("http://xn--/token"), NOW)
+
+
 @pytest.mark.parametrize("beginning", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"])
 def test_an_endpoint_that_does_not_finish_its_answer_is_explained(
     monkeypatch: pytest.MonkeyPatch, beginning: bytes
