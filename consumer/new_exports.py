@@ -7,8 +7,9 @@ from sqlalchemy.exc import IntegrityError
 
 from config.errors import Rejected, Unavailable
 from config.events import ExportRequested, are_valid_ids
+from consumer import rows
 from consumer.job_store import Jobs
-from consumer.models import Job, NewExport
+from consumer.models import Job, NewExport, Unreadable
 from pipeline.query.resolve_columns import resolve_query
 from pipeline.request import ExportQuery
 from pipeline.spec import read_spec
@@ -25,6 +26,10 @@ def check_new(new: NewExport, now: datetime) -> None:
     """Raise Rejected, with the reason, for an export that would fail because of its request."""
     if not are_valid_ids(new.project_id, new.id):
         raise Rejected("the ID of the project must have 1 to 512 characters, and no NUL")
+    try:
+        rows.check_query(new.query)
+    except Unreadable as error:
+        raise Rejected(f"the query can't be stored: {error}") from error
     spec = read_spec(
         project_id=new.project_id,
         export_id=new.id,

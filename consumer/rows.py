@@ -1,6 +1,7 @@
 """Reads rows of `batch_exports` and `waybill_runs` into records, or says which value can't be read."""
 
 import json
+import re
 from typing import Any, NoReturn
 
 from sqlalchemy import Column, RowMapping, Select, and_, cast, func, select
@@ -14,6 +15,8 @@ MAX_DEPTH = 100
 
 MAX_CHARACTERS = 8_000_000
 """The part of a stored query that is read: more than any query that is run, and its objects need 20 bytes for each."""
+
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def select_jobs() -> Select[Any]:
@@ -67,6 +70,19 @@ def _parse(text: Any) -> Any:
     if _is_deeper(query, MAX_DEPTH):
         raise _too_deep()
     return query
+
+
+def check_query(query: Any) -> None:
+    """Raise Unreadable for a query that a database would refuse to store, or that `to_job` could not read again."""
+    if _is_deeper(query, MAX_DEPTH):
+        raise _too_deep()
+    try:
+        text = json.dumps(query, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except ValueError as error:
+        raise Unreadable("query has a number that is not finite, or half of a surrogate pair") from error
+    if _NUL.search(text):
+        raise Unreadable("query has a NUL character")
 
 
 def _is_deeper(value: Any, depth: int) -> bool:

@@ -12,7 +12,7 @@ from consumer.models import NewExport
 from consumer.new_exports import make_id
 from consumer.operators.problems import Problem
 
-_KEY = re.compile(r'[\x21-\x7e]{1,255}|"[\x20-\x7e]{1,255}"')
+_KEY = re.compile(r'[\x21\x23-\x7e]{1,255}|"[\x20\x21\x23-\x7e]{1,255}"')
 Text = Annotated[str, Field(max_length=512, strict=True, pattern=r"^[^\x00]*$")]
 
 

@@ -1,5 +1,6 @@
 """What the operators' API shows and changes, on SQLite and on PostgreSQL."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -351,6 +352,9 @@ def test_an_export_is_created_while_kafka_is_down(engine: Engine, server: Operat
     [
         (BODY, None, 400, "Idempotency-Key"),
         (BODY, "two words", 400, "Idempotency-Key"),
+        (BODY, '""', 400, "Idempotency-Key"),
+        (BODY, '"', 400, "Idempotency-Key"),
+        (BODY, '"a', 400, "Idempotency-Key"),
         (BODY, "k" * 256, 400, "Idempotency-Key"),
         (b"", "k", 400, "JSON"),
         (b"{", "k", 400, "JSON"),
@@ -366,6 +370,12 @@ def test_an_export_is_created_while_kafka_is_down(engine: Engine, server: Operat
         (BODY | {"a/b~c": 1}, "k", 422, "#/a~1b~0c"),
         (BODY | {"format": "XLSX"}, "k", 422, "XLSX"),
         (BODY | {"query": {"tableName": "nothing"}}, "k", 422, "nothing"),
+        (BODY | {"query": QUERY | {"x": "a\\\0b"}}, "k", 422, "NUL"),
+        (BODY | {"query": QUERY | {"x\0": 1}}, "k", 422, "NUL"),
+        (BODY | {"query": QUERY | {"x": "\ud800"}}, "k", 422, "surrogate"),
+        (BODY | {"query": QUERY | {"\udfff": 1}}, "k", 422, "surrogate"),
+        (json.dumps(BODY | {"query": QUERY | {"x": 7}}).replace("7", "1e999").encode(), "k", 422, "finite"),
+        (BODY | {"query": QUERY | {"x": json.loads("[" * 150 + "]" * 150)}}, "k", 422, "100 levels"),
         (BODY | {"query": QUERY | {"filter": [COLOUR]}}, "k", 422, "colour"),
         (BODY | {"query": QUERY | {"orderBy": {"column": "tags", "order": "ASC"}}}, "k", 422, "tags"),
         (b" " * 50_000, "k", 413, "48 KiB"),
@@ -398,3 +408,7 @@ def test_an_export_that_cannot_be_read_is_neither_shown_nor_changed_and_says_why
 
     assert [each.status for each in answers] == [409, 409]
     assert "query is nested more than" in answers[0].json()["detail"]
+
+
+def test_a_query_may_have_the_text_of_an_escape(server: OperatorServer) -> None:
+    assert server.create(BODY | {"query": QUERY | {"x": "\\u0000"}}).status == 201
