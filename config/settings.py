@@ -43,6 +43,7 @@ class Misconfigured(ValueError):
 
 
 HttpUrl = Annotated[str, AfterValidator(urls.read_http)]
+StoreUrl = Annotated[str, AfterValidator(urls.read_store)]
 ClickHouseUrl = Annotated[str, AfterValidator(urls.read_clickhouse)]
 
 
@@ -62,8 +63,8 @@ class Settings(KafkaSettings, MailSettings):
     region: Annotated[str, AfterValidator(names.read_region)] | None = Field(
         None, alias="LANGFUSE_S3_BATCH_EXPORT_REGION"
     )
-    endpoint: HttpUrl | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_ENDPOINT")
-    external_endpoint: HttpUrl | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_EXTERNAL_ENDPOINT")
+    endpoint: StoreUrl | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_ENDPOINT")
+    external_endpoint: StoreUrl | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_EXTERNAL_ENDPOINT")
     access_key_id: str | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID")
     secret_access_key: SecretStr | None = Field(None, alias="LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY")
     force_path_style: bool = Field(default=False, alias="LANGFUSE_S3_BATCH_EXPORT_FORCE_PATH_STYLE")

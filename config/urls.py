@@ -16,7 +16,10 @@ _TUNING = frozenset(
 )
 """Parameters of a ClickHouse URL that tune Langfuse's client; Waybill's client needs none of them."""
 _PASSWORD = re.compile(r"(\w[\w+.-]*://[^/?#:\s]*:)[^\s]*@")
-_SECRET_PARAMETER = re.compile(r"((?:^|[?&])(?:\w*password|\w+_secret|scram_\w+_key)=)[^&\s]*", re.IGNORECASE)
+_SECRET_PARAMETER = re.compile(
+    r"((?:^|[?&])(?:\w*password|\w+_secret|scram_\w+_key|sig|[\w-]*signature|\w*token|\w*api_?key)=)[^&\s]*",
+    re.IGNORECASE,
+)
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d+")
 
@@ -51,6 +54,16 @@ def read_http(value: str) -> str:
         raise ValueError("must start with http:// or https://")
     _check_address(value)
     return value.rstrip("/")
+
+
+def read_store(value: str) -> str:
+    """Return the URL of an object store without a slash at its end; raises ValueError for any other text."""
+    address = read_http(value)
+    if "?" in value or "#" in value:
+        raise ValueError(
+            "has a query or a fragment: if it is a SAS of Azure, remove it, because the account and its key are used"
+        )
+    return address
 
 
 def read_token_endpoint(value: str) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from config.urls import ClickHouseUrl, read_clickhouse, split_clickhouse
+from config.urls import ClickHouseUrl, mask_password, read_clickhouse, read_store, split_clickhouse
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,29 @@ def test_a_clickhouse_url_that_can_not_be_honoured_is_refused_without_its_passwo
         read_clickhouse(url)
 
     assert reason in str(raised.value)
+    assert "geheim" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://acme.blob.core.windows.net/?sv=1&sig=geheim%2B",
+        "abfs://exports?sig=geheim",
+        "https://login.example/token?api_key=geheim&x=1",
+        "https://login.example/token?access_token=geheim",
+        "https://s3.example/b?X-Amz-Signature=geheim",
+    ],
+)
+def test_secrets_in_parameters_are_masked(url: str) -> None:
+    masked = mask_password(url)
+
+    assert "geheim" not in masked
+    assert masked.startswith(url.partition("?")[0])
+
+
+@pytest.mark.parametrize("url", ["https://acme.blob.core.windows.net/?sv=1&sig=geheim", "https://s3.example/#geheim"])
+def test_the_url_of_a_store_has_no_query(url: str) -> None:
+    with pytest.raises(ValueError, match="has a query or a fragment") as raised:
+        read_store(url)
+
     assert "geheim" not in str(raised.value)
