@@ -183,7 +183,8 @@ class Client:
         is_resumed = response.status == RESUME and method == "PUT"
         if not (is_resumed or HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES):
             raise Foreign(response.status)
-        content = {} if is_resumed else _read_content(response.status, response.data)
+        has_content = not is_resumed and method != "DELETE"
+        content = _read_content(response.status, response.data) if has_content else {}
         return Response(response.status, response.headers, content)
 
     def _locate(self, name: str, **query: object) -> str:

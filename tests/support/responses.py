@@ -15,8 +15,8 @@ def refuse(status: int, code: str) -> Responder:
 
 
 def reply(status: int, body: bytes) -> Responder:
-    """Answer with this body, without forwarding the request."""
-    headers = {"Content-Type": "application/xml", "Content-Length": str(len(body))}
+    """Answer with this body, without forwarding the request; the headers are also those by which Azure is known."""
+    headers = {"Content-Type": "application/xml", "Content-Length": str(len(body)), "x-ms-request-id": "of-the-test"}
     return lambda _: Response(status, headers, iter([body]))
 
 
