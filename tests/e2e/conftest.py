@@ -37,8 +37,9 @@ def sample_data(engine: Engine, stack: Stack) -> Engine:
     return engine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser() -> Iterator[Browser]:
+    """A browser for one test: its driver runs an event loop in this thread, beside which no other test can run one."""
     if reason := choice.why_not("chromium"):
         pytest.skip(reason)
     with chromium.start() as started:
