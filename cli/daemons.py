@@ -1,6 +1,5 @@
 """Commands that run the daemons: consumer, notify. Each imports only its own, to halve the notifier's memory."""
 
-import asyncio
 import logging
 from collections.abc import Collection
 
@@ -9,6 +8,7 @@ from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, Settings, list_unknown
 from runtime.kafka_clients import check_login
 from runtime.logs import set_up_logging
 from runtime.self_metrics import build_metrics
+from runtime.supervise import run_daemon
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def run_consumer() -> None:
     settings = _start(CONSUMER_NEEDS)
     parts = build.consumer_parts(settings, build_metrics())
     tune_allocators()
-    asyncio.run(consumer.app.run(settings, parts))
+    run_daemon(consumer.app.run(settings, parts))
 
 
 def run_notify() -> None:
@@ -30,7 +30,7 @@ def run_notify() -> None:
 
     settings = _start(NOTIFY_NEEDS)
     context = build.notifier_context(settings)
-    asyncio.run(notify.app.run(settings, context, build_metrics(), build.publisher(settings)))
+    run_daemon(notify.app.run(settings, context, build_metrics(), build.publisher(settings)))
 
 
 def _start(needs: Collection[str]) -> Settings:

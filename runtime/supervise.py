@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -25,9 +27,34 @@ STOP_SECONDS = 20.0
 JOIN_SECONDS = 30.0
 """Longer than a rebalance takes."""
 
+EXIT_SECONDS = 10.0
 LAG_SECONDS = 5.0
 STABLE_SECONDS = 30.0
 RESTARTS = Backoff(1, longest=30)
+
+_stopping: set["asyncio.Future[None]"] = set()
+
+
+def run_daemon(main: Coroutine[Any, Any, None]) -> None:
+    """Run a daemon to its end, then end the process.
+
+    Faust's tasks and threads ignore a cancellation for minutes while Kafka can't be reached. A daemon has finished all
+    its work when `main` returns, so the process waits `EXIT_SECONDS` for them at most, and ends with status 0.
+    """
+    asyncio.run(_exit_after(main))
+
+
+async def _exit_after(main: Coroutine[Any, Any, None]) -> None:
+    await main
+    exiting = threading.Timer(EXIT_SECONDS, _exit)
+    exiting.daemon = True
+    exiting.start()
+
+
+def _exit() -> None:
+    logger.warning("some threads or tasks did not end within %g s; the process exits without them", EXIT_SECONDS)
+    logging.shutdown()
+    os._exit(0)
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -123,10 +150,19 @@ async def _run_once(app: faust.App, health: Health, metrics: Metrics, stop: asyn
         metrics.kafka_lag.clear()
         health.partitions = None
         health.beat("start", within=LOOP_SECONDS)
-        try:
-            await asyncio.wait_for(app.stop(), STOP_SECONDS)
-        except Exception as error:  # noqa: BLE001 (the app is discarded)
-            logger.warning("the Kafka consumer did not stop cleanly: %s", str(error) or type(error).__name__)
+        await _stop(app)
+
+
+async def _stop(app: faust.App) -> None:
+    """Stop the app, and leave it alone if that takes more than `STOP_SECONDS`: Faust ignores a cancellation."""
+    stopping = asyncio.ensure_future(app.stop())
+    _stopping.add(stopping)  # the loop alone would not keep it alive
+    stopping.add_done_callback(_stopping.discard)
+    await asyncio.wait({stopping}, timeout=STOP_SECONDS)
+    if not stopping.done():
+        logger.warning("the Kafka consumer did not stop within %g s", STOP_SECONDS)
+    elif not stopping.cancelled() and (error := stopping.exception()):
+        logger.warning("the Kafka consumer did not stop cleanly: %s", str(error) or type(error).__name__)
 
 
 async def _follow_lag(app: faust.App, health: Health, metrics: Metrics) -> None:
@@ -177,7 +213,8 @@ async def _first(*waits: Coroutine[Any, Any, Any], seconds: float) -> None:
     done, pending = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for each in pending:
         each.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
+    if pending:
+        await asyncio.wait(pending, timeout=STOP_SECONDS)
     if not done:
         raise TimeoutError(f"it did not start within {seconds:g} s")
     for each in done:

@@ -48,7 +48,10 @@ def test_an_export_goes_to_the_store_of_langfuses_variables(
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"LANGFUSE_USE_OCI_NATIVE_OBJECT_STORAGE": "true"}, "LANGFUSE_USE_OCI_NATIVE_OBJECT_STORAGE: OCI's native API is not supported"),
+        (
+            {"LANGFUSE_USE_OCI_NATIVE_OBJECT_STORAGE": "true"},
+            "LANGFUSE_USE_OCI_NATIVE_OBJECT_STORAGE: OCI's native API is not",
+        ),
         (
             {"LANGFUSE_USE_AZURE_BLOB": "true", "LANGFUSE_USE_GOOGLE_CLOUD_STORAGE": "true"},
             "LANGFUSE_USE_AZURE_BLOB and LANGFUSE_USE_GOOGLE_CLOUD_STORAGE are both true",
