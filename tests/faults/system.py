@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from sqlalchemy import Engine, insert, select, update
 
 from config.events import Malformed, read_finished
@@ -41,6 +41,7 @@ QUICK = {
     "EMAIL_FROM_ADDRESS": "exports@waybill.test",
 }
 LEASE = 4.0
+STARTING = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError._TRANSPORT}
 ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
 Start = Callable[["System"], Daemon]
 
@@ -210,7 +211,7 @@ class System:
         )
         try:
             partitions = reader.list_topics(topic, timeout=20).topics[topic].partitions
-            ends = {each: reader.get_watermark_offsets(TopicPartition(topic, each), timeout=20) for each in partitions}
+            ends = {each: _ends(reader, TopicPartition(topic, each)) for each in partitions}
             left = sum(high - low for low, high in ends.values())
             reader.assign([TopicPartition(topic, each, low) for each, (low, _) in ends.items()])
             deadline, found = time.monotonic() + 30, []
@@ -232,6 +233,20 @@ class System:
     def stop(self) -> None:
         """Stop all daemons; the servers must be healed before."""
         self._life.close()
+
+
+def _ends(reader: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """The first offset and the next one; a broker that has just started is asked again."""
+
+    def ask() -> tuple[int, int] | None:
+        try:
+            return reader.get_watermark_offsets(partition, timeout=20)
+        except KafkaException as error:
+            if error.args[0].code() not in STARTING:
+                raise
+            return None
+
+    return eventually(ask, what=f"a leader of {partition.topic} {partition.partition}")
 
 
 def address(export_id: str) -> str:
