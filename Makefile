@@ -44,9 +44,11 @@ install: $(READY) ## Install everything for development into .venv
 demo: $(DEMO_READY) ## Run an export on embedded services; needs Python, its venv module and make
 	@mkdir -p .waybill && $(BIN)/waybill demo --folder "$$(mktemp -d .waybill/demo-XXXXXX)"
 
-# One worker for each core, up to four; a worker with the embedded services takes about 1 GB.
-WORKERS ?= logical
-PARALLEL = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=4 --dist=worksteal
+# One worker more than there are cores, up to four: tests wait for a third of their time. A worker with the embedded
+# services takes about 1 GB.
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 3 ? cores + 1 : 4)))
+export WORKERS
+PARALLEL = $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
 .PHONY: unit
 unit: install ## Run the unit tests, without real services
