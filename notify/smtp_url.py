@@ -9,6 +9,8 @@ from runtime.tokens import Tokens
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{0,253}|\[[A-Za-z0-9.:]{1,60}\]")
 
+_ON, _OFF = {"true", "1", "yes", ""}, {"false", "0", "no"}
+
 
 def parse_server(url: str, tokens: Tokens | None = None) -> SmtpServer:
     """Read SMTP_CONNECTION_URL: `smtp://` (port 587) or `smtps://` (port 465), user and password percent-encoded.
@@ -33,27 +35,31 @@ def parse_server(url: str, tokens: Tokens | None = None) -> SmtpServer:
     name = options.get("name")
     if name is not None and not _NAME.fullmatch(name):
         raise _misconfigured("the option name must be a host name, or an address in brackets")
-    implicit = parts.scheme == "smtps" or _is_true(options, "secure")
+    implicit = parts.scheme == "smtps" or _is_on(options, "secure")
     return SmtpServer(
         host=parts.hostname,
         port=given or (IMPLICIT_PORT if implicit else 587),
         encryption=Encryption.IMPLICIT if implicit else _starttls(options),
         user=user or None,
         password=password,
-        verify=options.get("tls.rejectunauthorized", "true").lower() not in {"false", "0"},
+        verify=_is_on(options, "tls.rejectunauthorized", absent="true"),
         ehlo=name,
         tokens=tokens,
     )
 
 
 def _starttls(options: dict[str, str]) -> Encryption:
-    if _is_true(options, "requiretls"):
+    if _is_on(options, "requiretls"):
         return Encryption.REQUIRED
-    return Encryption.NONE if _is_true(options, "ignoretls") else Encryption.OFFERED
+    return Encryption.NONE if _is_on(options, "ignoretls") else Encryption.OFFERED
 
 
-def _is_true(options: dict[str, str], name: str) -> bool:
-    return options.get(name, "false").lower() in {"true", "1", ""}
+def _is_on(options: dict[str, str], name: str, absent: str = "false") -> bool:
+    """Whether an option is on; one without a value is."""
+    value = options.get(name, absent).lower()
+    if value not in _ON | _OFF:
+        raise _misconfigured(f"the option {name} must be true or false")
+    return value in _ON
 
 
 def _misconfigured(reason: str) -> Misconfigured:

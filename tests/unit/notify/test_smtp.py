@@ -96,6 +96,7 @@ def test_the_url_sets_host_port_encryption_and_login(url: str, expected: SmtpSer
     [
         *("smtp://", "smtp://user:hunter2/@mail.example", "smtp://mail.example:port", "smtp://[::1", "http://x"),
         *("smtp://ada:hunter2@mail.example?name=a%0d%0aRSET", "smtp://mail.example?name=zo%C3%AB.example"),
+        *(f"smtp://mail.example?{name}=maybe" for name in ("requireTLS", "secure", "tls.rejectUnauthorized")),
     ],
 )
 def test_an_invalid_url_is_rejected_and_not_quoted(url: str) -> None:
