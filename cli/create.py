@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cli import build
 from cli.exports import JsonFlag, Project, find_job, print_job, publish_request
-from cli.filters import read_filters
+from cli.filters import read_filters, split_list
 from cli.output import BAD_USAGE, FAILED, fail, join_choices, print_note
 from cli.progress import follow_or_leave
 from cli.window import read_window
@@ -62,6 +62,13 @@ def create(
     search_in: Annotated[
         list[str] | None, typer.Option(help="Where to search: id, content, input or output.", show_default=False)
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="The columns of the file, in order: id,name,scores.accuracy; scores stands for all scores.",
+            show_default=False,
+        ),
+    ] = None,
     order_by: Annotated[
         str | None,
         typer.Option(help="The column to sort by, with :ASC or :DESC.", show_default=False, metavar="COLUMN[:DESC]"),
@@ -81,6 +88,7 @@ def create(
         filters_ += window.make_filters(find_table(table)) if window is not None else []
         query: dict[str, Any] = {"tableName": table, "filter": filters_, "orderBy": _read_order(order_by)}
         query |= {"searchQuery": search, "searchType": search_in or ["id"]} if search else {}
+        query |= {"columns": split_list(columns)} if columns is not None else {}
         query |= {"useEventsTable": True} if events else {}
         query |= {"compression": compression} if compression != "none" else {}
         name = name or f"{window or _format_second(now)} - {table} as {format_.upper()}"

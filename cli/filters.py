@@ -59,6 +59,14 @@ def read_filters(table: str, texts: Sequence[str]) -> list[Any]:
     return read
 
 
+def split_list(text: str) -> list[str]:
+    """Split a text at its commas, except those in quotes, and remove the blanks around its parts; raises Rejected."""
+    try:
+        return [part.strip() for part in next(csv.reader([text], skipinitialspace=True), [])]
+    except csv.Error as error:
+        raise Rejected(f"The list {text[:80]!r} can't be split at its commas: {error}.") from error
+
+
 def _read_json(text: str) -> Any:
     try:
         return json.loads(text)
@@ -147,8 +155,7 @@ def _options_filter(short: ShortFilter) -> dict[str, Any]:
     """Read a list of options; with `=` and `<>` the whole text is one option."""
     if short.operator in {"=", "<>"}:
         return {"operator": "any of" if short.operator == "=" else "none of", "value": [_unquote(short.value)]}
-    listed = next(csv.reader([short.value], skipinitialspace=True), [])
-    return {"operator": short.operator, "value": [option.strip() for option in listed]}
+    return {"operator": short.operator, "value": split_list(short.value)}
 
 
 def _score_type(short: ShortFilter) -> str:

@@ -23,7 +23,7 @@ KINDS = {
     "LIST": "list",
 }
 MATCHES = "matches"
-PER_SCORE = "one column per score name"
+PER_SCORE = "one column per score name; scores.NAME in columns"
 
 
 def tables(

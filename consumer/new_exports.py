@@ -10,6 +10,7 @@ from config.events import ExportRequested, are_valid_ids
 from consumer import rows
 from consumer.job_store import Jobs
 from consumer.models import Job, NewExport, Unreadable
+from pipeline.query.choose_columns import check_columns
 from pipeline.query.resolve_columns import resolve_query
 from pipeline.request import ExportQuery
 from pipeline.spec import read_spec
@@ -42,8 +43,10 @@ def check_new(new: NewExport, now: datetime) -> None:
 
 
 def check_query(query: ExportQuery) -> None:
-    """Raise Rejected for a filter or an order that the table can't honour, as the export would."""
-    resolve_query(resolve_table(query), query)
+    """Raise Rejected for a filter, an order or a column that the table can't honour, as the export would."""
+    table = resolve_table(query)
+    resolve_query(table, query)
+    check_columns(table, query)
 
 
 def create_once(jobs: Jobs, new: NewExport, now: datetime) -> tuple[Job, bool]:

@@ -40,7 +40,8 @@ class Sender:
 class EmailContent:
     """What an email says besides the numbers of the event, and to whom; `url` and `page` are safe links.
 
-    `may_end_early` says that the link may stop working before `expires_at`.
+    `may_end_early` says that the link may stop working before `expires_at`, `columns_chosen` that the query names the
+    columns of the file.
     """
 
     recipient: EmailAddress
@@ -51,6 +52,7 @@ class EmailContent:
     expires_at: datetime | None
     may_end_early: bool = False
     ignored: str | None = None
+    columns_chosen: bool = False
 
 
 def compose_email(event: ExportFinished, content: EmailContent, *, sender: Sender, now: datetime) -> EmailMessage:
@@ -110,6 +112,7 @@ def _variables(event: ExportFinished, content: EmailContent, now: datetime) -> d
         "sha256": one_line(event.sha256, limit=NAME_LIMIT),
         "truncated": event.truncated,
         "ignored": one_line(content.ignored, limit=IGNORED_LIMIT),
+        "columns_chosen": content.columns_chosen,
         "reason": end_sentence(one_line(event.error, limit=REASON_LIMIT) or NO_REASON),
         "project_id": one_line(event.project_id, limit=ID_LIMIT),
         "export_id": one_line(event.batch_export_id, limit=ID_LIMIT),

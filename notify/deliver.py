@@ -145,6 +145,7 @@ def _send(context: NotifierContext, notice: Notice, now: datetime) -> Attempt:
         expires_at=recipient.expires_at,
         may_end_early=recipient.may_end_early,
         ignored=recipient.ignored,
+        columns_chosen=recipient.columns_chosen,
     )
     message = compose_email(event, content, sender=context.transport.sender, now=now)
     name = str(message["Message-ID"])

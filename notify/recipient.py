@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, and_, select
+from sqlalchemy import ColumnElement, Engine, Select, Text, and_, case, func, literal_column, select
 
 from config.events import ExportFinished, Status
 from config.tables import batch_exports, runs, users
@@ -15,8 +15,8 @@ from runtime.database import reading
 class Recipient:
     """The export's row and its user as they are now; `user_id` is None when the user no longer exists.
 
-    `ignored` names the keys of the query that the event's attempt ignored. `may_end_early` says that the link may stop
-    working before `expires_at`.
+    `ignored` names the keys of the query that the event's attempt ignored. `columns_chosen` says that the query names
+    the columns of the file. `may_end_early` says that the link may stop working before `expires_at`.
     """
 
     export_name: str
@@ -27,6 +27,7 @@ class Recipient:
     user_name: str | None
     address: str | None
     ignored: str | None
+    columns_chosen: bool = False
     may_end_early: bool = False
 
 
@@ -35,7 +36,15 @@ def find_recipient(engine: Engine, event: ExportFinished) -> Recipient | None:
 
     Raises Unavailable when the database fails.
     """
-    wanted = (
+    with reading(engine) as connection:
+        row = connection.execute(_select_recipient(event, connection.dialect.name)).one_or_none()
+    if row is None:
+        return None
+    return Recipient(**{name: _read(value) for name, value in row._mapping.items()})  # noqa: SLF001 (public, by SQLAlchemy's documentation)
+
+
+def _select_recipient(event: ExportFinished, dialect: str) -> Select[Any]:
+    return (
         select(
             batch_exports.c.name.label("export_name"),
             batch_exports.c.status,
@@ -45,6 +54,7 @@ def find_recipient(engine: Engine, event: ExportFinished) -> Recipient | None:
             users.c.name.label("user_name"),
             users.c.email.label("address"),
             runs.c.ignored,
+            _are_columns_chosen(dialect).label("columns_chosen"),
         )
         .select_from(
             batch_exports.outerjoin(users, users.c.id == batch_exports.c.user_id).outerjoin(
@@ -53,11 +63,16 @@ def find_recipient(engine: Engine, event: ExportFinished) -> Recipient | None:
         )
         .where(batch_exports.c.project_id == event.project_id, batch_exports.c.id == event.batch_export_id)
     )
-    with reading(engine) as connection:
-        row = connection.execute(wanted).one_or_none()
-    if row is None:
-        return None
-    return Recipient(**{name: _read(value) for name, value in row._mapping.items()})  # noqa: SLF001 (public, by SQLAlchemy's documentation)
+
+
+def _are_columns_chosen(dialect: str) -> ColumnElement[bool]:
+    """Return whether the query has `columns`; it raises no error if the query is not JSON, which SQLite stores too."""
+    stored: Any = batch_exports.c.query
+    if dialect == "sqlite":
+        columns = case((func.json_valid(stored) == 1, func.json_extract(stored, "$.columns", type_=Text())))
+    else:
+        columns = stored.op("->>", return_type=Text())(literal_column("'columns'"))
+    return columns.is_not(None)
 
 
 def _read(value: Any) -> Any:

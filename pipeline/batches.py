@@ -62,16 +62,19 @@ def rebatch(batches: Iterator[pa.RecordBatch], target: int) -> Iterator[pa.Recor
         yield _join(gathered)
 
 
-def limit_sizes(batches: Iterator[pa.RecordBatch], target: int, row_bytes: int) -> Iterator[pa.RecordBatch]:
+def limit_sizes(
+    batches: Iterator[pa.RecordBatch], target: int, row_bytes: int, id_place: int
+) -> Iterator[pa.RecordBatch]:
     """Yield the rows of enriched batches, and cut the batches that enriching made much larger than `target` bytes.
 
-    Raises Rejected for a row of more than `row_bytes`. The first column is the id of the row. Nothing is copied.
+    Raises Rejected for a row of more than `row_bytes`; `id_place` is the place of the column with its ID. Nothing is
+    copied.
     """
     most = min(MOST_ENRICHED * target, row_bytes)  # a row of more than `row_bytes` then comes alone
     for batch in batches:
         for piece in _cut_batch(batch, most):
             if piece.num_rows == 1 and piece.nbytes > row_bytes:
-                raise make_large_row_error(str(piece.column(0)[0]), row_bytes)
+                raise make_large_row_error(str(piece.column(id_place)[0]), row_bytes)
             yield piece
 
 

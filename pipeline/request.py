@@ -34,6 +34,12 @@ def _keep_digits(value: Any, read: ValidatorFunctionWrapHandler) -> float:
 
 
 Number = Annotated[FiniteFloat, WrapValidator(_keep_digits)]
+ALL_SCORES = "scores"
+"""The name in `columns` that stands for the columns of all scores."""
+
+SCORE_PREFIX = "scores."
+"""What precedes the name of a score in `columns`."""
+
 # The range of DateTime64.
 FIRST_YEAR, LAST_YEAR = 1900, 2299
 
@@ -194,7 +200,9 @@ class OrderBy(_Stored):
 class ExportQuery(_Stored):
     """The rows to export: those that match all filters.
 
-    `limit` and `page` describe the user's screen and have no effect on an export. Only Waybill knows `compression`.
+    `limit` and `page` describe the user's screen and have no effect on an export. Only Waybill knows `compression` and
+    `columns`: the columns of the file, in their order, or all in the table's order. Each is a column of the table, a
+    score as `scores.<name>`, or all scores as `scores`.
     """
 
     table_name: Text
@@ -206,6 +214,27 @@ class ExportQuery(_Stored):
     page: int | None = None
     use_events_table: bool = False
     compression: Literal["none", "gzip", "zstd"] = "none"
+    columns: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
+
+    @field_validator("columns")
+    @classmethod
+    def _check_columns(cls, columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        named: set[str] = set()
+        for name in columns or ():
+            if name in named:
+                raise ValueError(f"{name[:80]!r} is named twice")
+            named.add(name)
+        scores = [name for name in columns or () if name.startswith(SCORE_PREFIX)]
+        if scores and ALL_SCORES in named:
+            raise ValueError(f"{scores[0][:80]!r} is named twice, because 'scores' stands for all scores")
+        return columns
+
+    @property
+    def scores(self) -> tuple[str, ...] | None:
+        """The names of the scores that `columns` names, in their order; None if it names all."""
+        if self.columns is None or ALL_SCORES in self.columns:
+            return None
+        return tuple(name.removeprefix(SCORE_PREFIX) for name in self.columns if name.startswith(SCORE_PREFIX))
 
     @model_validator(mode="after")
     def _check_search(self) -> "ExportQuery":

@@ -26,10 +26,10 @@ class Kind(Enum):
     - MAYBE_JSON: string that may hold a JSON text; a bool column named `<name>#json` says which cells do
     - LIST: list<string> or list<double>
     - MIXED: string; null, or the JSON text of a list of strings and numbers, with no needless escapes; only typed
-      formats get it, the others get SPARSE
-    - SPARSE: these columns come last. One column named CELLS has the cells of all of them: for each row a sorted list
-      of structs of the column's place among them (from 1) and its text, which is valid JSON on one line, with no
-      needless escapes
+      formats get it, the others get SPARSE or JSON
+    - SPARSE: these columns come last, after at least one other. One column named CELLS has the cells of all of them:
+      for each row a sorted list of structs of the column's place among them (from 1) and its text, which is valid JSON
+      on one line, with no needless escapes
     """
 
     TEXT = auto()

@@ -32,7 +32,8 @@ _QUOTED = r'[",\r\n]'
 def encode_csv(columns: Sequence[Column], batches: Iterator[pa.RecordBatch], encoding: Encoding) -> Iterator[Chunk]:
     """Yield a header, always, and the rows; lines end with CRLF.
 
-    Null is an empty field and empty text is `""`. Lists and JSON are JSON text. With `csv_neutralise`, cells and names
+    Null is an empty field and empty text is `""`; in the only column null is `""` too, because readers skip empty
+    lines. Lists and JSON are JSON text. With `csv_neutralise`, cells and names
     that a spreadsheet would run as a formula get an apostrophe in front; plain numbers stay. With `csv_bom`, a byte
     order mark comes first.
     """
@@ -120,7 +121,7 @@ def _encode_header(columns: Sequence[Column], *, safe: bool) -> bytes:
 
 def _encode_rows(batch: pa.RecordBatch, texts: pl.DataFrame, template: Template) -> Iterator[Chunk]:
     if not template.columns:
-        yield _write(texts)
+        yield _write(texts if texts.width > 1 else texts.with_columns(pl.all().fill_null("")))
         return
     cells = batch.column(CELLS)
     if template.columns <= SPREAD_COLUMNS:

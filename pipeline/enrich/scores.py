@@ -18,7 +18,10 @@ PREFIX = "scores."
 
 @dataclass(frozen=True)
 class ScoreColumn:
-    """The column of one score name; `numbers` and `texts` say which values it has; a mix of both is written as JSON."""
+    """The column of one score name; `numbers` and `texts` say which values it has.
+
+    A column of the kind JSON or MIXED has each row's values as the text of a JSON list.
+    """
 
     score: str
     column: Column
@@ -28,7 +31,7 @@ class ScoreColumn:
     @property
     def type(self) -> pa.DataType:
         """The column's Arrow type."""
-        if self.column.kind is Kind.MIXED:
+        if self.column.kind is not Kind.LIST:
             return pa.string()
         return pa.list_(pa.float64() if self.numbers else pa.string())
 

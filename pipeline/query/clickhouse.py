@@ -147,12 +147,13 @@ def _order_by(table: ClickHouseTable, order: ResolvedOrder | None, *, by_day: bo
 
 
 def _joins(table: ClickHouseTable, query: Resolved) -> Iterable[Join]:
-    """Return what outputs, filters and the order are joined from, each once."""
+    """Return what outputs, searches, filters and the order are joined from, each once."""
     return {join.name: join for join in _all_joins(table, query) if join is not None}.values()
 
 
 def _all_joins(table: ClickHouseTable, query: Resolved) -> Iterator[Join | None]:
     yield from (output.join for output in (*table.outputs, *table.enricher_inputs))
+    yield from table.search_joins
     yield from (each.column.join for each in query.filters if isinstance(each.column, Filterable))
     if query.order is not None:
         yield query.order.column.join

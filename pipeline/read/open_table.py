@@ -14,6 +14,7 @@ from pipeline.enrich.comments import Comments
 from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, make_score_columns
 from pipeline.interrupt import interrupt_on_stop
 from pipeline.progress import Progress
+from pipeline.query.choose_columns import arrange_columns, choose_columns, choose_outputs, choose_scores
 from pipeline.query.clickhouse import external_tables, read_columns, select_large_row, select_rows, select_survey
 from pipeline.query.resolve_columns import resolve_query
 from pipeline.query.without_absent import hide_view, without_absent
@@ -27,6 +28,7 @@ from pipeline.sql.scores import select_names
 from pipeline.sql.sources import STEPS, WIDE_ROW
 from pipeline.tables import resolve_table
 from pipeline.tables.clickhouse_table import ClickHouseTable, Enricher
+from pipeline.tables.columns import ID
 from pipeline.tables.database_table import DatabaseTable
 from pipeline.types import CELLS, JSON_FLAG, Column, Kind
 
@@ -46,8 +48,9 @@ class Table:
 
     `columns` are those of the file. `batches` are the rows as the source has them. `enrich` completes each batch: the
     columns of the file in their order, then the `#json` flags of those that may hold JSON, then the cells of sparse
-    columns. `truncated` says, after all batches are read, whether the row limit cut off rows, and `null_columns` which
-    columns, as `table.column`, are null because the tables in ClickHouse do not have them.
+    columns, then the row's ID if the file has no column for it. `id_place` is the place of the ID. `truncated` says,
+    after all batches are read, whether the row limit cut off rows, and `null_columns` which columns, as `table.column`,
+    are null because the tables in ClickHouse do not have them.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Table:
     ) -> None:
         self.null_columns = null_columns
         self.columns = tuple(columns)
+        names = [column.name for column in columns]
+        self.id_place = names.index(ID) if ID in names else -1
         self.truncated = False
         self._source = batches
         self._enrichers = tuple(enrichers)
@@ -92,7 +97,8 @@ class Table:
         last = {name: place for place, name in enumerate(names)}
         own = [last[column.name] for column in self.columns if column.kind is not Kind.SPARSE]
         cells = [last[CELLS]] if len(own) < len(self.columns) else []
-        return [*own, *(names.index(flag) for flag in self._flags), *cells]
+        row_id = [last[ID]] if self.id_place < 0 else []
+        return [*own, *(names.index(flag) for flag in self._flags), *cells, *row_id]
 
 
 @contextmanager
@@ -104,8 +110,9 @@ def open_table(spec: ExportSpec, sources: Sources, progress: Progress) -> Iterat
     """
     table = resolve_table(spec.query)
     if isinstance(table, DatabaseTable):
-        with closing(postgres.read_batches(table, spec, sources.database, progress)) as batches:
-            yield Table(table.columns, batches, [], spec.output.row_limit)
+        chosen = choose_outputs(table, spec.query)
+        with closing(postgres.read_batches(chosen, spec, sources.database, progress)) as batches:
+            yield Table(arrange_columns(table.columns, [], spec.query), batches, [], spec.output.row_limit)
         return
     source = sources.choose(events=table.reads_events)
     bounded = spec.export_id in source.scarce
@@ -123,6 +130,7 @@ def open_table(spec: ExportSpec, sources: Sources, progress: Progress) -> Iterat
 def _open_clickhouse_table(
     table: ClickHouseTable, spec: ExportSpec, connection: ClickHouseConnection, database: Engine
 ) -> Iterator[Table]:
+    declared, table = table, choose_columns(table, spec.query)
     if table.fallback is not None and table.name not in connection.server.columns:
         table = table.fallback
     survey = _read_survey(table, spec, connection)
@@ -136,14 +144,14 @@ def _open_clickhouse_table(
     external = read_external_data(external_tables(table, query), spec.project_id, database)
     if survey.widest > spec.output.row_bytes:
         _refuse_large_rows(connection.batches(select_large_row(table, query, spec), external), spec)
-    scores = _read_score_columns(table, spec, connection)
+    scores = _read_score_columns(table, spec, connection, declared.columns)
     select = partial(select_rows, table, query, spec, [each.score for each in scores], by_day=survey.by_day)
     bounded = partial(select, only_scores_of_rows=True)
     names = [*read_columns(table, spec), *([SCORES] if scores else [])]
     size = survey.rows_per_batch
     with closing(connection.batches(select(), external, bounded=bounded, max_block_size=size)) as batches:
         yield Table(
-            (*table.columns, *_file_columns(scores, spec)),
+            arrange_columns(declared.columns, scores, spec.query),
             repair(_restore_lists(_name_columns(batches, names), table)),
             _make_enrichers(table, spec, database, scores),
             spec.output.row_limit,
@@ -216,19 +224,16 @@ def _read_survey(table: ClickHouseTable, spec: ExportSpec, connection: ClickHous
 
 
 def _read_score_columns(
-    table: ClickHouseTable, spec: ExportSpec, connection: ClickHouseConnection
+    table: ClickHouseTable, spec: ExportSpec, connection: ClickHouseConnection, taken: Sequence[Column]
 ) -> list[ScoreColumn]:
+    """Return the columns of scores in the file; `taken` are the columns that the table has whatever the query names."""
     if not table.scores:
         return []
     names = connection.rows(select_names(spec.project_id, spec.created_at))
     found = [(row["name"], row["types"]) for row in names]
     fold = str.casefold if spec.encoding.format.caseless else str
-    return make_score_columns(found, {column.name for column in table.columns}, fold)
-
-
-def _file_columns(scores: Sequence[ScoreColumn], spec: ExportSpec) -> list[Column]:
-    typed = spec.encoding.format.typed
-    return [each.column if typed else Column(each.column.name, Kind.SPARSE) for each in scores]
+    every = make_score_columns(found, {column.name for column in taken}, fold)
+    return choose_scores(every, spec.query, spec.encoding.format)
 
 
 def _make_enrichers(
@@ -238,5 +243,5 @@ def _make_enrichers(
     if table.comments_on:
         enrichers.append(Comments(database, spec.project_id, table.comments_on))
     if scores:
-        enrichers.append(Scores(scores) if spec.encoding.format.typed else Cells(scores))
+        enrichers.append(Cells(scores) if scores[0].column.kind is Kind.SPARSE else Scores(scores))
     return enrichers

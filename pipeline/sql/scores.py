@@ -28,7 +28,7 @@ class ScoreLevel:
 
     Scores with the same name, type, text and execution count once, if they also agree in the columns `distinct_by`.
     `only` is a condition that excludes other scores. `categories` are the data types that filters of categories find.
-    `owners` selects the keys of the rows whose scores are wanted; None: of all.
+    `owners` selects the keys of the rows whose scores are wanted, `names` are the scores that are wanted; None: all.
     """
 
     owner: tuple[str, ...]
@@ -37,6 +37,7 @@ class ScoreLevel:
     only: Callable[[Columns], ColumnElement[bool]] | None = None
     categories: tuple[str, ...] = ("CATEGORICAL", "TEXT")
     owners: Select[Any] | None = None
+    names: tuple[str, ...] | None = None
 
 
 def select_names(project_id: str, cutoff: datetime) -> Select[Any]:
@@ -133,6 +134,8 @@ def _values(
     average = func.arrayAvg(func.arraySort(func.groupArray(rows.c.value)))
     # The name is part of the merge key, so it may be compared before FINAL.
     key = [] if each is None or isinstance(each, stored.StringOptionsFilter) else [rows.c.name == bind_text(each.key)]
+    if level.names is not None:
+        key.append(is_one_of(rows.c.name, level.names))
     only = [] if level.only is None else [level.only(rows.c)]
     if level.owners is not None:
         only.append((owner[0] if len(owner) == 1 else tuple_(*owner)).in_(level.owners))

@@ -11,7 +11,7 @@ from pipeline.enrich.comments import COMMENTS
 from pipeline.request import OrderBy, SearchType
 from pipeline.sql.scores import ScoreLevel
 from pipeline.sql.sources import Source, View
-from pipeline.tables.columns import AnyFilterable, Output
+from pipeline.tables.columns import AnyFilterable, Join, Output
 from pipeline.types import Column, Kind
 
 Enricher: TypeAlias = Callable[[pa.RecordBatch], pa.RecordBatch]
@@ -27,8 +27,9 @@ class ClickHouseTable:
     events table. `reads_events`: the rows are made of events, which may be on another server.
 
     Columns: the file has `outputs`, then the comments on objects of the type `comments_on`, then one column per score
-    name of `scores`. `enricher_inputs` are read besides for `enrichers`, each made for a database and a project. `wide`
-    are the columns that make a row large.
+    name of `scores`. `enricher_inputs` are read besides for `enrichers`, each made for a database and a project.
+    `search_joins` are what searches need besides the joins of the outputs. `wide` are the columns that make a row
+    large.
 
     Order: `order` is the table's own, in which the server can read; it ends with the row's identity. `default_order`
     applies where the query names none.
@@ -40,6 +41,7 @@ class ClickHouseTable:
     only: ColumnElement[bool] = field(default_factory=true)
     outputs: tuple[Output, ...]
     enricher_inputs: tuple[Output, ...] = ()
+    search_joins: tuple[Join, ...] = ()
     filterables: tuple[AnyFilterable, ...]
     searched: dict[SearchType, tuple[ColumnElement[str], ...]] = field(default_factory=dict)
     moment: ColumnElement[Any]

@@ -14,6 +14,9 @@ from pipeline.types import Column, Kind
 # Where names come from: a file's columns have the names and order of Langfuse's own export of the table, and filterable
 # columns the ids, display names and types of Langfuse's table definitions, because scripts and stored queries use them.
 # tests/oracle/columns.tsv and the COLUMNS of tests/oracle/*.py repeat them, copied from there and not from here.
+ID = "id"
+"""The column of the row's ID, which every table has."""
+
 ColumnType = Literal["string", "stringOptions", "datetime", "number", "boolean", "arrayOptions", "stringObject"]
 ScoreColumnType = Literal["numberObject", "categoryOptions", "booleanObject", "scores"]
 
@@ -68,7 +71,8 @@ class Output:
     """One column of the file, read from ClickHouse.
 
     `nested` is the value for formats that can hold JSON values, where it differs. `value` is None for a column that an
-    enricher adds. `join` is the table that the value comes from, if not the exported one.
+    enricher adds, and `made_of` names the column that it looks it up by. `join` is the table that the value comes from,
+    if not the exported one.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Output:
     value: ColumnElement[Any] | None
     nested: ColumnElement[Any] | None = None
     join: Join | None = None
+    made_of: str | None = None
 
     @property
     def column(self) -> Column:

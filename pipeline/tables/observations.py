@@ -9,7 +9,7 @@ from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Array, DateTime6
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChString
 from sqlalchemy import Select, String, column, func
 
-from pipeline.enrich.prices import Prices
+from pipeline.enrich.prices import MODEL_ID, Prices
 from pipeline.sql.clickhouse import bind_text, to_json_object, to_string_object, to_utc
 from pipeline.sql.events import to_plain_text
 from pipeline.sql.position import select_at_position
@@ -87,7 +87,7 @@ OBSERVATIONS = ClickHouseTable(
         Output("output", Kind.MAYBE_JSON, o.output),
         Output("metadata", Kind.JSON, to_json_object(o.metadata)),
         Output("model", Kind.TEXT, o.provided_model_name),
-        Output("internalModelId", Kind.TEXT, o.internal_model_id),
+        Output(MODEL_ID, Kind.TEXT, o.internal_model_id),
         Output("modelParameters", Kind.MAYBE_JSON, o.model_parameters),
         Output("completionStartTime", Kind.INSTANT, to_utc(o.completion_start_time)),
         Output("promptId", Kind.TEXT, o.prompt_id),
@@ -116,10 +116,10 @@ OBSERVATIONS = ClickHouseTable(
         Output("userId", Kind.TEXT, trace_user, join=TRACE),
         Output("toolDefinitionsCount", Kind.INTEGER, func.length(o.tool_definitions, type_=UInt64())),
         Output("toolCallsCount", Kind.INTEGER, func.length(o.tool_calls, type_=UInt64())),
-        Output("modelId", Kind.TEXT, None),
-        Output("inputPrice", Kind.DECIMAL, None),
-        Output("outputPrice", Kind.DECIMAL, None),
-        Output("totalPrice", Kind.DECIMAL, None),
+        Output("modelId", Kind.TEXT, None, made_of=MODEL_ID),
+        Output("inputPrice", Kind.DECIMAL, None, made_of=MODEL_ID),
+        Output("outputPrice", Kind.DECIMAL, None, made_of=MODEL_ID),
+        Output("totalPrice", Kind.DECIMAL, None, made_of=MODEL_ID),
     ),
     filterables=(
         Filterable("traceTags", ("Trace Tags",), "arrayOptions", trace_tags, join=TRACE),

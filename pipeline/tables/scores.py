@@ -70,7 +70,7 @@ SCORES = ClickHouseTable(
         Output("userId", Kind.TEXT, trace_user, join=TRACE_OF_SCORE),
         Output("traceTags", Kind.LIST, trace_tags, join=TRACE_OF_SCORE),
         Output("environment", Kind.TEXT, environment),
-        Output(AUTHOR, Kind.TEXT, None),
+        Output(AUTHOR, Kind.TEXT, None, made_of=AUTHOR_ID),
     ),
     enricher_inputs=(Output(AUTHOR_ID, Kind.TEXT, s.author_user_id),),
     filterables=(

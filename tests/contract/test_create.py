@@ -53,6 +53,17 @@ def test_keys_that_are_unknown_are_named_by_create_show_and_explain(stack: Stack
     assert (explained.returncode, "filter[0].colour" in explained.stderr) == (0, True)
 
 
+def test_columns_are_stored_in_their_order_and_unknown_ones_refused(stack: Stack, migrated: Databases) -> None:
+    named = waybill("create", "p", "traces", "--columns", 'name, id,"scores.a,b"', environment=stack.environment())
+    unknown = waybill("create", "p", "traces", "--columns", "id,colour", environment=stack.environment())
+
+    assert named.returncode == 0, named.stderr
+    with migrated.engine.connect() as connection:
+        (query,) = connection.scalars(select(batch_exports.c.query)).all()
+    assert query["columns"] == ["name", "id", "scores.a,b"]
+    assert (unknown.returncode, "no column 'colour'" in unknown.stderr) == (2, True)
+
+
 def test_no_export_is_created_for_an_invalid_filter(stack: Stack, migrated: Databases) -> None:
     refused = waybill("create", "p", "traces", "--filter", "colour=red", environment=stack.environment())
     unsorted = waybill("create", "p", "traces", "--order-by", "tags", environment=stack.environment())

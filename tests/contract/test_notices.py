@@ -11,7 +11,8 @@ from config.events import ExportFinished, Status, read_finished
 from config.tables import notices, outbox
 from notify.catch_up import LOOK_BACK, find_published
 from notify.notices import Notice, Notices
-from tests.support.notices import NOW, completion
+from notify.recipient import find_recipient
+from tests.support.notices import NOW, add_export, completion
 
 LEASE = timedelta(seconds=60)
 PAUSE = timedelta(seconds=5)
@@ -340,3 +341,13 @@ def test_completions_published_some_time_ago_are_found_again(engine: Engine) -> 
 
     assert [read_finished(each.payload).event_id for each in found] == ["e2", "e1"]
     assert [each.published_at for each in found] == [NOW - timedelta(minutes=7), NOW - timedelta(minutes=6)]
+
+
+@pytest.mark.parametrize(
+    ("query", "chosen"), [({"columns": ["id"]}, True), ({"columns": None}, False), ({}, False), ("columns", False)]
+)
+def test_a_recipient_says_whether_the_query_names_columns(engine: Engine, query: object, chosen: bool) -> None:
+    add_export(engine, query=query)
+    found = find_recipient(engine, completion())
+    assert found is not None
+    assert found.columns_chosen is chosen

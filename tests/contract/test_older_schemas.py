@@ -52,9 +52,17 @@ def test_every_table_can_be_exported_in_every_format(older: Databases, tmp_path:
             write(older, tmp_path, table, form, events=events)
 
 
-def write(databases: Databases, folder: Path, table: str, form: str, *, events: bool = False) -> dict[str, object]:
+def write(
+    databases: Databases,
+    folder: Path,
+    table: str,
+    form: str,
+    *,
+    events: bool = False,
+    columns: list[str] | None = None,
+) -> dict[str, object]:
     """Export a table to a file, and return its manifest."""
-    query = {"tableName": table, "filter": None, "orderBy": None, "useEventsTable": events}
+    query = {"tableName": table, "filter": None, "orderBy": None, "useEventsTable": events, "columns": columns}
     spec = read_spec(project_id="p", export_id="e", attempt=1, created_at=CUTOFF, query=query, format=form)
     storage = open_storage(f"file://{folder}", S3Options())
     done = export(
@@ -82,6 +90,12 @@ def test_null_columns_are_named_in_the_manifest_and_in_a_warning(
         "traces.environment",
     ]
     assert "traces.environment" in caplog.text
+
+
+def test_only_null_columns_of_the_file_are_named(older: Databases, tmp_path: Path) -> None:
+    assert write(older, tmp_path, "traces", "CSV", columns=["id", "name"])["nullColumns"] == []
+    named = write(older, tmp_path, "traces", "CSV", columns=["environment", "id"])
+    assert (named["columns"], named["nullColumns"]) == (["environment", "id"], ["traces.environment"])
 
 
 def test_a_complete_schema_has_no_null_columns(databases: Databases, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline.types import FORMATS
 from tests.oracle import worlds
 from tests.oracle.pools import PROJECTS
-from tests.oracle.queries import queries
+from tests.oracle.queries import columns, queries
 from tests.services.stacks import Embedded, Servers
 from tests.support.agreement import Filled, cached_lookups, fill_databases
 from tests.support.tables import READINGS
@@ -56,16 +56,19 @@ def many(rows: Filled) -> Iterator[Filled]:
         yield rows
 
 
-@pytest.mark.parametrize("world", [SEED])
-@pytest.mark.timeout(300 + SECONDS_A_CASE * settings().max_examples)
-@every_table
-@seed(SEED)
-@settings(
+for_queries = settings(
     deadline=None,
     database=None,
     phases=[Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+
+
+@pytest.mark.parametrize("world", [SEED])
+@pytest.mark.timeout(300 + SECONDS_A_CASE * settings().max_examples)
+@every_table
+@seed(SEED)
+@for_queries
 @given(data=st.data())
 def test_the_rows_of_a_query_are_the_expected_ones(
     many: Filled, table: str, events: bool, world: int, data: st.DataObject
@@ -73,3 +76,18 @@ def test_the_rows_of_a_query_are_the_expected_ones(
     project = data.draw(st.sampled_from(PROJECTS))
     query = data.draw(queries(many.table(project, table, events=events), use_events_table=events))
     assert many.problems(project, query, "JSONL") == [], f"in the worlds of SEED={world}"
+
+
+@pytest.mark.timeout(300 + 2 * SECONDS_A_CASE * settings().max_examples)
+@every_table
+@seed(SEED)
+@for_queries
+@given(data=st.data())
+def test_a_file_of_named_columns_is_the_whole_file_without_the_others(
+    many: Filled, table: str, events: bool, data: st.DataObject
+) -> None:
+    project, form = data.draw(st.sampled_from(PROJECTS)), data.draw(st.sampled_from(sorted(FORMATS)))
+    everything = many.table(project, table, events=events)
+    query = data.draw(queries(everything, use_events_table=events))
+    named = {**query, "columns": data.draw(columns(everything))}
+    assert many.projection_problems(project, query, named, form) == [], f"in the worlds of SEED={SEED}"

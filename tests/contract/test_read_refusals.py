@@ -41,6 +41,17 @@ def test_an_unknown_column_is_named_with_the_known_ones(databases: Databases, ta
     assert all(column.id in by_order for column in known.values() if column.sortable)
 
 
+def test_an_unknown_score_is_named_with_those_of_the_project(databases: Databases) -> None:
+    databases.scores({"trace_id": "one", "name": "accuracy"})
+    said = refusal(databases, "traces", columns=["id", "scores.acuracy"])
+    assert "no score 'acuracy'" in said
+    assert "accuracy." in said
+
+
+def test_scores_alone_are_refused_in_a_project_that_has_none(databases: Databases) -> None:
+    assert "the project has none" in refusal(databases, "traces", project="other", columns=["scores"])
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_a_wrong_filter_type_is_named_with_the_allowed_ones(databases: Databases, table: str) -> None:
     column = next(each for each in columns_of(table).values() if each.type in {"string", "stringOptions"})

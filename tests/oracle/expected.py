@@ -64,7 +64,16 @@ def expected(table: Table, query: Mapping[str, Any]) -> Expected:
         items = sorted(sorted(items, key=lambda item: item.identity), key=table.natural)
     names = score_columns(table.columns, table.score_names)
     rows = tuple(_row(item, names) for item in items)
-    return Expected((*table.columns, *names.values()), rows, ordered=bool(sort))
+    return Expected(_columns(table, names, query.get("columns")), rows, ordered=bool(sort))
+
+
+def _columns(table: Table, names: Mapping[str, str], asked: Sequence[str] | None) -> tuple[str, ...]:
+    """The columns of the file, in their order: all, or those that the query names."""
+    if asked is None:
+        return (*table.columns, *names.values())
+    of_scores = {f"scores.{name}": (column,) for name, column in names.items()}
+    named = {"scores": tuple(names.values()), **of_scores, **{name: (name,) for name in table.columns}}
+    return tuple(column for name in asked for column in named[name])
 
 
 def score_columns(columns: Sequence[str], names: Sequence[str]) -> dict[str, str]:

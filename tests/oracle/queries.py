@@ -36,6 +36,17 @@ def queries(table: Table, *, use_events_table: bool = False) -> Strategy:
     return st.tuples(asked, searches(table)).map(lambda pair: {**pair[0], **pair[1]})
 
 
+def columns(table: Table) -> Strategy:
+    """Some of a file's columns in any order: the table's own, single scores, or all scores."""
+    own = list(table.columns)
+    scores = [f"scores.{name}" for name in table.score_names]
+    single = st.lists(st.sampled_from([*own, *scores]), min_size=1, max_size=6, unique=True)
+    if not scores:
+        return single
+    all_scores = st.lists(st.sampled_from([*own, "scores"]), min_size=1, max_size=4, unique=True)
+    return single | all_scores
+
+
 def orders(table: str) -> Strategy:
     """Any sortable column by id or name, in both directions."""
     sortable = [name for column in columns_of(table).values() if column.sortable for name in (column.id, *column.names)]

@@ -19,8 +19,10 @@ from pipeline.read.clickhouse_settings import OPTIONAL
 from pipeline.spec import read_spec
 from pipeline.sql.compile import compile_statement
 from tests.oracle import load, raw
+from tests.oracle.cells import neutral
 from tests.oracle.compare import differences
 from tests.oracle.expected import expected, table_of
+from tests.oracle.files import read
 from tests.oracle.pools import CUTOFF
 from tests.oracle.values import Table
 from tests.services.stacks import Stack
@@ -53,6 +55,24 @@ class Filled:
         """The differences between the file that the product makes of a stored query and the expected one, in words."""
         table = self.table(project, query["tableName"], events=query.get("useEventsTable", False))
         return differences(expected(table, query), self.file(project, query, form), form)
+
+    def projection_problems(
+        self, project: str, query: Mapping[str, Any], named: Mapping[str, Any], form: str
+    ) -> list[str]:
+        """How the file of `named`, the query with columns, differs from those columns in the file without, in words."""
+        columns = expected(self.table(project, query["tableName"], events=query["useEventsTable"]), named).columns
+        if form == "CSV":
+            columns = tuple(neutral(name) for name in columns)
+        whole, part = (read(self.file(project, each, form), form) for each in (query, named))
+        if part.columns is not None and part.columns != columns:
+            return [f"columns: expected {columns}, found {part.columns}"]
+        # A line with nothing in it is skipped by readers, so null in the only column is an empty text.
+        null = "" if form == "CSV" and len(columns) == 1 else None
+        wanted = [repr({name: null if row[name] is None else row[name] for name in columns}) for row in whole.rows]
+        found = [repr(dict(row)) for row in part.rows]
+        if len(wanted) != len(found):
+            return [f"expected {len(wanted)} rows, found {len(found)}"]
+        return [f"expected {one}, found {other}" for one, other in zip(wanted, found, strict=True) if one != other]
 
     def file(self, project: str, query: Mapping[str, Any], form: str) -> bytes:
         """The file that the product makes of a stored query."""

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from cli.filters import read_filters
+from cli.filters import read_filters, split_list
 from config.errors import Rejected
 from consumer.new_exports import check_query
 from pipeline.request import Filter
@@ -124,3 +124,17 @@ def test_a_query_that_the_table_does_not_support_is_rejected_before_it_is_stored
     with pytest.raises(Rejected, match="'latency'"):
         check_query(read_query({"tableName": "audit_logs", "filter": of_others}))
     check_query(read_query({"tableName": "audit_logs", "orderBy": {"column": "type", "order": "ASC"}}))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("id, name", ["id", "name"]), ('id,"scores.a,b"', ["id", "scores.a,b"]), ("", []), ("id,,", ["id", "", ""])],
+)
+def test_a_list_is_split_at_its_commas(text: str, parts: list[str]) -> None:
+    assert split_list(text) == parts
+
+
+@pytest.mark.parametrize("text", ["tags any-of a\rb", "tags any-of a\nb"])
+def test_a_list_with_a_line_break_is_refused(text: str) -> None:
+    with pytest.raises(Rejected, match="can't be split at its commas"):
+        read_filters("traces", [text])

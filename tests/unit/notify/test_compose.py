@@ -86,6 +86,15 @@ def test_the_email_of_a_completed_export_contains_what_the_user_needs() -> None:
     assert URL in part(message, "plain").splitlines()
 
 
+def test_the_note_on_columns_is_left_out_if_the_query_names_them() -> None:
+    message = receive(columns_chosen=True)
+    page = Page(part(message, "html"))
+    assert page.links == [URL, PAGE]
+    for text in (part(message, "plain"), page.text):
+        assert "columns" not in text
+        assert "exports page" in text or "All your exports" in text
+
+
 def test_the_email_of_a_failed_export_contains_the_reason_and_no_file() -> None:
     message = receive(FAILED | {"error": "Column <latncy> is not known"}, url=None, expires_at=None)
 

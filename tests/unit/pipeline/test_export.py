@@ -188,6 +188,25 @@ def test_a_row_that_is_too_large_is_rejected_by_its_id_and_leaves_nothing(
     assert files(tmp_path) == []
 
 
+def test_a_row_that_is_too_large_is_named_by_its_id_in_a_file_without_ids(storage: Storage, tmp_path: Path) -> None:
+    def enrich(batch: pa.RecordBatch) -> pa.RecordBatch:
+        texts = ["x" * (33 << 20) if each == "row-13" else "" for each in batch["id"].to_pylist()]
+        return batch.append_column("text", pa.array(texts))
+
+    columns = (Column("text", Kind.TEXT), Column("n", Kind.INTEGER))
+    with pytest.raises(Rejected, match="The row with the ID 'row-13' is too large"):
+        run(storage, rows=Table(columns, batches(), [enrich], None))
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_id_is_not_in_a_file_without_its_column(storage: Storage, tmp_path: Path, form: str) -> None:
+    result = run(storage, spec(form), Table((Column("n", Kind.INTEGER),), batches(1, 3), [], None))
+    read = files_reader.read((tmp_path / result.key).read_bytes(), form)
+    assert read.columns == result.columns == ("n",)
+    assert [int(row["n"]) for row in read.rows] == [0, 1, 2]
+
+
 def test_without_rows_the_file_has_a_header(storage: Storage, tmp_path: Path) -> None:
     result = run(storage, rows=table(iter([])))
     assert (tmp_path / result.key).read_bytes() == b"id,n\r\n"

@@ -133,6 +133,15 @@ FILTER = {"column": "a", "type": "string", "operator": "=", "value": "x"}
         ({"orderBy": {"column": "a", "order": "UP"}}, "orderBy, order: 'UP' is unknown; it can be 'ASC' or 'DESC'"),
         ({"searchQuery": "x", "searchType": []}, "At least one search type is required"),
         ({"compression": "brotli"}, "compression: 'brotli' is unknown; it can be 'none', 'gzip' or 'zstd'"),
+        ({"columns": []}, "columns: should not be empty"),
+        ({"columns": "id"}, "columns: should be a valid tuple"),
+        ({"columns": ["id", 7]}, "columns 2: should be a valid string"),
+        ({"columns": ["id", "name", "id"]}, "columns: 'id' is named twice"),
+        ({"columns": ["scores.a", "scores.a"]}, "columns: 'scores.a' is named twice"),
+        (
+            {"columns": ["scores", "id", "scores.a"]},
+            "columns: 'scores.a' is named twice, because 'scores' stands for all scores",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_what_would_be_right(change: dict[str, Any], told: str) -> None:

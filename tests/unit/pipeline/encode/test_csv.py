@@ -57,6 +57,12 @@ def test_a_file_is_written_to_the_letter() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", [Kind.TEXT, Kind.JSON, Kind.INTEGER])
+def test_a_null_in_the_only_column_is_a_line_that_readers_do_not_skip(kind: Kind) -> None:
+    columns = (Column("c", kind),)
+    assert encoded("CSV", columns, [batch(columns, c=[None, None])]) == b'c\r\n""\r\n""\r\n'
+
+
 def test_a_byte_order_mark_comes_first_once_if_wanted() -> None:
     batches = [batch(TEXT, a=["é"], b=["x"])] * 2
 
