@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from functools import cache
 
-from tests.services import azure, chromium, gcs, kafka, pgbouncer, postgres, s3, smtp
+from tests.services import azure, bridge, chromium, gcs, kafka, pgbouncer, postgres, redis, s3, smtp
 from tests.services.installed import Availability
 
 _MODES = {
@@ -20,7 +20,9 @@ _STACK = {"kafka", "postgres", "s3", "smtp"}
 @cache
 def found() -> Sequence[Availability]:
     """What this machine has of the real services, in the order they are reported."""
-    return [service.available() for service in (kafka, postgres, pgbouncer, s3, smtp, azure, gcs, chromium)]
+    return [
+        service.available() for service in (kafka, postgres, pgbouncer, s3, smtp, azure, gcs, chromium, redis, bridge)
+    ]
 
 
 def problem() -> str | None:

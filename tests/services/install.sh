@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the real services that the tests start: Apache Kafka, PostgreSQL, PgBouncer, an S3 server, emulators of the
-# object stores of Azure and Google, an SMTP server; Chromium and axe-core, which look at the operators' page; and what
-# builds and runs containers: podman, buildah and their networks, debootstrap for the base images, and Compose.
+# object stores of Azure and Google, an SMTP server; Redis, and the bridge from it; Chromium and axe-core, which look at
+# the operators' page; and what builds and runs containers: podman, buildah and their networks, debootstrap for the
+# base images, and Compose.
 # For Debian with Java 17, Maven, Go and npm; run it as root or with sudo. A second run finds everything in place.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
@@ -9,6 +10,7 @@ export DEBIAN_FRONTEND=noninteractive
 source "$(dirname "${BASH_SOURCE[0]}")/installing.sh"
 no_start=/usr/sbin/policy-rc.d
 held_back=""
+root="$here/../.."
 trap 'rm -rf "$work"; [ -z "$held_back" ] || as_root rm -f "$no_start"' EXIT
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
@@ -88,6 +90,31 @@ install_chromium() {
   say chromium "$(/usr/bin/chromium --version 2>/dev/null), axe-core $AXE_CORE in $axe"
 }
 
+install_redis() {
+  [ -x /usr/bin/redis-server ] || apt_install redis-server
+  say redis "$(/usr/bin/redis-server --version | cut -d' ' -f1-3)"
+}
+
+# Node comes as a package of npm, because Debian's is too old for the bridge.
+install_bridge() {
+  local machine bridge="$root/deploy/bridge" node="$cache/node-$NODE" packages
+  case "$(uname -m)" in aarch64) machine=arm64 ;; *) machine=x64 ;; esac
+  packages="$cache/bridge-$(sha256sum "$bridge/package-lock.json" | cut -c1-16)"
+  need npm "the bridge"
+  if [ ! -d "$node" ]; then
+    quietly npm install --prefix "$work/node" --no-audit --no-fund --ignore-scripts "node-linux-$machine@$NODE"
+    mv "$work/node" "$node"
+  fi
+  if [ ! -d "$packages" ]; then
+    mkdir "$work/bridge"
+    cp "$bridge/package.json" "$bridge/package-lock.json" "$bridge/.npmrc" "$work/bridge"
+    quietly env "PATH=$node/node_modules/node-linux-$machine/bin:$PATH" \
+      npm ci --prefix "$work/bridge" --no-audit --no-fund
+    mv "$work/bridge" "$packages"
+  fi
+  say bridge "Node $NODE in $node, packages in $packages"
+}
+
 install_containers() {
   local packages=(podman buildah runc catatonit containernetworking-plugins iptables debootstrap
     golang-github-containernetworking-plugin-dnsname)
@@ -103,4 +130,6 @@ install_azurite
 install_go fake-gcs-server "$FAKE_GCS_SERVER" github.com/fsouza/fake-gcs-server
 install_smtp
 install_chromium
+install_redis
+install_bridge
 install_containers
