@@ -66,6 +66,7 @@ def notifier_context(settings: Settings) -> "NotifierContext":
     """Build all that the notifier daemon runs on."""
     from notify.deliver import NotifierContext, read_transport
     from notify.notices import Notices
+    from notify.open_channels import list_channels, open_slack, open_webhook
 
     database = engine(settings)
     notices = Notices(
@@ -73,6 +74,7 @@ def notifier_context(settings: Settings) -> "NotifierContext":
         retry_for=timedelta(hours=settings.notice_hours),
         first_delay=timedelta(seconds=settings.retry_base_seconds),
         lease=timedelta(seconds=settings.lease_seconds),
+        channels=list_channels(settings),
     )
     return NotifierContext(
         engine=database,
@@ -81,6 +83,8 @@ def notifier_context(settings: Settings) -> "NotifierContext":
         nextauth_url=settings.nextauth_url,
         links=read_links(settings),
         tracer=open_tracer(settings.otel_endpoint, "waybill-notify"),
+        webhook=open_webhook(settings),
+        slack=open_slack(settings),
     )
 
 

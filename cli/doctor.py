@@ -9,7 +9,7 @@ import typer
 
 from cli import build
 from cli.admin import JsonFlag
-from cli.checks import database, kafka, mail, storage
+from cli.checks import channels, database, kafka, mail, storage
 from cli.output import console, print_json
 from config.errors import Unavailable
 from config.settings import Misconfigured, Settings, list_unknown, load_valid
@@ -67,6 +67,7 @@ def diagnose() -> dict[str, Finding]:
         "storage": _check_storage,
         "kafka": kafka.find_problems,
         "mail": _check_mail,
+        "channels": channels.find_problems,
     }
     return findings | {name: _run(check, settings) for name, check in checks.items()}
 
@@ -124,7 +125,7 @@ def _run(check: Check, settings: Settings) -> Finding:
         problems = check(settings)
     except Doubtful as doubt:
         return Finding(Mark.WARNING, tuple(map(str, doubt.args)))
-    except mail.Unused as why:
+    except (mail.Unused, channels.Unused) as why:
         return Finding(Mark.OFF, (str(why),))
     except Misconfigured as error:
         problems = error.problems

@@ -63,6 +63,18 @@ class Failure(StrEnum):
     """The row has a value that can't be read."""
 
 
+class Channel(StrEnum):
+    """The way that a notice is sent; also `waybill_notices.channel`."""
+
+    MAIL = auto()
+    WEBHOOK = auto()
+    SLACK = auto()
+
+
+NoticeChannel = Channel | Literal["all"]
+"""The channel of a notice; "all" for a completion event that is no notice yet, or never becomes one."""
+
+
 class NoticeOutcome(StrEnum):
     """The result of a completion event or of an attempt to send its notice."""
 
@@ -73,7 +85,7 @@ class NoticeOutcome(StrEnum):
     BUG = auto()
     """An unexpected error: the message is a dead letter now, or the notice will be tried again."""
     UNANSWERED = auto()
-    """The server may have accepted the email and never said so; it is sent again and may arrive twice."""
+    """The receiver may have accepted the message and never said so; it is sent again and may arrive twice."""
     DUPLICATE = auto()
     MALFORMED = auto()
     UNREADABLE = auto()

@@ -7,9 +7,11 @@ from typing import Generic, TypeVar, TypeVarTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from config.labels import (
+    Channel,
     ClosedConnection,
     DownloadOutcome,
     Failure,
+    NoticeChannel,
     NoticeOutcome,
     Outcome,
     PartOutcome,
@@ -144,11 +146,11 @@ class Metrics:
         self.uploads: Labelled[Counter, UploadOutcome] = Labelled(
             Counter("waybill_uploads", "Finished uploads, by outcome.", ["outcome"], registry=registry)
         )
-        self.notices: Labelled[Counter, NoticeOutcome] = Labelled(
+        self.notices: Labelled[Counter, NoticeChannel, NoticeOutcome] = Labelled(
             Counter(
                 "waybill_notices",
-                "Completion events and attempts to send their notices, by outcome.",
-                ["outcome"],
+                "Completion events and attempts to send their notices, by channel and outcome.",
+                ["channel", "outcome"],
                 registry=registry,
             )
         )
@@ -191,9 +193,18 @@ class Metrics:
         self.outbox_refused = Counter(
             "waybill_outbox_refused", "Events in the outbox that Kafka refuses for good.", registry=registry
         )
-        self.notices_waiting = Gauge("waybill_notices_waiting", "Notices that are not yet sent.", registry=registry)
-        self.oldest_notice = Gauge(
-            "waybill_oldest_notice_seconds", "Age of the oldest unsent notice, in seconds.", registry=registry
+        self.notices_waiting: Labelled[Gauge, Channel] = Labelled(
+            Gauge(
+                "waybill_notices_waiting", "Notices that are not yet sent, by channel.", ["channel"], registry=registry
+            )
+        )
+        self.oldest_notice: Labelled[Gauge, Channel] = Labelled(
+            Gauge(
+                "waybill_oldest_notice_seconds",
+                "Age of the oldest unsent notice, in seconds, by channel.",
+                ["channel"],
+                registry=registry,
+            )
         )
         self.kafka_lag = Gauge(
             "waybill_kafka_lag",

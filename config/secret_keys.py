@@ -1,9 +1,16 @@
-"""Reads the keys of WAYBILL_SECRET_KEY, which encrypt the tokens of links, and WAYBILL_OPERATOR_TOKEN."""
+"""Reads the keys of links and of webhooks, and the operators' token, from WAYBILL_… settings."""
+
+import base64
+import binascii
 
 from pydantic import SecretStr
 
 KEY_CHARACTERS = 32
 """The shortest allowed key or token: 128 random bits have this many characters in hexadecimal."""
+
+SIGNING_PREFIX = "whsec_"
+SIGNING_BYTES = range(24, 65)
+"""The lengths of a key that Standard Webhooks allows."""
 
 
 def check_keys(value: SecretStr) -> SecretStr:
@@ -30,3 +37,27 @@ def check_token(value: SecretStr) -> SecretStr:
             "(create one with `openssl rand -hex 32`)"
         )
     return value
+
+
+def check_signing_secrets(value: SecretStr) -> SecretStr:
+    """Return secrets that are separated by commas; raises ValueError, without a secret in its text, if one is wrong."""
+    read_signing_secrets(value)
+    return value
+
+
+def read_signing_secrets(value: SecretStr) -> tuple[bytes, ...]:
+    """Return the keys of secrets that are written as Standard Webhooks says, in their order; raises ValueError."""
+    return tuple(_read_signing_secret(secret) for secret in split_keys(value))
+
+
+def _read_signing_secret(secret: str) -> bytes:
+    try:
+        key = base64.b64decode(secret.removeprefix(SIGNING_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not secret.startswith(SIGNING_PREFIX) or len(key) not in SIGNING_BYTES:
+        raise ValueError(
+            "each secret must be whsec_ and then 24 to 64 random bytes in base64 "
+            '(create one with `echo "whsec_$(openssl rand -base64 32)"`); separate several secrets with commas'
+        )
+    return key

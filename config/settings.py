@@ -14,6 +14,7 @@ from config.database_url import DatabaseAddress, check_host, check_parameters, r
 from config.pem_files import AuthoritiesFile
 from config.required import DATABASE, STORAGE, find_missing, say_missing
 from config.secret_keys import check_keys, check_token, split_keys
+from config.settings_channels import ChannelSettings, find_channel_problems
 from config.settings_kafka import KafkaSettings, find_kafka_problems
 from config.settings_mail import MailSettings
 from config.storage_choice import Switch, find_contradictions, name_bucket, refuse_oci
@@ -47,7 +48,7 @@ StoreUrl = Annotated[str, AfterValidator(urls.read_store)]
 ClickHouseUrl = Annotated[str, AfterValidator(urls.read_clickhouse)]
 
 
-class Settings(KafkaSettings, MailSettings):
+class Settings(KafkaSettings, MailSettings, ChannelSettings):
     """The effective settings; a field is named like its environment variable, in lower case and without the prefix.
 
     An empty variable counts as unset. The end of a name is its unit.
@@ -279,6 +280,7 @@ def load_valid(values: Mapping[str, str] | None = None, *, needs: Collection[str
         settings = Settings(**{**known, **{name: defaults[name] for name in invalid}})
     problems = [_problem(name, message) for name, message in invalid.items()]
     problems += [*find_missing(given, needs), *find_kafka_problems(given), *find_contradictions(given)]
+    problems += find_channel_problems(given)
     return settings, [*problems, *(list_unknown(values) if settings.strict_settings else ())]
 
 

@@ -1,1 +1,1 @@
-"""Notifies: one email per finished export, once."""
+"""Notifies: one message per finished export and channel, once."""

@@ -2,34 +2,38 @@
 
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
 from sqlalchemy import Engine
 
 from config.errors import Unavailable
 from config.events import ExportFinished, Malformed, read_finished
-from config.labels import NoticeOutcome
+from config.labels import Channel, NoticeOutcome
 from config.links import Links
 from config.settings import Settings
+from config.settings_channels import SLACK_URL, WEBHOOK_URL
 from notify.address import EmailAddress, NotAnAddress, parse_address
 from notify.compose import EmailContent, Sender, compose_email, read_sender
 from notify.formatting import safe_link
 from notify.mailer import Envelope, Mailer, Unanswered, Undeliverable
-from notify.notices import Notice, Notices
+from notify.notice import Notice
+from notify.notices import Notices
 from notify.open_mailer import open_mailer
-from notify.recipient import Recipient, find_recipient, reason_to_skip
-from notify.signature import read_signature
+from notify.recipient import find_recipient, reason_to_skip
+from notify.slack import Slack
+from notify.target import choose_link, find_link, find_page
+from notify.webhook import Webhook, message_id
 from runtime.logs import add_log_fields
 from runtime.tracing import Tracer, trace_id
 
 logger = logging.getLogger(__name__)
 
 
-SIGNING_TIME = timedelta(minutes=10)
-"""A URL is signed before its export is completed, so it ends a little before the time that the row promises."""
+Fence = Callable[[str], None]
+"""Is called with the id of a message right before it is sent, and raises to prevent that."""
 
 LEVELS = {NoticeOutcome.SENT: logging.INFO, NoticeOutcome.FAILED: logging.ERROR}
 
@@ -44,7 +48,7 @@ class MailTransport:
 
 @dataclass(frozen=True)
 class NotifierContext:
-    """All that an attempt needs; without `transport` no email is sent, and every notice is skipped.
+    """All that an attempt needs; without `transport`, `webhook` or `slack`, notices of that channel are skipped.
 
     Without `links`, emails link to the URL on the export's row, or to Langfuse's page if that URL ends early.
     """
@@ -55,11 +59,13 @@ class NotifierContext:
     nextauth_url: str | None
     links: Links | None
     tracer: Tracer = field(default_factory=Tracer)
+    webhook: Webhook | None = None
+    slack: Slack | None = None
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """The result of one attempt: `detail` is the Message-ID of an email that was sent, else the reason."""
+    """The result of one attempt: `detail` is the id of a message that was sent, else the reason."""
 
     outcome: NoticeOutcome
     detail: str
@@ -74,7 +80,7 @@ def read_transport(settings: Settings) -> MailTransport | None:
 
 
 def attempt(context: NotifierContext, notice: Notice, now: datetime) -> Attempt:
-    """Send the email of a notice if there is one to send; every failure is an outcome, and a bug is retried."""
+    """Send the message of a notice if there is one to send; every failure is an outcome, and a bug is retried."""
     with context.tracer.span("notice", notice.traceparent) as span, add_log_fields(_extra(notice)):
         ended = _attempt(context, notice, now)
         span.note(**_extra(notice), outcome=ended.outcome)
@@ -126,13 +132,21 @@ def _record(notices: Notices, notice: Notice, outcome: NoticeOutcome, detail: st
 
 def _send(context: NotifierContext, notice: Notice, now: datetime) -> Attempt:
     began, event = time.monotonic(), read_finished(notice.payload)
+
+    def fence(name: str) -> None:
+        _begin(context.notices, notice, name, now + timedelta(seconds=time.monotonic() - began))
+
+    return SENDERS[notice.channel](context, event, now, fence)
+
+
+def _send_email(context: NotifierContext, event: ExportFinished, now: datetime, fence: Fence) -> Attempt:
     if context.transport is None:
         return Attempt(NoticeOutcome.SKIPPED, "EMAIL_FROM_ADDRESS or SMTP_CONNECTION_URL is not set")
     recipient = find_recipient(context.engine, event)
     if recipient is None:
         return Attempt(NoticeOutcome.SKIPPED, "the export no longer exists")
-    page = _exports_page(context.nextauth_url, event.project_id)
-    recipient = _choose_link(context.links, event, recipient, page)
+    page = find_page(context.nextauth_url, event.project_id)
+    recipient = choose_link(context.links, event, recipient, page)
     url = safe_link(recipient.url)
     if reason := reason_to_skip(event, recipient, url or page, now):
         return Attempt(NoticeOutcome.SKIPPED, reason)
@@ -149,12 +163,38 @@ def _send(context: NotifierContext, notice: Notice, now: datetime) -> Attempt:
     )
     message = compose_email(event, content, sender=context.transport.sender, now=now)
     name = str(message["Message-ID"])
-    context.transport.mailer.send(
-        Envelope(context.transport.sender.address, content.recipient),
-        message,
-        fence=lambda: _begin(context.notices, notice, name, now + timedelta(seconds=time.monotonic() - began)),
-    )
+    envelope = Envelope(context.transport.sender.address, content.recipient)
+    context.transport.mailer.send(envelope, message, fence=lambda: fence(name))
     return Attempt(NoticeOutcome.SENT, name)
+
+
+def _send_webhook(context: NotifierContext, event: ExportFinished, now: datetime, fence: Fence) -> Attempt:
+    if context.webhook is None:
+        return Attempt(NoticeOutcome.SKIPPED, f"{WEBHOOK_URL} is not set")
+    link = find_link(context.engine, context.links, event, now) if context.webhook.with_link else None
+    name = message_id(event.event_id)
+    context.webhook.send(event, link, now, fence=lambda: fence(name))
+    return Attempt(NoticeOutcome.SENT, name)
+
+
+def _send_to_slack(context: NotifierContext, event: ExportFinished, _: datetime, fence: Fence) -> Attempt:
+    if context.slack is None:
+        return Attempt(NoticeOutcome.SKIPPED, f"{SLACK_URL} is not set")
+    export = find_recipient(context.engine, event)
+    if export is None:
+        return Attempt(NoticeOutcome.SKIPPED, "the export no longer exists")
+    if export.status != event.status:
+        return Attempt(NoticeOutcome.SKIPPED, f"the export is {export.status} now")
+    page, name = find_page(context.nextauth_url, event.project_id), message_id(event.event_id)
+    context.slack.send(event, export.export_name, page, fence=lambda: fence(name))
+    return Attempt(NoticeOutcome.SENT, name)
+
+
+SENDERS: Mapping[Channel, Callable[[NotifierContext, ExportFinished, datetime, Fence], Attempt]] = {
+    Channel.MAIL: _send_email,
+    Channel.WEBHOOK: _send_webhook,
+    Channel.SLACK: _send_to_slack,
+}
 
 
 def _parse_recipient(address: str | None) -> EmailAddress:
@@ -165,31 +205,9 @@ def _parse_recipient(address: str | None) -> EmailAddress:
 
 
 def _begin(notices: Notices, notice: Notice, message_id: str, now: datetime) -> None:
-    """Record that the email is sent now; raise Unavailable if the lease was lost, because another may have sent it."""
+    """Record that the message is sent now; raise Unavailable if the lease was lost: another may have sent it."""
     if not notices.begin(notice, message_id, now):
         raise Unavailable("another notifier has taken the notice over")
-
-
-def _choose_link(links: Links | None, event: ExportFinished, recipient: Recipient, page: str | None) -> Recipient:
-    """Return the recipient with the URL for the email, None for the page, and the time until which it works."""
-    if links is not None:
-        return replace(recipient, url=links.write(event.project_id, event.batch_export_id))
-    signature, promised = read_signature(recipient.url or ""), recipient.expires_at
-    if signature is None or promised is None:
-        return recipient
-    # The credentials of a role end the signature with their session; Langfuse's page signs a new URL for each download.
-    if page is not None and (signature.of_session or signature.until < promised - SIGNING_TIME):
-        return replace(recipient, url=None)
-    # A session whose end was not known when the URL was signed may end before the signature does.
-    unsure = signature.of_session and signature.until >= promised - SIGNING_TIME
-    return replace(recipient, expires_at=min(signature.until, promised), may_end_early=unsure)
-
-
-def _exports_page(nextauth_url: str | None, project_id: str) -> str | None:
-    """Return the URL of the project's exports page in Langfuse."""
-    if nextauth_url is None:
-        return None
-    return safe_link(f"{nextauth_url}/project/{quote(project_id, safe='')}/settings/exports")
 
 
 def _extra(notice: Notice) -> dict[str, Any]:

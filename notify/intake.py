@@ -60,14 +60,14 @@ class Intake:
             return
         try:
             if not await self.record(message.value, read_traceparent(message.headers)):
-                self.metrics.notices.labels(NoticeOutcome.DUPLICATE).inc()
+                self.metrics.notices.labels("all", NoticeOutcome.DUPLICATE).inc()
         except Malformed as error:
             await self._dead_letter(message, Verdict.MALFORMED, str(error))
         except Exception as error:  # noqa: BLE001 (it was logged; one message must not block all others)
             await self._dead_letter(message, Verdict.BUG, f"an unexpected error occurred: {type(error).__name__}")
 
     async def record(self, value: bytes | None, traceparent: str | None = None) -> bool:
-        """Record a completion event as a notice; return False if it has one, raise Malformed if it is none."""
+        """Record a completion event as notices; return False if it has some, raise Malformed if it is none."""
         event = read_finished(value)
         recorded = await retry(partial(self.notices.record, event, self.now(), traceparent), self.engine)
         if recorded:
@@ -77,7 +77,7 @@ class Intake:
     async def _dead_letter(self, message: ReceivedMessage, verdict: Verdict, reason: str) -> None:
         place = {"partition": message.partition, "offset": message.offset}
         logger.warning("a completion event became a dead letter: %s", reason, extra=place | {"verdict": str(verdict)})
-        self.metrics.notices.labels(OUTCOMES[verdict]).inc()
+        self.metrics.notices.labels("all", OUTCOMES[verdict]).inc()
         publish = partial(
             dead_letter,
             self.publisher,

@@ -1,14 +1,14 @@
-"""Keeps one row for each completion and channel, so that one email is sent despite redeliveries and crashes."""
+"""Keeps one row for each completion and channel, so that one message is sent despite redeliveries and crashes."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     Engine,
     RowMapping,
     and_,
@@ -23,78 +23,60 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from config.events import ExportFinished
+from config.labels import Channel
 from config.tables import notices
+from notify.notice import CLOCKS_DIFFER, Notice, State, find_damage, read_notice
 from runtime.database import reading, writing
 from runtime.retry import Backoff
 
 logger = logging.getLogger(__name__)
 
-EMAIL = "mail"
-"""The value of `channel` for an email."""
-
 LONGEST_DELAY = timedelta(minutes=15)
 REASON_LIMIT = 500
-MOST_ATTEMPTS = 2**31 - 1
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-CLOCKS_DIFFER = timedelta(days=1)
-"""No clock of a machine is further ahead: a stored time beyond this is damaged."""
-
-
-class State(StrEnum):
-    """The states of a notice; one that stays `sending` is due again when its lease ends."""
-
-    PENDING = "pending"
-    SENDING = "sending"
-    SENT = "sent"
-    SKIPPED = "skipped"
-    FAILED = "failed"
-
 
 # Literals and not parameters, so that every plan can use the index of open notices.
 _IS_OPEN = notices.c.state.in_([literal_column(f"'{state}'") for state in (State.PENDING, State.SENDING)])
 _IS_BEING_SENT = and_(notices.c.state == State.SENDING, notices.c.message_id.is_not(None))
 
 
-@dataclass(frozen=True)
-class Notice:
-    """A notice that is due; `attempts` counts its claims so far, and `payload` is its completion event."""
-
-    event_id: str
-    channel: str
-    export_id: str
-    attempts: int
-    created_at: datetime
-    payload: bytes
-    traceparent: str | None
-
-
 class Notices:
     """The table `waybill_notices`: only this class changes the state of a notice, with one statement per verb.
 
     The number of the attempt is the fencing token: a notifier that lost its lease changes nothing, except that
-    it may record that the email was sent, which stays true.
+    it may record that the message was sent, which stays true.
 
-    An open notice has a `message_id` while its email is being sent, until the server responds. If the lease ends then,
-    the email may have been sent: see `suspect`.
+    An open notice has a `message_id` while its message is being sent, until the receiver responds. If the lease ends
+    then, the message may have been sent: see `suspect`.
 
     A notice is retried for `retry_for`, however many attempts that takes, and one last time after it. The delay
     between attempts starts at `first_delay` and doubles. Every method raises Unavailable when the database fails.
     """
 
-    def __init__(self, engine: Engine, *, retry_for: timedelta, first_delay: timedelta, lease: timedelta) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        retry_for: timedelta,
+        first_delay: timedelta,
+        lease: timedelta,
+        channels: Collection[Channel] = (Channel.MAIL,),
+    ) -> None:
         self._engine = engine
+        self._channels = channels
         self._retry_for = retry_for
         self._lease = lease
         first = first_delay.total_seconds()
         self._retries = Backoff(first, longest=LONGEST_DELAY.total_seconds())
-        # The email may have been sent already, so it is repeated ever more rarely.
+        # The message may have been sent already, so it is repeated ever more rarely.
         self._unanswered_retries = Backoff(first, longest=retry_for.total_seconds())
 
     def record(self, event: ExportFinished, now: datetime, traceparent: str | None = None) -> bool:
-        """Create the notice of a completion; return False if this attempt of the export already has one."""
+        """Create the notices of a completion, one for each channel; return False if it has notices already.
+
+        A channel that is added later gets no notices of earlier completions.
+        """
         row = {
             "event_id": event.event_id,
-            "channel": EMAIL,
             "export_id": event.batch_export_id,
             "attempt": event.attempt,
             "status": event.status,
@@ -104,12 +86,13 @@ class Notices:
             "next_attempt_at": now,
             "traceparent": traceparent,
         }
-        insert = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
         with writing(self._engine) as connection:
-            made = insert(notices).values(row).on_conflict_do_nothing().returning(notices.c.event_id)
-            return connection.execute(made).first() is not None
+            if not self._insert(connection, row, (Channel.MAIL,)):
+                return False
+            self._insert(connection, row, [each for each in self._channels if each is not Channel.MAIL])
+        return True
 
-    def find_due(self, now: datetime, *, limit: int) -> list[Notice]:
+    def find_due(self, now: datetime, channel: Channel, *, limit: int) -> list[Notice]:
         """Return the notices to send now, longest due first: new ones, retries, and those whose lease ended.
 
         A notice with a value that can't be true or can't be read is failed and not returned.
@@ -117,7 +100,7 @@ class Notices:
         names = ("event_id", "channel", "export_id", "attempts", "created_at", "payload", "traceparent")
         wanted = (
             select(*(notices.c[name] for name in names))
-            .where(_IS_OPEN, self._is_due(now))
+            .where(_IS_OPEN, self._is_due(now), _is_for(channel))
             .order_by(notices.c.next_attempt_at)
             .limit(limit)
         )
@@ -125,25 +108,25 @@ class Notices:
             rows = connection.execute(wanted.add_columns(self._row_id().label("row_id"))).mappings().all()
         found = []
         for row in rows:
-            if (damage := _find_damage(row, now)) is None:
-                found.append(Notice(**{**{name: row[name] for name in names}, "payload": row["payload"].encode()}))
+            if (damage := find_damage(row, now)) is None:
+                found.append(read_notice(row))
             else:
                 self._fail_damaged(row, damage)
         return found
 
-    def next_due(self) -> datetime | None:
-        """Return when the next notice is due, or None if none is open."""
-        first = select(notices.c.next_attempt_at).where(_IS_OPEN).order_by(notices.c.next_attempt_at)
+    def next_due(self) -> dict[Channel, datetime]:
+        """Return when the next notice of each channel is due; a channel without an open notice is left out."""
+        first = select(notices.c.channel, func.min(notices.c.next_attempt_at)).where(_IS_OPEN)
         with reading(self._engine) as connection:
-            due: datetime | None = connection.scalar(first.limit(1))
-            return due
+            rows = connection.execute(first.group_by(notices.c.channel)).all()
+        return {Channel(channel): due for channel, due in rows if channel in set(Channel) and due is not None}
 
-    def count_open(self) -> tuple[int, datetime | None]:
-        """Return the number of open notices, and when the oldest of them was created."""
-        open_ = select(func.count(), func.min(notices.c.created_at)).where(_IS_OPEN)
+    def count_open(self) -> dict[Channel, tuple[int, datetime | None]]:
+        """Return the number of open notices of each channel, and when the oldest of them was created."""
+        counted = select(notices.c.channel, func.count(), func.min(notices.c.created_at)).where(_IS_OPEN)
         with reading(self._engine) as connection:
-            count, oldest = connection.execute(open_).one()
-            return count, oldest
+            rows = connection.execute(counted.group_by(notices.c.channel)).all()
+        return {Channel(channel): (count, oldest) for channel, count, oldest in rows if channel in set(Channel)}
 
     def prune(self, before: datetime, *, limit: int) -> bool:
         """Delete up to `limit` notices that have ended and were created earlier; return whether there may be more."""
@@ -155,7 +138,7 @@ class Notices:
     def claim(self, notice: Notice, now: datetime) -> Notice | None:
         """Claim a due notice for one attempt, under a lease.
 
-        Returns None if another notifier claimed it first, if its email may have been sent (see `suspect`), or if its
+        Returns None if another notifier claimed it first, if its message may have been sent (see `suspect`), or if its
         last attempt crashed (see `abandon`).
         """
         claimed = {
@@ -169,18 +152,18 @@ class Notices:
         return replace(notice, attempts=notice.attempts + 1)
 
     def begin(self, notice: Notice, message_id: str, now: datetime) -> bool:
-        """Record that the email of a claimed notice is sent now; return False if the lease was lost."""
+        """Record that the message of a claimed notice is sent now; return False if the lease was lost."""
         begun = {"next_attempt_at": now + self._lease, "message_id": message_id}
         return self._change(notice, begun, notices.c.state == State.SENDING)
 
     def suspect(self, notice: Notice, now: datetime) -> bool:
-        """Postpone a notice whose lease ended between `begin` and the server's response, for a lease or longer.
+        """Postpone a notice whose lease ended between `begin` and the receiver's response, for a lease or longer.
 
-        Its notifier may be only suspended, and may still record that the email was sent. Returns False if the notice
+        Its notifier may be only suspended, and may still record that the message was sent. Returns False if the notice
         is in another state, or if its time is over: see `abandon`.
         """
         due = max(now + self._lease, self._next_attempt(notice, now, self._unanswered_retries))
-        later = _pending("the notifier stopped before the mail server responded", due)
+        later = _pending("the notifier stopped before the receiver responded", due)
         has_time_left = notices.c.created_at > now - self._retry_for
         return self._change(notice, later, self._is_due(now), has_time_left, _IS_BEING_SENT)
 
@@ -189,7 +172,7 @@ class Notices:
         ended = {
             "state": State.FAILED,
             "next_attempt_at": None,
-            "error": "the notifier crashed in the last attempt; the email may have been sent",
+            "error": "the notifier crashed in the last attempt; the message may have been sent",
         }
         is_over = and_(notices.c.state == State.SENDING, notices.c.created_at <= now - self._retry_for)
         return self._change(notice, ended, self._is_due(now), is_over)
@@ -199,7 +182,7 @@ class Notices:
         return self._change(notice, {"next_attempt_at": now + self._lease}, notices.c.state == State.SENDING)
 
     def mark_sent(self, notice: Notice, message_id: str, now: datetime) -> bool:
-        """Record that the email was sent, which needs no lease; return False if it was recorded before."""
+        """Record that the message was sent, which needs no lease; return False if it was recorded before."""
         with writing(self._engine) as connection:
             done = (
                 update(notices)
@@ -213,11 +196,11 @@ class Notices:
             return connection.execute(done).rowcount == 1
 
     def skip(self, notice: Notice, reason: str) -> bool:
-        """Record that no email is sent; return False if the lease was lost."""
+        """Record that no message is sent; return False if the lease was lost."""
         return self._end(notice, State.SKIPPED, reason)
 
     def fail(self, notice: Notice, reason: str) -> bool:
-        """Record that the email can't be delivered; return False if the lease was lost."""
+        """Record that the message can't be delivered; return False if the lease was lost."""
         return self._end(notice, State.FAILED, reason)
 
     def postpone(self, notice: Notice, reason: str, now: datetime) -> bool:
@@ -225,11 +208,11 @@ class Notices:
         return self._postpone(notice, reason, now, self._retries)
 
     def postpone_unanswered(self, notice: Notice, reason: str, now: datetime) -> bool:
-        """Postpone a notice whose email may have been sent, with delays that double without a limit."""
+        """Postpone a notice whose message may have been sent, with delays that double without a limit."""
         return self._postpone(notice, reason, now, self._unanswered_retries)
 
     def release(self, notice: Notice, reason: str, now: datetime) -> bool:
-        """Postpone a claimed notice whose email was not sent yet; return False if it was, or if the lease was lost."""
+        """Postpone a claimed notice whose message was not sent; return False if it was, or if the lease was lost."""
         later = _pending(reason, self._next_attempt(notice, now, self._retries))
         return self._change(notice, later, notices.c.state == State.SENDING, notices.c.message_id.is_(None))
 
@@ -252,12 +235,23 @@ class Notices:
         at = notices.c.next_attempt_at
         return or_(at <= now, at > now + self._retry_for + self._lease + CLOCKS_DIFFER, at.is_(None))
 
+    def _insert(self, connection: Connection, row: Mapping[str, Any], channels: Collection[Channel]) -> bool:
+        """Insert the row for channels that have none; return whether there was one."""
+        if not channels:
+            return False
+        insert = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
+        rows = [{**row, "channel": channel} for channel in channels]
+        made = insert(notices).values(rows).on_conflict_do_nothing().returning(notices.c.event_id)
+        return connection.execute(made).first() is not None
+
     def _row_id(self) -> ColumnElement[Any]:
-        """Select what finds a row whose event id is not valid text, which only SQLite can store."""
+        """Select what finds a row whose event id or channel is not valid text, which only SQLite can store."""
         return literal_column("rowid") if self._engine.dialect.name == "sqlite" else notices.c.event_id
 
     def _fail_damaged(self, row: RowMapping, damage: str) -> None:
         same = and_(self._row_id() == row["row_id"], _IS_OPEN)
+        if self._engine.dialect.name != "sqlite":
+            same = and_(same, notices.c.channel == row["channel"])
         logger.error("failed a notice that can't be read: %s", damage, extra={"event_id": str(row["event_id"])})
         with writing(self._engine) as connection:
             ended = {"state": State.FAILED, "next_attempt_at": None, "message_id": None, "error": damage}
@@ -283,16 +277,11 @@ class Notices:
             return connection.execute(changed).rowcount == 1
 
 
-def _find_damage(row: RowMapping, now: datetime) -> str | None:
-    """Return what is wrong with the values of a notice, or None if nothing is."""
-    for name in ("event_id", "channel", "export_id", "payload"):
-        if not isinstance(row[name], str):
-            return f"{name} has no valid value"
-    if not isinstance(row["attempts"], int) or not 0 <= row["attempts"] < MOST_ATTEMPTS:
-        return "attempts has no valid value"
-    if row["created_at"] is None or not EPOCH < row["created_at"] < now + CLOCKS_DIFFER:
-        return "created_at has no valid value"
-    return None
+def _is_for(channel: Channel) -> ColumnElement[bool]:
+    """Select the notices of a channel; those of no channel are found with the emails, so that they end, too."""
+    if channel is Channel.MAIL:
+        return notices.c.channel.not_in([each for each in Channel if each is not Channel.MAIL])
+    return notices.c.channel == channel
 
 
 def _pending(reason: str, due: datetime) -> dict[str, Any]:

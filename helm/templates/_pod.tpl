@@ -1,11 +1,11 @@
 {{/* The dependencies of each command; it gets their secrets and no others. */}}
 {{- define "waybill.dependencies" -}}
 consumer: [database, clickhouse, kafka, s3, google, links, operator]
-notify: [database, kafka, smtp, links]
+notify: [database, kafka, smtp, webhook, slack, links]
 migrate: [database]
 topics: [kafka]
 create: [database, kafka]
-doctor: [database, clickhouse, kafka, s3, google, smtp, links]
+doctor: [database, clickhouse, kafka, s3, google, smtp, webhook, slack, links]
 {{- end -}}
 
 {{/* The text of one setting: numbers with all their digits, never as 1e+06. */}}
@@ -55,6 +55,9 @@ configMap: {name: {{ . }}}
   (list "smtp" $secrets.smtp "urlKey" "SMTP_CONNECTION_URL")
   (list "smtp" $secrets.smtp "oauthClientSecretKey" "SMTP_OAUTH_CLIENT_SECRET")
   (list "smtp" $secrets.smtp "oauthRefreshTokenKey" "SMTP_OAUTH_REFRESH_TOKEN")
+  (list "webhook" $secrets.webhook "urlKey" "WAYBILL_WEBHOOK_URL")
+  (list "webhook" $secrets.webhook "signingSecretKey" "WAYBILL_WEBHOOK_SECRET")
+  (list "slack" $secrets.slack "urlKey" "WAYBILL_SLACK_WEBHOOK_URL")
   (list "links" $secrets.links "signingKey" "WAYBILL_SECRET_KEY")
   (list "operator" $secrets.operator "tokenKey" "WAYBILL_OPERATOR_TOKEN")
 -}}

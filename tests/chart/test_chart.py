@@ -32,6 +32,8 @@ KINDS = {
 }
 KINDS |= {"ScaledObject", "TriggerAuthentication", "PodMonitor", "ServiceMonitor", "PrometheusRule"}
 SECRETS = {"DATABASE_URL": "postgresql://app:secret@db/app", "SMTP_CONNECTION_URL": "smtp://app:secret@mail:587"}
+SECRETS |= dict.fromkeys(("WAYBILL_WEBHOOK_URL", "WAYBILL_SLACK_WEBHOOK_URL"), "https://receiver.example.com/secret")
+SECRETS |= {"WAYBILL_WEBHOOK_SECRET": f"whsec_{'x' * 32}"}
 NEEDS = {"consumer": CONSUMER_NEEDS, "notify": NOTIFY_NEEDS, "doctor": CONSUMER_NEEDS}
 NEEDS |= {"migrate": ("DATABASE_URL",), "topics": ("KAFKA_BOOTSTRAP_SERVERS",)}
 NEEDS |= {"create": ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")}
@@ -139,6 +141,8 @@ def test_the_schema_refuses_every_value_that_it_does_not_name() -> None:
         ("settings.LANGFUSE_GOOGLE_CLOUD_STORAGE_CREDENTIALS=secret", "LANGFUSE_GOOGLE_CLOUD_STORAGE_CREDENTIALS"),
         ("settings.KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET=secret", "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET"),
         ("settings.SMTP_OAUTH_REFRESH_TOKEN=secret", "SMTP_OAUTH_REFRESH_TOKEN"),
+        ("settings.WAYBILL_WEBHOOK_URL=https://example.com/secret", "WAYBILL_WEBHOOK_URL"),
+        ("settings.WAYBILL_SLACK_WEBHOOK_URL=https://example.com/secret", "WAYBILL_SLACK_WEBHOOK_URL"),
         ("settings.WAYBILL_SLOT=9", "WAYBILL_SLOT"),
         ("settings.WAYBIL_SLOTS=9", "WAYBIL_SLOTS"),
         ("image.digest=latest", "/image/digest"),

@@ -8,9 +8,11 @@ import pytest
 from sqlalchemy import Engine, Row, insert, select, update
 
 from config.events import ExportFinished, Status, read_finished
+from config.labels import Channel
 from config.tables import notices, outbox
 from notify.catch_up import LOOK_BACK, find_published
-from notify.notices import Notice, Notices
+from notify.notice import Notice
+from notify.notices import Notices
 from notify.recipient import find_recipient
 from tests.support.notices import NOW, add_export, completion
 
@@ -30,7 +32,7 @@ def row(engine: Engine) -> Row[Any]:
 
 
 def claim(store: Notices, now: datetime) -> Notice:
-    claimed = store.claim(store.find_due(now, limit=1)[0], now)
+    claimed = store.claim(store.find_due(now, Channel.MAIL, limit=1)[0], now)
     assert claimed is not None
     return claimed
 
@@ -42,7 +44,9 @@ def test_a_completion_is_recorded_as_a_notice_with_its_event(engine: Engine, sto
     assert (kept.event_id, kept.channel, kept.export_id) == ("event-1", "mail", "export-1")
     assert (kept.attempt, kept.status, kept.state, kept.attempts) == (1, "COMPLETED", "pending", 0)
     assert (kept.created_at, kept.next_attempt_at) == (NOW, NOW)
-    assert [ExportFinished.model_validate_json(each.payload) for each in store.find_due(NOW, limit=9)] == [completion()]
+    assert [
+        ExportFinished.model_validate_json(each.payload) for each in store.find_due(NOW, Channel.MAIL, limit=9)
+    ] == [completion()]
 
 
 @pytest.mark.parametrize("again", [{}, {"rows": 5}, {"event_id": "event-2"}])
@@ -50,7 +54,7 @@ def test_the_same_outcome_is_recorded_once(store: Notices, again: dict[str, Any]
     assert store.record(completion(), NOW)
 
     assert not store.record(completion(**again), NOW)
-    assert len(store.find_due(NOW, limit=9)) == 1
+    assert len(store.find_due(NOW, Channel.MAIL, limit=9)) == 1
 
 
 @pytest.mark.parametrize(
@@ -67,7 +71,7 @@ def test_concurrent_notifiers_record_one_notice_and_claim_it_once(engine: Engine
     others = [Notices(engine, retry_for=PATIENCE, first_delay=PAUSE, lease=LEASE) for _ in range(6)]
     with ThreadPoolExecutor(6) as pool:
         recorded = list(pool.map(lambda each: each.record(completion(), NOW), others))
-        due = store.find_due(NOW, limit=1)[0]
+        due = store.find_due(NOW, Channel.MAIL, limit=1)[0]
         claimed = list(pool.map(lambda each: each.claim(due, NOW), others))
 
     assert sorted(recorded) == [False] * 5 + [True]
@@ -93,8 +97,8 @@ def test_a_claimed_notice_is_due_again_after_its_notifier_died(store: Notices) -
     store.record(completion(), NOW)
     first = claim(store, NOW)
 
-    assert store.find_due(NOW + LEASE - timedelta(seconds=1), limit=9) == []
-    assert store.next_due() == NOW + LEASE
+    assert store.find_due(NOW + LEASE - timedelta(seconds=1), Channel.MAIL, limit=9) == []
+    assert store.next_due() == {Channel.MAIL: NOW + LEASE}
     second = claim(store, NOW + LEASE)
     assert (first.attempts, second.attempts) == (1, 2)
 
@@ -105,8 +109,8 @@ def test_a_heartbeat_extends_the_lease(store: Notices) -> None:
 
     assert store.extend_lease(claimed, NOW + timedelta(seconds=10))
 
-    assert store.find_due(NOW + LEASE, limit=9) == []
-    assert len(store.find_due(NOW + LEASE + timedelta(seconds=10), limit=9)) == 1
+    assert store.find_due(NOW + LEASE, Channel.MAIL, limit=9) == []
+    assert len(store.find_due(NOW + LEASE + timedelta(seconds=10), Channel.MAIL, limit=9)) == 1
 
 
 def test_a_notifier_that_lost_its_lease_changes_nothing(engine: Engine, store: Notices) -> None:
@@ -132,13 +136,13 @@ def test_an_email_that_may_have_been_sent_is_not_claimed_but_postponed_for_a_lea
     assert not store.suspect(stopped, NOW + LEASE - timedelta(seconds=1))
 
     over = NOW + LEASE
-    due = store.find_due(over, limit=1)[0]
+    due = store.find_due(over, Channel.MAIL, limit=1)[0]
     assert store.claim(due, over) is None
     assert store.suspect(due, over)
 
     assert not store.suspect(due, over)
     assert (row(engine).state, row(engine).next_attempt_at, row(engine).message_id) == ("pending", over + LEASE, None)
-    assert "before the mail server responded" in row(engine).error
+    assert "before the receiver responded" in row(engine).error
     assert claim(store, over + LEASE).attempts == 2
 
 
@@ -151,7 +155,7 @@ def test_a_suspended_notifier_may_still_record_that_the_email_was_sent(engine: E
     assert store.mark_sent(suspended, "<1@example.com>", NOW + LEASE)
 
     assert (row(engine).state, row(engine).message_id) == ("sent", "<1@example.com>")
-    assert store.find_due(NOW + 9 * LEASE, limit=1) == []
+    assert store.find_due(NOW + 9 * LEASE, Channel.MAIL, limit=1) == []
 
 
 def test_an_email_whose_lease_was_lost_is_not_begun(engine: Engine, store: Notices) -> None:
@@ -194,7 +198,7 @@ def test_an_email_that_may_have_been_sent_fails_after_its_deadline(engine: Engin
     store.record(completion(), NOW)
     store.begin(claim(store, NOW), "<1@example.com>", NOW)
     late = NOW + PATIENCE
-    due = store.find_due(late, limit=1)[0]
+    due = store.find_due(late, Channel.MAIL, limit=1)[0]
 
     assert store.claim(due, late) is None
     assert not store.suspect(due, late)
@@ -213,16 +217,16 @@ def test_a_delivered_email_is_marked_as_sent_once_by_any_notifier(engine: Engine
     assert not store.postpone(alive, "later", NOW)
     kept = row(engine)
     assert (kept.state, kept.message_id, kept.sent_at, kept.next_attempt_at) == ("sent", "<1@example.com>", NOW, None)
-    assert store.find_due(NOW + timedelta(days=9), limit=9) == []
-    assert store.next_due() is None
+    assert store.find_due(NOW + timedelta(days=9), Channel.MAIL, limit=9) == []
+    assert store.next_due() == {}
 
 
 def postpone(store: Notices, now: datetime) -> datetime:
     """Claim the due notice and postpone it; returns when it is due again."""
     assert store.postpone(claim(store, now), "later", now)
-    due = store.next_due()
+    due = store.next_due()[Channel.MAIL]
     assert due is not None
-    assert store.find_due(due - timedelta(seconds=1), limit=9) == []
+    assert store.find_due(due - timedelta(seconds=1), Channel.MAIL, limit=9) == []
     return due
 
 
@@ -253,7 +257,7 @@ def test_an_email_that_may_have_been_sent_is_retried_at_growing_intervals(store:
     now, attempts = NOW, 0
     while not store.is_last(claimed := claim(store, now), now):
         assert store.postpone_unanswered(claimed, "no answer", now)
-        now, attempts = store.next_due() or now, attempts + 1
+        now, attempts = store.next_due().get(Channel.MAIL, now), attempts + 1
 
     assert (now, attempts) == (NOW + PATIENCE, 15)
 
@@ -289,12 +293,12 @@ def test_a_notice_that_kills_its_notifiers_fails_after_its_deadline(engine: Engi
     store.record(completion(), NOW)
     now = NOW
     while now < NOW + PATIENCE:
-        due = store.find_due(now, limit=9)[0]
+        due = store.find_due(now, Channel.MAIL, limit=9)[0]
         assert not store.abandon(due, now)
         claimed = store.claim(due, now)
         assert claimed is not None
         now += timedelta(hours=6)
-    due = store.find_due(now, limit=9)[0]
+    due = store.find_due(now, Channel.MAIL, limit=9)[0]
 
     assert store.claim(due, now) is None
     assert store.abandon(due, now)
@@ -308,14 +312,14 @@ def test_the_notices_due_longest_come_first(store: Notices) -> None:
         event = completion(event_id=f"e{number}", batch_export_id=f"x{number}")
         store.record(event, NOW + timedelta(seconds=number))
 
-    assert [each.event_id for each in store.find_due(NOW + timedelta(seconds=9), limit=2)] == ["e1", "e2"]
+    assert [each.event_id for each in store.find_due(NOW + timedelta(seconds=9), Channel.MAIL, limit=2)] == ["e1", "e2"]
 
 
 @pytest.mark.parametrize("text", ["reason with \x00 in it", "'; DROP TABLE waybill_notices; --", "日本 👩‍💻"])
 def test_any_reason_in_an_event_is_kept(store: Notices, text: str) -> None:
     store.record(completion(status=Status.FAILED, error=text), NOW)
 
-    assert ExportFinished.model_validate_json(store.find_due(NOW, limit=1)[0].payload).error == text
+    assert ExportFinished.model_validate_json(store.find_due(NOW, Channel.MAIL, limit=1)[0].payload).error == text
 
 
 def test_completions_published_some_time_ago_are_found_again(engine: Engine) -> None:
@@ -351,3 +355,78 @@ def test_a_recipient_says_whether_the_query_names_columns(engine: Engine, query:
     found = find_recipient(engine, completion())
     assert found is not None
     assert found.columns_chosen is chosen
+
+
+@pytest.fixture
+def all_channels(engine: Engine) -> Notices:
+    return Notices(engine, retry_for=PATIENCE, first_delay=PAUSE, lease=LEASE, channels=tuple(Channel))
+
+
+def channels(engine: Engine) -> list[str]:
+    with engine.connect() as connection:
+        return sorted(connection.scalars(select(notices.c.channel)))
+
+
+def test_a_completion_has_one_notice_for_each_channel(engine: Engine, all_channels: Notices) -> None:
+    assert all_channels.record(completion(), NOW)
+    assert not all_channels.record(completion(), NOW)
+    assert not all_channels.record(completion(event_id="event-2"), NOW)
+
+    assert channels(engine) == ["mail", "slack", "webhook"]
+    for channel in Channel:
+        assert [each.channel for each in all_channels.find_due(NOW, channel, limit=9)] == [channel]
+
+
+def test_a_channel_that_is_added_gets_no_earlier_completions(
+    engine: Engine, store: Notices, all_channels: Notices
+) -> None:
+    store.record(completion(), NOW)
+
+    assert not all_channels.record(completion(), NOW)
+
+    assert channels(engine) == ["mail"]
+
+
+def test_concurrent_notifiers_record_each_channel_once(engine: Engine) -> None:
+    others = [
+        Notices(engine, retry_for=PATIENCE, first_delay=PAUSE, lease=LEASE, channels=tuple(Channel)) for _ in range(6)
+    ]
+    with ThreadPoolExecutor(6) as pool:
+        recorded = list(pool.map(lambda each: each.record(completion(), NOW), others))
+
+    assert sorted(recorded) == [False] * 5 + [True]
+    assert channels(engine) == ["mail", "slack", "webhook"]
+
+
+def test_a_change_of_one_channel_changes_no_other(engine: Engine, all_channels: Notices) -> None:
+    all_channels.record(completion(), NOW)
+    claimed = all_channels.claim(all_channels.find_due(NOW, Channel.WEBHOOK, limit=1)[0], NOW)
+    assert claimed is not None
+    assert all_channels.begin(claimed, "msg_1", NOW)
+    assert all_channels.fail(claimed, "gone")
+
+    with engine.connect() as connection:
+        query = select(notices.c.channel, notices.c.state, notices.c.attempts).order_by(notices.c.channel)
+        found = [tuple(each) for each in connection.execute(query)]
+    assert found == [("mail", "pending", 0), ("slack", "pending", 0), ("webhook", "failed", 1)]
+    assert all_channels.next_due() == {Channel.MAIL: NOW, Channel.SLACK: NOW}
+    assert all_channels.count_open() == {Channel.MAIL: (1, NOW), Channel.SLACK: (1, NOW)}
+
+
+def test_damage_in_one_channel_fails_no_other(engine: Engine, all_channels: Notices) -> None:
+    all_channels.record(completion(), NOW)
+    with engine.begin() as connection:
+        connection.execute(update(notices).where(notices.c.channel == "webhook").values(attempts=-1))
+        connection.execute(update(notices).where(notices.c.channel == "slack").values(channel="pager"))
+
+    for channel in Channel:
+        all_channels.find_due(NOW, channel, limit=9)
+
+    with engine.connect() as connection:
+        query = select(notices.c.channel, notices.c.state, notices.c.error).order_by(notices.c.channel)
+        found = [tuple(each) for each in connection.execute(query)]
+    assert found == [
+        ("mail", "pending", None),
+        ("pager", "failed", "channel names no channel of this version"),
+        ("webhook", "failed", "attempts has no valid value"),
+    ]

@@ -16,9 +16,9 @@ from config.metrics import Metrics
 from config.settings import load
 from config.tables import batch_exports, notices, outbox, users
 from consumer.outbox import relay
-from notify.app import Notifier
 from notify.deliver import MailTransport, NotifierContext
 from notify.notices import Notices
+from notify.notifier import Notifier
 from notify.smtp_url import parse_server
 from runtime.clock import DatabaseClock
 from runtime.http import Health

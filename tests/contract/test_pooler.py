@@ -13,7 +13,7 @@ from sqlalchemy import Engine, func, inspect, select
 from cli import build
 from cli.checks.database import find_problems
 from config.errors import Cancelled, Unavailable
-from config.labels import Outcome
+from config.labels import Channel, Outcome
 from config.settings import load
 from config.tables import langfuse, waybill
 from consumer.job_store import ClaimPolicy, Jobs
@@ -120,7 +120,7 @@ def test_a_completion_becomes_one_notice(engine: Engine) -> None:
 
     assert store.record(completion(), NOW)
     assert not store.record(completion(), NOW)
-    assert [each.export_id for each in store.find_due(NOW, limit=9)] == ["export-1"]
+    assert [each.export_id for each in store.find_due(NOW, Channel.MAIL, limit=9)] == ["export-1"]
 
 
 @pytest.mark.parametrize("table", ["audit_logs", "dataset_items"])

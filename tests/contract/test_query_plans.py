@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, Engine, event, make_url
 
+from config.labels import Channel
 from config.metrics import Metrics
 from config.tables import langfuse
 from consumer.cleanup import Cleanup
@@ -124,7 +125,8 @@ PERIODIC: dict[str, Callable[[Engine, Path], object]] = {
     "published completions": lambda engine, _: list(
         find_published(engine, "export-completions", since=NOW - LOOK_BACK, now=NOW)
     ),
-    "notices that are due": lambda engine, _: notices(engine).find_due(NOW, limit=4),
+    "emails that are due": lambda engine, _: notices(engine).find_due(NOW, Channel.MAIL, limit=4),
+    "messages of a webhook that are due": lambda engine, _: notices(engine).find_due(NOW, Channel.WEBHOOK, limit=4),
     "the next notice": lambda engine, _: notices(engine).next_due(),
     "gauges of the notifier": lambda engine, _: notices(engine).count_open(),
     "runs and events that are pruned": lambda engine, folder: cleanup(engine, folder).prune(),

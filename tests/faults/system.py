@@ -191,10 +191,11 @@ class System:
         wanted = address(export_id)
         return [each for mailbox in self.mailboxes for each in mailbox.mails() if wanted in each.recipient]
 
-    def notice(self, export_id: str) -> Mapping[str, Any] | None:
-        """The latest notice of this export, if there is one."""
+    def notice(self, export_id: str, channel: str = "mail") -> Mapping[str, Any] | None:
+        """The latest notice of this export for a channel, if there is one."""
+        same = (notices.c.export_id == export_id, notices.c.channel == channel)
         with self.engine.connect() as connection:
-            query = select(notices).where(notices.c.export_id == export_id).order_by(notices.c.created_at.desc())
+            query = select(notices).where(*same).order_by(notices.c.created_at.desc())
             found = connection.execute(query).mappings().first()
         return None if found is None else dict(found)
 

@@ -17,8 +17,8 @@ from sqlalchemy import Engine, insert
 from config.events import ExportFinished, Status
 from config.tables import batch_exports, langfuse, users, waybill
 from notify.address import EmailAddress
-from notify.app import Notifier
 from notify.compose import Sender
+from notify.notifier import Notifier
 
 NOW = datetime(2026, 10, 1, 14, 5, tzinfo=UTC)
 SENDER = Sender("Data exports", EmailAddress("exports", "example.com"))

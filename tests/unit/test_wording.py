@@ -13,7 +13,7 @@ from tests.support.prose import comments_of, lines_of, strings_of
 PHRASES = re.compile(
     r"""
     \banew\b | \bin\svain\b | \bof\sours\b | \bwithout\sa\sword\b | \b[Ww]hoever\b | \b[Ww]homever\b
-    | \b(?<![-/@.`])[Mm]ail(?:s|ed|ing)?\b(?![-/.:`=]|\s(?:server|sink))  # email
+    | \b(?<![-/@.`])(?<!channel=")(?<!channel:\s")[Mm]ail(?:s|ed|ing)?\b(?![-/.:`=]|\s(?:server|sink))  # email
     | \bis\saway\b | \bare\saway\b | \bstays?\saway\b     # unavailable
     | \b[Aa]t\sonce\b                                     # immediately, at the same time
     | \bso\smany\b | \bso\slong\b                         # a limit, a number

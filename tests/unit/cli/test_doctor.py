@@ -9,7 +9,7 @@ from cli.admin import config, effective_settings
 from cli.doctor import Mark, diagnose
 from config.settings import Misconfigured, load
 
-PARTS = ["settings", "database", "clickhouse", "storage", "kafka", "mail"]
+PARTS = ["settings", "database", "clickhouse", "storage", "kafka", "mail", "channels"]
 NOTHING = dict.fromkeys(
     (
         "DATABASE_URL",

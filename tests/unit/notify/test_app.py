@@ -1,6 +1,7 @@
 import asyncio
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,17 +11,20 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, Row, insert, select, update
 
+from config.labels import Channel
 from config.metrics import Metrics
 from config.settings import Settings, load
 from config.tables import notices, outbox
-from notify.app import Notifier
 from notify.deliver import MailTransport, NotifierContext
 from notify.notices import Notices
+from notify.notifier import Notifier
+from notify.open_channels import list_channels, open_slack, open_webhook
 from notify.smtp_url import parse_server
 from runtime.dead_letters import ReceivedMessage
 from runtime.http import Health
 from tests.support.intake import FakePublisher
 from tests.support.notices import SENDER, MailServer, add_export, add_user, completion, send_due
+from tests.support.webhooks import SECRET, Request, answer_status, webhook_receiver
 
 SETTINGS = {"WAYBILL_LEASE_SECONDS": "1", "WAYBILL_SWEEP_SECONDS": "0.2", "KAFKA_BOOTSTRAP_SERVERS": "nowhere:1"}
 
@@ -42,13 +46,41 @@ def notifier(context: NotifierContext, stop: asyncio.Event, settings: Settings |
     return Notifier(settings or load(SETTINGS), context, Metrics(CollectorRegistry()), Health({}), stop, publisher)
 
 
+def with_channels(context: NotifierContext, engine: Engine, webhook: str, slack: str) -> NotifierContext:
+    """The context with a webhook and with Slack, for receivers at these URLs."""
+    settings = load(
+        {
+            "WAYBILL_WEBHOOK_URL": webhook,
+            "WAYBILL_WEBHOOK_SECRET": SECRET,
+            "WAYBILL_SLACK_WEBHOOK_URL": slack,
+            "WAYBILL_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+        }
+    )
+    store = Notices(
+        engine,
+        retry_for=timedelta(hours=1),
+        first_delay=timedelta(milliseconds=50),
+        lease=timedelta(minutes=1),
+        channels=list_channels(settings),
+    )
+    return replace(context, notices=store, webhook=open_webhook(settings), slack=open_slack(settings))
+
+
 def received(value: bytes | None) -> ReceivedMessage:
     return ReceivedMessage(topic="completions", partition=0, offset=4, key=b"k", value=value, headers=())
 
 
 def counted(one: Notifier) -> dict[str, float]:
     samples = next(iter(one._metrics.notices.metric.collect())).samples
-    return {each.labels["outcome"]: each.value for each in samples if each.name.endswith("_total") and each.value}
+    found: dict[str, float] = defaultdict(float)
+    for each in samples:
+        if each.name.endswith("_total") and each.value:
+            found[each.labels["outcome"]] += each.value
+    return dict(found)
+
+
+def states(engine: Engine, channel: Channel) -> list[str]:
+    return [each.state for each in read_notices(engine) if each.channel == channel]
 
 
 def read_notices(engine: Engine) -> list[Row[Any]]:
@@ -103,8 +135,8 @@ def test_gauges_show_the_open_notices_and_the_age_of_the_oldest(engine: Engine, 
     asyncio.run(one.measure())
 
     value = one._metrics.registry.get_sample_value
-    assert value("waybill_notices_waiting") == 2
-    assert 60 <= (value("waybill_oldest_notice_seconds") or 0) < 90
+    assert value("waybill_notices_waiting", {"channel": "mail"}) == 2
+    assert 60 <= (value("waybill_oldest_notice_seconds", {"channel": "mail"}) or 0) < 90
 
 
 def test_two_notifiers_send_one_email_per_notice(engine: Engine, context: NotifierContext, server: MailServer) -> None:
@@ -328,10 +360,110 @@ def test_an_email_that_waits_for_the_server_delays_no_other(
     assert len(server.taken) == 7
 
 
+def test_each_channel_gets_one_message_and_a_repeated_completion_adds_none(
+    engine: Engine, context: NotifierContext, server: MailServer
+) -> None:
+    with webhook_receiver() as webhook, webhook_receiver() as slack:
+
+        async def run() -> None:
+            one = notifier(with_channels(context, engine, webhook.url, slack.url), asyncio.Event())
+            for _ in range(3):
+                await one.intake.handle(received(completion().encode()))
+            await send_due(one)
+            assert counted(one) == {"sent": 3, "duplicate": 2}
+            value = one._metrics.registry.get_sample_value
+            for channel in Channel:
+                assert value("waybill_notices_total", {"channel": channel, "outcome": "sent"}) == 1
+            assert value("waybill_notices_total", {"channel": "all", "outcome": "duplicate"}) == 2
+
+        asyncio.run(run())
+
+        assert [each["data"]["batchExportId"] for each in webhook.payloads()] == ["export-1"]
+        assert b"traces of September" in slack.requests[0].body
+        assert (len(server.taken), len(webhook.requests), len(slack.requests)) == (1, 1, 1)
+
+
+def test_receivers_that_do_not_respond_delay_no_email(
+    engine: Engine, context: NotifierContext, server: MailServer
+) -> None:
+    """More messages wait for each receiver than are sent at the same time."""
+    go_on = threading.Event()
+
+    def wait(connection: socket.socket, _: Request) -> None:
+        go_on.wait(60)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    with webhook_receiver() as webhook, webhook_receiver() as slack:
+        webhook.respond = slack.respond = wait
+
+        async def run() -> None:
+            stop = asyncio.Event()
+            one = notifier(with_channels(context, engine, webhook.url, slack.url), stop)
+
+            async def steps() -> None:
+                for number in range(12):
+                    await one.intake.handle(received(completion(event_id=f"e{number}", attempt=number).encode()))
+                await eventually(lambda: states(engine, Channel.MAIL) == ["sent"] * 12)
+                assert "sent" not in states(engine, Channel.WEBHOOK) + states(engine, Channel.SLACK)
+                go_on.set()
+                await eventually(lambda: states(engine, Channel.WEBHOOK) == ["sent"] * 12)
+                await eventually(lambda: states(engine, Channel.SLACK) == ["sent"] * 12)
+
+            await sending(one, stop, steps())
+
+        asyncio.run(run())
+
+        assert len(server.taken) == 12
+
+
+def test_a_channel_that_fails_changes_no_other(engine: Engine, context: NotifierContext, server: MailServer) -> None:
+    with webhook_receiver() as webhook, webhook_receiver() as slack:
+        webhook.respond, slack.respond = answer_status(410), answer_status(500)
+        server.rcpt = "550 no"
+
+        async def run() -> None:
+            one = notifier(with_channels(context, engine, webhook.url, slack.url), asyncio.Event())
+            await one.intake.handle(received(completion().encode()))
+            await one.start_due()
+            await one.finish()
+            assert counted(one) == {"failed": 2, "retried": 1}
+            await one.measure()
+            value = one._metrics.registry.get_sample_value
+            assert value("waybill_notices_waiting", {"channel": "slack"}) == 1
+            assert value("waybill_notices_waiting", {"channel": "webhook"}) in {0, None}
+
+        asyncio.run(run())
+
+    found = {each.channel: each for each in read_notices(engine)}
+    assert {channel: each.state for channel, each in found.items()} == {
+        "mail": "failed",
+        "webhook": "failed",
+        "slack": "pending",
+    }
+    assert found["webhook"].error.startswith("the receiver of WAYBILL_WEBHOOK_URL answered 410")
+    assert found["slack"].error == "the receiver of WAYBILL_SLACK_WEBHOOK_URL answered 500"
+
+
+def test_notices_of_a_channel_that_is_no_longer_set_are_skipped(engine: Engine, context: NotifierContext) -> None:
+    with_all = with_channels(context, engine, "https://a.test", "https://b.test")
+    with_all.notices.record(completion(), datetime.now(UTC))
+
+    async def run() -> None:
+        await send_due(notifier(replace(with_all, webhook=None, slack=None), asyncio.Event()))
+
+    asyncio.run(run())
+
+    assert {each.channel: each.state for each in read_notices(engine)} == {
+        "mail": "sent",
+        "webhook": "skipped",
+        "slack": "skipped",
+    }
+
+
 def test_the_notice_of_a_crashed_notifier_is_taken_over(context: NotifierContext, server: MailServer) -> None:
     ago = datetime.now(UTC) - timedelta(minutes=1)
     context.notices.record(completion(), ago)
-    assert context.notices.claim(context.notices.find_due(ago, limit=1)[0], ago) is not None
+    assert context.notices.claim(context.notices.find_due(ago, Channel.MAIL, limit=1)[0], ago) is not None
 
     async def run() -> None:
         one = notifier(context, asyncio.Event())

@@ -12,9 +12,9 @@ from sqlalchemy import Engine, insert, select
 
 from config.labels import Verdict
 from config.tables import notices, outbox
-from notify.app import Notifier
 from notify.deliver import NotifierContext
 from notify.notices import Notices
+from notify.notifier import Notifier
 from runtime.dead_letters import ReceivedMessage
 from runtime.kafka_records import Unreadable
 from runtime.retry import Backoff

@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import Engine, Row, delete, insert, make_url, select, update
 
 from config.events import Status
-from config.labels import NoticeOutcome
+from config.labels import Channel, NoticeOutcome
 from config.links import Links
 from config.settings import Misconfigured, load
 from config.tables import batch_exports, notices, runs, users
 from notify.deliver import Attempt, MailTransport, NotifierContext, attempt, read_transport, settle
-from notify.notices import Notice
+from notify.notice import Notice
 from notify.smtp_url import parse_server
 from runtime.database import open_database
 from tests.support.notices import (
@@ -41,7 +41,7 @@ def claim(context: NotifierContext, **changes: Any) -> Notice:
 
 def claim_again(context: NotifierContext) -> Notice:
     now = NOW + timedelta(days=1)
-    claimed = context.notices.claim(context.notices.find_due(now, limit=1)[0], now)
+    claimed = context.notices.claim(context.notices.find_due(now, Channel.MAIL, limit=1)[0], now)
     assert claimed is not None
     return claimed
 
@@ -95,7 +95,7 @@ def test_a_notifier_suspended_for_longer_than_its_lease_sends_nothing(
     add_export(engine)
     suspended = claim(context)
     later = NOW + timedelta(days=2)
-    taken_over = context.notices.claim(context.notices.find_due(later, limit=1)[0], later)
+    taken_over = context.notices.claim(context.notices.find_due(later, Channel.MAIL, limit=1)[0], later)
     assert taken_over is not None
 
     ended = attempt(context, suspended, NOW)
@@ -379,7 +379,7 @@ def test_an_error_in_a_statement_is_a_bug_and_retried(
 
 
 def test_a_stored_event_that_can_not_be_read_fails_its_notice(context: NotifierContext) -> None:
-    ended = attempt(context, Notice("event-1", "mail", "export-1", 1, NOW, b"not an event", None), NOW)
+    ended = attempt(context, Notice("event-1", Channel.MAIL, "export-1", 1, NOW, b"not an event", None), NOW)
 
     assert ended.outcome is NoticeOutcome.FAILED
     assert ended.detail.startswith("the stored event can't be read: ")
@@ -393,7 +393,7 @@ def test_a_bug_is_logged_with_its_traceback_and_retried(
 
     monkeypatch.setattr("notify.deliver.find_recipient", broken)
 
-    ended = attempt(context, Notice("event-1", "mail", "export-1", 1, NOW, completion().encode(), None), NOW)
+    ended = attempt(context, Notice("event-1", Channel.MAIL, "export-1", 1, NOW, completion().encode(), None), NOW)
 
     assert ended == Attempt(NoticeOutcome.BUG, "internal error (TypeError)")
     assert [each.exc_info is not None for each in caplog.records] == [True]
@@ -440,10 +440,10 @@ def test_a_greylisted_email_is_accepted_minutes_later(
     outcomes = []
     while NoticeOutcome.SENT not in outcomes:
         server.rcpt = "250 OK" if now >= accepts else "451 4.7.1 greylisted, try again in 5 minutes"
-        claimed = context.notices.claim(context.notices.find_due(now, limit=1)[0], now)
+        claimed = context.notices.claim(context.notices.find_due(now, Channel.MAIL, limit=1)[0], now)
         assert claimed is not None
         outcomes.append(settle(context.notices, claimed, attempt(context, claimed, now), now))
-        now = context.notices.next_due() or now
+        now = context.notices.next_due().get(Channel.MAIL, now)
 
     assert outcomes == [NoticeOutcome.RETRIED] * 6 + [NoticeOutcome.SENT]
     assert len(server.taken) == 1
@@ -470,7 +470,7 @@ def test_only_an_unanswered_email_can_arrive_twice_and_is_counted(
 def test_a_notice_that_another_notifier_took_over_is_not_counted(context: NotifierContext) -> None:
     zombie = claim(context)
     later = NOW + timedelta(days=3)
-    context.notices.claim(context.notices.find_due(later, limit=1)[0], later)
+    context.notices.claim(context.notices.find_due(later, Channel.MAIL, limit=1)[0], later)
 
     assert settle(context.notices, zombie, Attempt(NoticeOutcome.RETRIED, "late"), NOW) is None
 
