@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any, TypeAlias
 
 from clickhouse_connect.cc_sqlalchemy import select
@@ -13,8 +14,9 @@ from pipeline.query.resolve_columns import ResolvedOrder, ResolvedQuery, resolve
 from pipeline.query.search import search_condition
 from pipeline.spec import ExportSpec
 from pipeline.sql import scores, sources
-from pipeline.sql.clickhouse import bind_bool, bind_number, contains, contains_ignoring_case, is_before, is_json
+from pipeline.sql.clickhouse import bind_bool, bind_number, contains, contains_ignoring_case, is_json
 from pipeline.sql.events import null_if_empty
+from pipeline.sql.named_values import is_before_cutoff
 from pipeline.sql.scores import ScoreLevel
 from pipeline.sql.sources import View, is_latest
 from pipeline.tables import comments
@@ -90,12 +92,19 @@ def _select(
 def _restrict(table: ClickHouseTable, query: Resolved, spec: ExportSpec, statement: Select[Any]) -> Select[Any]:
     """Restrict a statement to the rows that the spec asks for."""
     restricted: Select[Any] = _select_latest(table, query, spec, statement).where(
-        is_before(table.moment, spec.created_at),
+        is_before_cutoff(table.moment, spec.created_at),
         table.only,
         filter_condition(query, spec),
         search_condition(table, spec.query, contains_ignoring_case),
     )
     return restricted
+
+
+def list_read_names(table: ClickHouseTable) -> list[str]:
+    """Return the names of `read_columns`, without making their values."""
+    read = [output for output in (*table.outputs, *table.enricher_inputs) if output.value is not None]
+    names = ([each.name, *([f"{each.name}{JSON_FLAG}"] if each.kind is Kind.MAYBE_JSON else [])] for each in read)
+    return list(dict.fromkeys(chain.from_iterable(names)))
 
 
 def read_columns(table: ClickHouseTable, spec: ExportSpec) -> dict[str, ColumnElement[Any]]:
@@ -121,11 +130,11 @@ def external_tables(table: ClickHouseTable, query: Resolved) -> list[ExternalTab
     return tables
 
 
-def select_survey(table: ClickHouseTable, spec: ExportSpec) -> Select[Any] | None:
-    """Return the survey of the table that the rows are read from; None for a view that needs none."""
+def select_survey(table: ClickHouseTable, spec: ExportSpec) -> Select[Any]:
+    """Select the survey of the table that the rows are read from; not for a view that needs none."""
     source = table.source
-    if isinstance(source, View):
-        return None if source.survey is None else source.survey(spec.project_id)
+    if isinstance(source, View) and source.survey is not None:
+        return source.survey(spec.project_id)
     return sources.select_survey(table.rows, table.wide, table.moment, spec.project_id)
 
 

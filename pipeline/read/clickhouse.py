@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 from clickhouse_connect.driver.external import ExternalData
-from sqlalchemy import Select
 
 from config.errors import Cancelled, Rejected, Unavailable
 from pipeline.progress import Progress
@@ -20,7 +19,8 @@ from pipeline.read.clickhouse_settings import BOUNDED, REQUIRED
 from pipeline.read.connect import list_optional, open_client
 from pipeline.read.connections import ClickHouse
 from pipeline.read.http_session import HttpSession
-from pipeline.sql.compile import CompiledStatement, compile_statement
+from pipeline.sql.compile import CompiledStatement
+from pipeline.sql.statements import Statement
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class ClickHouseConnection:
         self._running: dict[str, Any] = {}
         self._on_statement = source.on_statement
         self._reusable = True
-        self._pool = source.pool
+        self._pool, self._statements = source.pool, source.statements
         self._pooled = self._pool.take() or self._unless_stopped(lambda: open_client(source))
         self._client = self._pooled.client
         self.server = self._pooled.server
@@ -69,20 +69,20 @@ class ClickHouseConnection:
 
     def batches(
         self,
-        statement: Select[Any],
+        statement: Statement,
         external: ExternalData | None = None,
         *,
-        bounded: Callable[[], Select[Any]] | None = None,
+        bounded: Statement | None = None,
         **settings: object,
     ) -> Generator[pa.RecordBatch]:
         """Run a statement, with the external tables sent along, and yield its rows.
 
-        The first batch may take long, because the server sorts first. `bounded` makes a statement with the same rows
+        The first batch may take long, because the server sorts first. `bounded` is a statement with the same rows
         that takes less memory, and more time.
         """
         begun = False
         while True:
-            chosen = bounded() if self.bounded and bounded is not None else statement
+            chosen = bounded if self.bounded and bounded is not None else statement
             try:
                 for batch in self._run(chosen, external, settings):
                     begun = True
@@ -96,9 +96,9 @@ class ClickHouseConnection:
                 return
 
     def _run(
-        self, statement: Select[Any], external: ExternalData | None, settings: dict[str, object]
+        self, statement: Statement, external: ExternalData | None, settings: dict[str, object]
     ) -> Generator[pa.RecordBatch]:
-        query = compile_statement(statement, self.absent)
+        query = self._statements.compile(statement, self.absent)
         self.null_columns |= query.absent
         if (size := len(query.sql.encode())) > STATEMENT_BYTES:
             raise Rejected(
@@ -124,7 +124,7 @@ class ClickHouseConnection:
             if body is not None:
                 body.close()
 
-    def rows(self, statement: Select[Any]) -> list[dict[str, Any]]:
+    def rows(self, statement: Statement) -> list[dict[str, Any]]:
         """Run a statement with few rows, and return them."""
         return [row for batch in self.batches(statement) for row in batch.to_pylist()]
 

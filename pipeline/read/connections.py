@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from pipeline.read.clickhouse_settings import Switch
 from pipeline.read.client_pool import ClientPool
+from pipeline.sql.statements import CompiledStatements
 
 OnStatement: TypeAlias = Callable[[str, Mapping[str, Any]], None]
 
@@ -34,8 +35,9 @@ class Tuning:
 class ClickHouse:
     """How to connect to ClickHouse over HTTP; each export has its own connections.
 
-    `pool` keeps idle clients for the next export, `scarce` the ids of exports that the server had too little memory
-    for. `on_statement` is called with each statement and its parameters before it is sent.
+    `pool` keeps idle clients for the next export, `statements` compiled statements, and `scarce` the ids of exports
+    that the server had too little memory for. `on_statement` is called with each statement and its parameters before
+    it is sent.
     """
 
     url: str
@@ -44,6 +46,7 @@ class ClickHouse:
     database: str = "default"
     tuning: Tuning = field(default_factory=Tuning)
     pool: ClientPool = field(default_factory=ClientPool, init=False, repr=False, compare=False)
+    statements: CompiledStatements = field(default_factory=CompiledStatements, init=False, repr=False, compare=False)
     scarce: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     on_statement: OnStatement = field(default=ignore_statement, repr=False, compare=False)
 

@@ -15,8 +15,9 @@ from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, make_scor
 from pipeline.interrupt import interrupt_on_stop
 from pipeline.progress import Progress
 from pipeline.query.choose_columns import arrange_columns, choose_columns, choose_outputs, choose_scores
-from pipeline.query.clickhouse import external_tables, read_columns, select_large_row, select_rows, select_survey
+from pipeline.query.clickhouse import external_tables, list_read_names
 from pipeline.query.resolve_columns import resolve_query
+from pipeline.query.statements import RowStatements, make_names, make_survey
 from pipeline.query.without_absent import hide_view, without_absent
 from pipeline.read import postgres
 from pipeline.read.clickhouse import ClickHouseConnection
@@ -24,7 +25,6 @@ from pipeline.read.clickhouse_errors import NARROW, OutOfMemory
 from pipeline.read.connections import Sources
 from pipeline.read.external_data import read_external_data
 from pipeline.spec import ExportSpec
-from pipeline.sql.scores import select_names
 from pipeline.sql.sources import STEPS, WIDE_ROW
 from pipeline.tables import resolve_table
 from pipeline.tables.clickhouse_table import ClickHouseTable, Enricher
@@ -128,28 +128,30 @@ def open_table(spec: ExportSpec, sources: Sources, progress: Progress) -> Iterat
 
 
 def _open_clickhouse_table(
-    table: ClickHouseTable, spec: ExportSpec, connection: ClickHouseConnection, database: Engine
+    declared: ClickHouseTable, spec: ExportSpec, connection: ClickHouseConnection, database: Engine
 ) -> Iterator[Table]:
-    declared, table = table, choose_columns(table, spec.query)
-    if table.fallback is not None and table.name not in connection.server.columns:
-        table = table.fallback
-    survey = _read_survey(table, spec, connection)
-    if table.fallback is not None and not survey.rows:
-        table = table.fallback
-        survey = _read_survey(table, spec, connection)
+    variant = declared
+    if declared.fallback is not None and declared.name not in connection.server.columns:
+        variant = declared.fallback
+    survey = _read_survey(variant, spec, connection)
+    if variant.fallback is not None and not survey.rows:
+        variant = variant.fallback
+        survey = _read_survey(variant, spec, connection)
+    table = choose_columns(variant, spec.query)
     connection.absent = hide_view(table, connection.absent)
     table, null_columns = without_absent(table, connection.absent)
     connection.null_columns |= null_columns
     query = resolve_query(table, spec.query)
     external = read_external_data(external_tables(table, query), spec.project_id, database)
+    statements = RowStatements(variant, table, query, spec)
     if survey.widest > spec.output.row_bytes:
-        _refuse_large_rows(connection.batches(select_large_row(table, query, spec), external), spec)
+        _refuse_large_rows(connection.batches(statements.make_large_row(), external), spec)
     scores = _read_score_columns(table, spec, connection, declared.columns)
-    select = partial(select_rows, table, query, spec, [each.score for each in scores], by_day=survey.by_day)
-    bounded = partial(select, only_scores_of_rows=True)
-    names = [*read_columns(table, spec), *([SCORES] if scores else [])]
+    make = partial(statements.make_rows, [each.score for each in scores], by_day=survey.by_day)
+    bounded = make(only_scores_of_rows=True)
+    names = [*list_read_names(table), *([SCORES] if scores else [])]
     size = survey.rows_per_batch
-    with closing(connection.batches(select(), external, bounded=bounded, max_block_size=size)) as batches:
+    with closing(connection.batches(make(), external, bounded=bounded, max_block_size=size)) as batches:
         yield Table(
             arrange_columns(declared.columns, scores, spec.query),
             repair(_restore_lists(_name_columns(batches, names), table)),
@@ -209,8 +211,8 @@ class _Survey:
         return max(1, min(MOST_ROWS, rows))
 
 
-def _read_survey(table: ClickHouseTable, spec: ExportSpec, connection: ClickHouseConnection) -> _Survey:
-    statement = select_survey(table, spec)
+def _read_survey(declared: ClickHouseTable, spec: ExportSpec, connection: ClickHouseConnection) -> _Survey:
+    statement = make_survey(declared, spec)
     for row in connection.rows(statement) if statement is not None else ():
         return _Survey(
             widest=row["bytes"] or 0,
@@ -229,7 +231,7 @@ def _read_score_columns(
     """Return the columns of scores in the file; `taken` are the columns that the table has whatever the query names."""
     if not table.scores:
         return []
-    names = connection.rows(select_names(spec.project_id, spec.created_at))
+    names = connection.rows(make_names(spec))
     found = [(row["name"], row["types"]) for row in names]
     fold = str.casefold if spec.encoding.format.caseless else str
     every = make_score_columns(found, {column.name for column in taken}, fold)

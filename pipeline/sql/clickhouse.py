@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_FLOOR, Context, Decimal
 from typing import Any
 
-from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Array, Date, DateTime64, UInt16
+from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Array, Date, DateTime64
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Decimal as ChDecimal
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import String as ChString
 from clickhouse_connect.cc_sqlalchemy.sql.clauses import Lambda
@@ -101,10 +101,9 @@ def bind_bool(value: bool) -> ColumnElement[bool]:  # noqa: FBT001 (the value to
     return bindparam(None, value, type_=Boolean(), unique=True)
 
 
-def bind_instant(value: datetime) -> ColumnElement[datetime]:
-    """Bind an aware UTC instant, to the microsecond."""
-    written = value.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
-    return bindparam(None, written, type_=INSTANT, unique=True)
+def write_instant(value: datetime) -> str:
+    """Write an aware UTC instant as the value of a parameter."""
+    return value.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
 
 
 def is_before(value: ColumnElement[Any], limit: datetime, *, inclusive: bool = False) -> ColumnElement[bool]:
@@ -113,9 +112,8 @@ def is_before(value: ColumnElement[Any], limit: datetime, *, inclusive: bool = F
     The expression matches no index on purpose: by an index the server would skip newer versions before FINAL has merged
     them, and days before 1970, which toDate() maps to the far future.
     """
-    moment = func.bitOr(func.toUnixTimestamp64Micro(value), 0, type_=BigInteger())
-    microseconds = _microseconds(limit)
-    return moment <= microseconds if inclusive else moment < microseconds
+    microseconds = literal(count_microseconds(limit), BigInteger())
+    return to_microseconds(value) <= microseconds if inclusive else to_microseconds(value) < microseconds
 
 
 def is_after(value: ColumnElement[Any], limit: datetime, *, inclusive: bool = False) -> ColumnElement[bool]:
@@ -137,8 +135,14 @@ def may_be_after(day: ColumnElement[Any], limit: datetime) -> ColumnElement[bool
     return day >= _date(limit - LARGEST_ZONE_OFFSET)
 
 
-def _microseconds(value: datetime) -> ColumnElement[int]:
-    return literal((value - EPOCH) // timedelta(microseconds=1), BigInteger())
+def to_microseconds(value: ColumnElement[Any]) -> ColumnElement[int]:
+    """Return an instant as microseconds since 1970, in a form that matches no index; see `is_before`."""
+    return func.bitOr(func.toUnixTimestamp64Micro(value), 0, type_=BigInteger())
+
+
+def count_microseconds(value: datetime) -> int:
+    """Count the microseconds from 1970 to an instant."""
+    return (value - EPOCH) // timedelta(microseconds=1)
 
 
 def _date(value: datetime) -> ColumnElement[Any]:
@@ -180,19 +184,13 @@ def _lowered(value: str) -> str:
 
 def is_one_of(value: ColumnElement[str], values: Iterable[str]) -> ColumnElement[bool]:
     """Return whether a text is one of a list of any length."""
-    return or_(*(value.in_(chunk) for chunk in _chunks(values)))
+    return or_(*(value.in_(part) for part in chunk(values)))
 
 
 def bind_texts(values: Iterable[str]) -> ColumnElement[Any]:
     """Bind an array of texts of any length, as several parameters where the server's limit requires it."""
-    parts = [bindparam(None, chunk, type_=Array(ChString()), unique=True) for chunk in _chunks(values)]
+    parts = [bindparam(None, part, type_=Array(ChString()), unique=True) for part in chunk(values)]
     return parts[0] if len(parts) == 1 else func.arrayConcat(*parts)
-
-
-def find_position(value: ColumnElement[str], values: list[str]) -> ColumnElement[int]:
-    """Return the place of a text in a list, from 1; 0 if it is not there."""
-    places = func.range(literal(1, UInt16()), literal(len(values) + 1, UInt16()))
-    return func.transform(value, bind_texts(values), places, literal(0, UInt16()))
 
 
 def get_map_value(pairs: ColumnElement[Any], key: str) -> ColumnElement[str | None]:
@@ -241,7 +239,8 @@ def to_json_object(pairs: ColumnElement[Any]) -> ColumnElement[str]:
     return func.concat(bind_text("{"), func.arrayStringConcat(members, bind_text(",")), bind_text("}"))
 
 
-def _chunks(values: Iterable[str]) -> list[list[str]]:
+def chunk(values: Iterable[str]) -> list[list[str]]:
+    """Split a list of texts into lists that the server accepts as one value each; one list if there are no texts."""
     chunks: list[list[str]] = [[]]
     size = 0
     for value in values:

@@ -6,7 +6,7 @@ from typing import Any
 from clickhouse_connect.cc_sqlalchemy import select
 from sqlalchemy import Select
 
-from pipeline.sql.clickhouse import is_before
+from pipeline.sql.named_values import is_before_cutoff
 from pipeline.sql.sources import Source, is_latest
 
 
@@ -24,7 +24,7 @@ def select_at_position(
         select(identity)
         .final(rows)
         .prewhere(is_latest(source, rows, project_id))
-        .where(is_before(rows.c.start_time, cutoff))
+        .where(is_before_cutoff(rows.c.start_time, cutoff))
         .order_by(rows.c.trace_id, *(key.desc() if from_end else key.asc() for key in keys))
         .limit_by([rows.c.trace_id], 1, offset=position - 1)
     )

@@ -9,7 +9,8 @@ from clickhouse_connect.cc_sqlalchemy import select
 from sqlalchemy import ColumnElement, FromClause, Select, Subquery, and_, case, column, false, func, null, or_, tuple_
 
 from pipeline import request as stored
-from pipeline.sql.clickhouse import COMPARISONS, bind_instant, bind_number, bind_text, find_position, is_one_of
+from pipeline.sql.clickhouse import COMPARISONS, bind_number, bind_text, is_one_of
+from pipeline.sql.named_values import bind_cutoff, find_score_position
 from pipeline.sql.sources import Columns, is_latest, scores
 
 EXPORTED_TYPES = ("NUMERIC", "BOOLEAN", "CATEGORICAL", "TEXT")
@@ -60,7 +61,7 @@ def select_lists(project_id: str, cutoff: datetime, level: ScoreLevel, known: li
     statement fails if a score has another name than the known ones: its file would lack a column.
     """
     rows = scores.table.alias("s")
-    each = _values(rows, find_position(rows.c.name, known), project_id, cutoff, level)
+    each = _values(rows, find_score_position(rows.c.name, known), project_id, cutoff, level)
     owner = [each.c[f"owner{index}"] for index in range(len(level.owner))]
     collected = func.groupArray(func.tuple(each.c.named, each.c.number, each.c.text))
     return (
@@ -163,4 +164,4 @@ def _values(
 
 
 def _is_exported(rows: FromClause, cutoff: datetime) -> ColumnElement[bool]:
-    return and_(is_one_of(rows.c.data_type, EXPORTED_TYPES), rows.c.created_at <= bind_instant(cutoff))
+    return and_(is_one_of(rows.c.data_type, EXPORTED_TYPES), rows.c.created_at <= bind_cutoff(cutoff))

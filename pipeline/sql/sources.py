@@ -26,7 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
-from pipeline.sql.clickhouse import EPOCH, bind_text, is_after
+from pipeline.sql.clickhouse import EPOCH, is_after
+from pipeline.sql.named_values import bind_project
 
 Columns = ReadOnlyColumnCollection[str, Any]
 
@@ -185,7 +186,7 @@ def is_latest(source: Source, rows: FromClause, project_id: str) -> ColumnElemen
     keys alone, so it may be applied before FINAL, which is faster; conditions on other columns must not.
     """
     place = tuple_(rows.c[source.identity], *source.merge_key(rows.c))
-    return and_(rows.c.project_id == bind_text(project_id), place.not_in(_select_superseded(source, project_id)))
+    return and_(rows.c.project_id == bind_project(project_id), place.not_in(_select_superseded(source, project_id)))
 
 
 def measure(wide: Sequence[ColumnElement[Any]]) -> ColumnElement[int]:
@@ -217,7 +218,7 @@ def select_survey(
             func.count().label("rows"),
         )
         .select_from(rows)
-        .where(rows.c.project_id == bind_text(project_id))
+        .where(rows.c.project_id == bind_project(project_id))
     )
 
 
@@ -230,7 +231,8 @@ def _select_superseded(source: Source, project_id: str) -> Any:
     return (
         select(identity, *merge_key)
         .where(
-            rows.c.project_id == bind_text(project_id), func.cityHash64(identity).in_(_select_moved(source, project_id))
+            rows.c.project_id == bind_project(project_id),
+            func.cityHash64(identity).in_(_select_moved(source, project_id)),
         )
         .group_by(identity, *merge_key)
         .order_by(newest.desc(), *(part.desc() for part in merge_key))
@@ -245,7 +247,7 @@ def _select_moved(source: Source, project_id: str) -> Any:
     hashed = func.cityHash64(rows.c[source.identity])
     return (
         select(hashed)
-        .where(rows.c.project_id == bind_text(project_id))
+        .where(rows.c.project_id == bind_project(project_id))
         .group_by(hashed)
         # Part by part, because comparing tuples takes several times as long.
         .having(or_(*(func.min(part) < func.max(part) for part in merge_key)))

@@ -18,6 +18,7 @@ from pipeline.sql.events import (
     null_if_empty,
     to_plain_text,
 )
+from pipeline.sql.named_values import bind_project
 from pipeline.sql.sources import Columns, is_latest, scores
 from pipeline.sql.usage import get_total, seconds_crossed, sum_containing_ignoring_case
 
@@ -100,7 +101,7 @@ def select_traces(project_id: str, _members: ColumnElement[bool]) -> Select[Any]
 def select_traces_of_scores(project_id: str, _cutoff: datetime) -> Select[Any]:
     """Select the columns that scores show of their trace, for the traces with scores, with the key `traced_key`."""
     scored = scores.table.alias("scored")
-    having_scores = select(scored.c.trace_id).where(scored.c.project_id == bind_text(project_id))
+    having_scores = select(scored.c.trace_id).where(scored.c.project_id == bind_project(project_id))
     narrow = _summaries(project_id, having_scores).subquery("summaries").c
     return select(
         narrow.id.label("traced_key"),

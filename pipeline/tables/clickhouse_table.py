@@ -17,7 +17,7 @@ from pipeline.types import Column, Kind
 Enricher: TypeAlias = Callable[[pa.RecordBatch], pa.RecordBatch]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ClickHouseTable:
     """A table in ClickHouse that can be exported.
 
@@ -33,6 +33,8 @@ class ClickHouseTable:
 
     Order: `order` is the table's own, in which the server can read; it ends with the row's identity. `default_order`
     applies where the query names none.
+
+    A table equals only itself, because SQLAlchemy's comparisons of values are expressions.
     """
 
     name: str

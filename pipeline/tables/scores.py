@@ -10,6 +10,7 @@ from sqlalchemy import Select, String, case, column, func, null
 
 from pipeline.enrich.authors import AUTHOR, AUTHOR_ID, make_authors
 from pipeline.sql.clickhouse import bind_text, get_map_value, is_one_of, to_json_object, to_utc
+from pipeline.sql.named_values import bind_project
 from pipeline.sql.scores import EXPORTED_TYPES
 from pipeline.sql.sources import is_latest, traces
 from pipeline.sql.sources import scores as source
@@ -24,7 +25,7 @@ s = rows.c
 def _select_traces(project_id: str, _cutoff: datetime) -> Select[Any]:
     """Select the columns that scores show of their trace, for the traces with scores."""
     t, any_version = traces.table.alias("t"), source.table.alias("scored")
-    having_scores = select(any_version.c.trace_id).where(any_version.c.project_id == bind_text(project_id))
+    having_scores = select(any_version.c.trace_id).where(any_version.c.project_id == bind_project(project_id))
     return (
         select(
             t.c.id.label("traced_key"),

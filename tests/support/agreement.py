@@ -9,7 +9,6 @@ from unittest import mock
 
 from clickhouse_connect import get_client
 from clickhouse_connect.driver.client import Client
-from sqlalchemy import Select
 
 from pipeline.encode import ENCODERS
 from pipeline.progress import Progress
@@ -18,6 +17,7 @@ from pipeline.read import connect, open_table
 from pipeline.read.clickhouse_settings import OPTIONAL
 from pipeline.spec import read_spec
 from pipeline.sql.compile import compile_statement
+from pipeline.sql.statements import Statement
 from tests.oracle import load, raw
 from tests.oracle.cells import neutral
 from tests.oracle.compare import differences
@@ -101,8 +101,8 @@ def cached_lookups() -> Iterator[None]:
 
     asked = server.ClickHouseConnection.rows
 
-    def rows(self: server.ClickHouseConnection, statement: Select[Any]) -> list[dict[str, Any]]:
-        key = repr(compile_statement(statement))
+    def rows(self: server.ClickHouseConnection, statement: Statement) -> list[dict[str, Any]]:
+        key = repr(compile_statement(statement.make()))
         if key not in answers:
             answers[key] = asked(self, statement)
         return answers[key]

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.query.clickhouse import select_large_row, select_rows, select_survey
+from pipeline.query.clickhouse import select_large_row, select_rows
 from pipeline.query.resolve_columns import resolve_order, resolve_query
+from pipeline.query.statements import make_names, make_survey
 from pipeline.request import OrderBy
 from pipeline.spec import ExportSpec, read_spec
-from pipeline.sql import scores
 from pipeline.sql.clickhouse import MAX_BOUND_BYTES
 from pipeline.sql.compile import CompiledStatement, compile_statement
 from pipeline.tables import TABLES
@@ -69,12 +69,9 @@ def large_row(asked: ExportSpec) -> Any:
 @pytest.mark.parametrize("form", ["CSV", "JSONL"])
 def test_no_value_of_a_request_is_part_of_the_text(table: str, form: str) -> None:
     asked = spec(table, form)
-    others = (
-        select_survey(CLICKHOUSE_TABLES[table], asked),
-        large_row(asked),
-        scores.select_names(asked.project_id, asked.created_at),
-    )
-    for made in (rows(asked, [MARK]), *(compile_statement(each) for each in others if each is not None)):
+    survey = make_survey(CLICKHOUSE_TABLES[table], asked)
+    others = [large_row(asked), make_names(asked).make(), *([] if survey is None else [survey.make()])]
+    for made in (rows(asked, [MARK]), *map(compile_statement, others)):
         assert "zq" not in made.sql
         assert "2026" not in made.sql
         assert "424242" not in made.sql
