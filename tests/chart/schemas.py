@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 RESOURCES = (
+    "gateway.networking.k8s.io_httproutes",
     "keda.sh_scaledobjects",
     "keda.sh_triggerauthentications",
     "monitoring.coreos.com_podmonitors",

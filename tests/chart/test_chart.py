@@ -43,11 +43,12 @@ SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 
 @pytest.fixture(scope="module")
 def locations(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Where kubeconform finds schemas: those of Kubernetes, and those of Prometheus Operator and KEDA."""
+    """Where kubeconform finds schemas: those of Kubernetes, and those of custom resources."""
     versions, folder = pinned(), tmp_path_factory.mktemp("schemas")
     for version in KUBERNETES:
         write_kubernetes(kept(f"kubernetes-schemas-{versions['KUBERNETES_SCHEMAS']}"), folder, version)
-    write_custom(kept(f"crds-{versions['PROMETHEUS_OPERATOR']}-{versions['KEDA']}"), folder)
+    kinds = "-".join(versions[each] for each in ("PROMETHEUS_OPERATOR", "KEDA", "GATEWAY_API"))
+    write_custom(kept(f"crds-{kinds}"), folder)
     built_in = "{{.NormalizedKubernetesVersion}}/{{.ResourceKind}}{{.KindSuffix}}.json"
     custom = "{{.Group}}/{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
     return ["-schema-location", f"{folder}/{built_in}", "-schema-location", f"{folder}/{custom}"]
@@ -150,6 +151,10 @@ def test_the_schema_refuses_every_value_that_it_does_not_name() -> None:
         ("autoscaling.enabled=true,keda.enabled=true", "choose one"),
         ("metrics.podMonitor.enabled=true,metrics.serviceMonitor.enabled=true", "choose one"),
         ("ingress.enabled=true", "ingress.host is missing"),
+        ("httpRoute.enabled=true", "httpRoute.parentRefs is missing"),
+        ("httpRoute.enabled=true,httpRoute.parentRefs[0].name=public", "httpRoute.hostnames is missing"),
+        ("httpRoute.parentRefs[0].kind=Gateway", "name"),
+        ("hooks.annotations.a=1", "/hooks/annotations/a"),
         ("privateCA.existingSecret=a,privateCA.existingConfigMap=b", "choose one"),
         ("privateCA.key=", "/privateCA/key"),
         ("schedules.daily.project=p,schedules.daily.last=1d", "schedule"),

@@ -85,6 +85,31 @@ def test_the_chart_ships_every_rule_with_what_the_values_say() -> None:
     }
 
 
+def test_another_release_does_not_hide_that_one_has_no_consumers(tmp_path: Path) -> None:
+    """In the same Prometheus: one in another namespace, and one in the same."""
+    values = ("-f", "ci/monitoring-values.yaml", "--kube-version", "1.37.0", "--namespace", "exports")
+    made = run("helm", "template", "one", ".", "-s", "templates/prometheusrule.yaml", *values)
+    shipped = yaml.safe_load(made)["spec"]
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(yaml.safe_dump(shipped))
+    (gone,) = (group["rules"][0] for group in shipped["groups"] if group["name"] == "WaybillConsumersGone")
+    assert gone["labels"].items() >= {"namespace": "exports", "release": "one"}.items()
+    others = [("elsewhere", "one-waybill-consumer-5f-a"), ("exports", "two-waybill-consumer-5f-a")]
+    mine = [("exports", "one-waybill-consumer-5f-a"), ("exports", "one-waybill-notify-5f-a")]
+
+    for pods, fires in ((others, True), ([*others, *mine[1:]], True), ([*others, *mine], False)):
+        series = [
+            {"series": f'waybill_slots{{namespace="{namespace}",pod="{pod}"}}', "values": f"{'20'['notify' in pod]}x80"}
+            for namespace, pod in pods
+        ]
+        alert = {"exp_labels": gone["labels"], "exp_annotations": gone["annotations"]}
+        case = {"eval_time": "15m", "alertname": "WaybillConsumersGone", "exp_alerts": [alert] if fires else []}
+        test = {"interval": "30s", "input_series": series, "alert_rule_test": [case]}
+        path = tmp_path / "test.yaml"
+        path.write_text(yaml.safe_dump({"rule_files": [str(rules)], "evaluation_interval": "30s", "tests": [test]}))
+        run("promtool", "test", "rules", path)
+
+
 def test_alerts_name_the_file_of_their_runbook_where_nobody_says_where_runbooks_are() -> None:
     values = ("-f", "ci/monitoring-values.yaml", "--set", "runbooksUrl=")
     made = run("helm", "template", ".", "--kube-version", "1.37.0", "-s", "templates/prometheusrule.yaml", *values)

@@ -62,15 +62,17 @@ install_kafka_tools() {
 }
 
 install_crds() {
-  local crds="$cache/crds-$PROMETHEUS_OPERATOR-$KEDA" operator keda
+  local crds="$cache/crds-$PROMETHEUS_OPERATOR-$KEDA-$GATEWAY_API" operator keda gateway
   if [ ! -d "$crds" ]; then
     operator="$(module_folder "github.com/prometheus-operator/prometheus-operator@v$PROMETHEUS_OPERATOR")"
     keda="$(module_folder "github.com/kedacore/keda/v2@v$KEDA")"
+    gateway="$(module_folder "sigs.k8s.io/gateway-api@v$GATEWAY_API")"
     mkdir "$work/crds"
-    install -m 644 "$operator"/example/prometheus-operator-crd/*.yaml "$keda"/config/crd/bases/*.yaml "$work/crds"
+    install -m 644 "$operator"/example/prometheus-operator-crd/*.yaml "$keda"/config/crd/bases/*.yaml \
+      "$gateway"/config/crd/standard/*_httproutes.yaml "$work/crds"
     mv "$work/crds" "$crds"
   fi
-  say crds "Prometheus Operator $PROMETHEUS_OPERATOR, KEDA $KEDA in $crds"
+  say crds "Prometheus Operator $PROMETHEUS_OPERATOR, KEDA $KEDA, Gateway API $GATEWAY_API in $crds"
 }
 
 # The strict JSON schemas of every Kubernetes version, as the validator kubernetes-validate ships them.
