@@ -4,6 +4,7 @@ import base64
 import hmac
 from collections.abc import Iterator, Sequence
 from itertools import count
+from urllib.parse import quote
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -19,6 +20,11 @@ LONGEST_TOKEN = 6000
 _KEY_BYTES = 64
 _PURPOSE = b"waybill download links"
 _BLOCK_BYTES = 16
+
+
+def make_exports_page(langfuse_url: str, project_id: str) -> str:
+    """Return the URL of the project's page in Langfuse that lists its exports."""
+    return f"{langfuse_url}/project/{quote(project_id, safe='')}/settings/exports"
 
 
 class Links:

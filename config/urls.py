@@ -74,6 +74,18 @@ def read_token_endpoint(value: str) -> str:
     return value
 
 
+def read_image(value: str) -> str:
+    """Return the HTTPS URL of an image in emails; raises ValueError for any other text."""
+    if not value.startswith("https://"):
+        raise ValueError("must start with https://, because email programs load no other images")
+    read_http(value)
+    if "@" in urlsplit(value).netloc:
+        raise ValueError("contains a user: everybody who gets an email reads the URL")
+    if re.search(r"[\s<>\"]", value):
+        raise ValueError("has a blank, a quote or a bracket that is not percent-encoded")
+    return value
+
+
 @dataclass(frozen=True)
 class ClickHouseUrl:
     """The parts of a ClickHouse URL, with the meaning that they have for Langfuse's client.

@@ -16,8 +16,9 @@ from config.links import Links
 from config.settings import Settings
 from config.settings_channels import SLACK_URL, WEBHOOK_URL
 from notify.address import EmailAddress, NotAnAddress, parse_address
-from notify.compose import EmailContent, Sender, compose_email, read_sender
+from notify.compose import PLAIN, EmailContent, Sender, check_templates, compose_email, read_sender
 from notify.formatting import safe_link
+from notify.look import Look, read_look
 from notify.mailer import Envelope, Mailer, Unanswered, Undeliverable
 from notify.notice import Notice
 from notify.notices import Notices
@@ -40,10 +41,11 @@ LEVELS = {NoticeOutcome.SENT: logging.INFO, NoticeOutcome.FAILED: logging.ERROR}
 
 @dataclass(frozen=True)
 class MailTransport:
-    """The email service that sends the emails, and their sender."""
+    """The email service that sends the emails, their sender, and how they look."""
 
     mailer: Mailer
     sender: Sender
+    look: Look = PLAIN
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ def read_transport(settings: Settings) -> MailTransport | None:
     mailer = open_mailer(settings)
     if settings.email_from_address is None or mailer is None:
         return None
-    return MailTransport(mailer, read_sender(settings.email_from_address))
+    look = read_look(settings)
+    check_templates(look)
+    return MailTransport(mailer, read_sender(settings.email_from_address), look)
 
 
 def attempt(context: NotifierContext, notice: Notice, now: datetime) -> Attempt:
@@ -161,7 +165,8 @@ def _send_email(context: NotifierContext, event: ExportFinished, now: datetime, 
         ignored=recipient.ignored,
         columns_chosen=recipient.columns_chosen,
     )
-    message = compose_email(event, content, sender=context.transport.sender, now=now)
+    transport = context.transport
+    message = compose_email(event, content, sender=transport.sender, now=now, look=transport.look)
     name = str(message["Message-ID"])
     envelope = Envelope(context.transport.sender.address, content.recipient)
     context.transport.mailer.send(envelope, message, fence=lambda: fence(name))

@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from urllib.parse import quote
 
 from sqlalchemy import Engine
 
 from config.events import ExportFinished, Status
-from config.links import Links
+from config.links import Links, make_exports_page
 from notify.formatting import safe_link
 from notify.recipient import Recipient, find_recipient
 from notify.signature import read_signature
@@ -47,4 +46,4 @@ def find_page(nextauth_url: str | None, project_id: str) -> str | None:
     """Return the URL of the project's exports page in Langfuse."""
     if nextauth_url is None:
         return None
-    return safe_link(f"{nextauth_url}/project/{quote(project_id, safe='')}/settings/exports")
+    return safe_link(make_exports_page(nextauth_url, project_id))

@@ -94,11 +94,11 @@ class Downloads:
         context = {"project_id": ids[0], "export_id": ids[1]}
         if isinstance(found, NoDownload):
             logger.info("a download link led to no file: %s", found.why, extra=context)
-            return self._refuse(found)
+            return self._refuse(found, project_id=ids[0])
         logger.info("a download link led to a file", extra=context)
         url = urlsplit(found.url)
         if url.scheme == "file":
-            return await self._serve(request, Path(unquote(url.path)), found)
+            return await self._serve(request, Path(unquote(url.path)), found, ids[0])
         if request.method == "HEAD":
             self._count(SERVED)
             return _describe(found)  # the store's URL is signed for GET, and it answers HEAD with 403
@@ -118,10 +118,10 @@ class Downloads:
         finally:
             self._lookups.release()
 
-    async def _serve(self, request: web.Request, path: Path, found: File) -> web.StreamResponse:
+    async def _serve(self, request: web.Request, path: Path, found: File, project_id: str) -> web.StreamResponse:
         opened = await in_thread(_open, path, found.bytes)
         if opened is None:
-            return self._refuse(NoDownload(why=NoFile.GONE))
+            return self._refuse(NoDownload(why=NoFile.GONE), project_id=project_id)
         with closing(opened):
             self._count(SERVED)
             etag = f'"{found.sha256}"'
@@ -141,13 +141,15 @@ class Downloads:
             headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{found.bytes}"
             return await _send(request, web.StreamResponse(status=206, headers=headers), opened, part)
 
-    def _refuse(self, missing: NoDownload, retry_after: int | None = None) -> web.Response:
+    def _refuse(
+        self, missing: NoDownload, *, project_id: str | None = None, retry_after: int | None = None
+    ) -> web.Response:
         self._count(missing.why)
         retry_after = retry_after or RETRY_SECONDS.get(missing.why)
         retry = {} if retry_after is None else {"Retry-After": str(retry_after)}
         return web.Response(
             status=PAGES[missing.why].status,
-            text=render(missing, self._options.langfuse_url),
+            text=render(missing, self._options.langfuse_url, project_id),
             content_type="text/html",
             charset="utf-8",
             headers=retry | _security_headers(),

@@ -8,6 +8,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from config.labels import NoFile
+from config.links import make_exports_page
 from consumer.downloads.locate import NoDownload
 
 
@@ -40,13 +41,17 @@ PAGES = {
 }
 
 
-def render(missing: NoDownload, langfuse_url: str | None) -> str:
-    """Return the page as HTML; the reason is escaped. `langfuse_url` is where an export can be started again."""
+def render(missing: NoDownload, langfuse_url: str | None, project_id: str | None = None) -> str:
+    """Return the page as HTML; the reason is escaped.
+
+    `langfuse_url` is where an export can be started again, `project_id` the project of the link, if it is valid.
+    """
     context = {
         "style": _style(),
         "page": PAGES[missing.why],
         "reason": _to_sentence(missing.reason or ""),
         "langfuse_url": langfuse_url,
+        "exports_page": make_exports_page(langfuse_url, project_id) if langfuse_url and project_id else None,
     }
     return _templates().get_template("page.html").render(context)
 

@@ -175,7 +175,8 @@ def test_random_addresses_and_names_add_no_recipient_and_no_header(address: str,
     assert message_from_bytes(data, policy=policy.default)["Bcc"] is None
 
 
-HEADERS = ["From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Type"]
+HEADERS = ["From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted"]
+HEADERS += ["X-Auto-Response-Suppress", "MIME-Version", "Content-Type"]
 
 
 def options(sent: str) -> str:

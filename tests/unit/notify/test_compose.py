@@ -67,6 +67,8 @@ def test_the_email_of_a_completed_export_contains_what_the_user_needs() -> None:
     assert message["To"] == "ada@example.com"
     assert message["Date"] == "Thu, 01 Oct 2026 14:05:00 +0000"
     assert message["Auto-Submitted"] == "auto-generated"
+    assert message["X-Auto-Response-Suppress"] == "All"
+    assert message["Reply-To"] is None
     page = Page(part(message, "html"))
     assert page.links == [URL, PAGE]
     for text in (part(message, "plain"), page.text):
@@ -127,7 +129,7 @@ def test_an_email_names_the_ids_that_support_asks_for(event: dict[str, Any]) -> 
 
 
 def test_a_reason_has_the_direction_of_its_own_text() -> None:
-    assert '<p class="reason" dir="auto"' in part(receive(FAILED | {"error": "سبب"}), "html")
+    assert '<td class="reason" dir="auto"' in part(receive(FAILED | {"error": "سبب"}), "html")
 
 
 def test_without_a_page_there_is_no_link_to_it() -> None:

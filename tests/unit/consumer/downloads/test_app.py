@@ -27,6 +27,8 @@ from runtime.threads import in_thread
 from tests.support.downloads import DATA, KEY, LANGFUSE_URL, Answer, DownloadServer, path
 from tests.support.exports import after, queue, set_status
 
+EXPORTS_PAGE = f"{LANGFUSE_URL}/project/project-1/settings/exports"
+
 SETTINGS = settings(deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
@@ -221,7 +223,8 @@ def test_a_page_says_why_there_is_no_file(server: DownloadServer, arrange: Any, 
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert_guarded(answer)
     assert server.counted() == {why: 1}
-    assert not any(word in answer.body.decode() for word in ("project-", "export-1", KEY))
+    said = answer.body.decode().replace(f'href="{EXPORTS_PAGE}"', "")
+    assert not any(word in said for word in ("project-", "export-1", KEY))
     assert server.ask(path(), "HEAD").status == status
 
 
@@ -251,8 +254,25 @@ def test_a_page_links_to_langfuse_where_the_export_can_be_started_again(server: 
     assert f'You can start the export again in <a href="{LANGFUSE_URL}">Langfuse</a>.' in body
 
 
+@pytest.mark.parametrize("arrange", [expire, cancel, fail, delete_the_file, process])
+def test_a_page_links_to_the_exports_of_the_project(server: DownloadServer, arrange: Any) -> None:
+    arrange(server)
+
+    assert f'All your exports are on the <a href="{EXPORTS_PAGE}">exports page</a>.' in server.ask(path()).body.decode()
+
+
+def test_the_page_of_an_invalid_link_names_no_project(server: DownloadServer) -> None:
+    assert "<a" not in server.ask("/d/invalid").body.decode()
+
+
+def test_the_id_of_a_project_is_escaped() -> None:
+    page = render(NoDownload(why=NoFile.EXPIRED), LANGFUSE_URL, '"><script>&/../x')
+
+    assert f'href="{LANGFUSE_URL}/project/%22%3E%3Cscript%3E%26%2F..%2Fx/settings/exports"' in page
+
+
 def test_without_the_url_of_langfuse_a_page_has_no_link() -> None:
-    page = render(NoDownload(why=NoFile.EXPIRED), None)
+    page = render(NoDownload(why=NoFile.EXPIRED), None, "project-1")
 
     assert "You can start the export again in Langfuse." in page
     assert "<a" not in page
