@@ -28,6 +28,9 @@ TOTAL_SECONDS = 30.0
 """Timeout of the whole request, which a receiver that sends a byte at a time can't extend."""
 
 CODE_BYTES = 200
+CODE_SECONDS = 2.0
+"""How much of the body of a refusal is read, and for how long: Slack explains its refusals in a word."""
+
 _CODE = re.compile(r"[a-z_]{1,40}")
 """An error code of Slack; any other text of a receiver is neither logged nor stored."""
 
@@ -144,9 +147,9 @@ async def _post(receiver: Receiver, body: bytes, headers: Mapping[str, str]) -> 
         ):
             code = "" if response.ok else await _read_code(response)
             _judge(receiver, response.status, code)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
-        raise _explain(receiver, guard, error) from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, UnicodeError) as error:
+        raise _explain(receiver, guard, error) from error  # UnicodeError: a host that DNS does not allow
+    except (aiohttp.ClientError, OSError) as error:
         reason = explain_fault(error)
         raise Unanswered(
             f"the receiver of {receiver.setting} got the message but did not respond properly ({reason})"
@@ -180,14 +183,16 @@ def _open_session(guard: _Guard) -> Any:
 
 
 async def _read_code(response: Any) -> str:
-    """Return the error code that Slack puts in the body, and "" for any other text; the rest is not read."""
+    """Return the error code that is the whole body, and "" for any other body, which is not read to its end."""
     import aiohttp
 
     text = b""
     with suppress(aiohttp.ClientError, OSError):
-        text = await response.content.read(CODE_BYTES)
+        async with asyncio.timeout(CODE_SECONDS):
+            while len(text) <= CODE_BYTES and (piece := await response.content.read(CODE_BYTES)):
+                text += piece
     code = text.decode(errors="replace").strip()
-    return code if _CODE.fullmatch(code) else ""
+    return code if response.content.at_eof() and _CODE.fullmatch(code) else ""
 
 
 def _judge(receiver: Receiver, status: int, code: str) -> None:

@@ -111,6 +111,39 @@ def test_without_a_proper_response_the_message_may_have_arrived(server: WebhookR
         post(server.url)
 
 
+@pytest.mark.parametrize("end", ["head", "word", "chunk"])
+def test_a_refusal_whose_body_does_not_end_is_a_refusal(
+    server: WebhookReceiver, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(module, "CODE_SECONDS", 0.5)
+    parts = {
+        "head": b"Content-Length: 9\r\n\r\n",
+        "word": b"Content-Length: 9\r\n\r\nno_serv",
+        "chunk": b"Transfer-Encoding: chunked\r\n\r\n1;",
+    }
+    ended = threading.Event()
+
+    def stop_there(connection: socket.socket, _: Request) -> None:
+        connection.sendall(b"HTTP/1.1 500 X\r\n" + parts[end])
+        ended.wait(60)
+
+    server.respond = stop_there
+
+    with pytest.raises(Unavailable, match=r"answered 500$"):
+        post(server.url)
+
+    ended.set()
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a..b", f"{'x' * 64}.test"])
+def test_a_host_that_has_no_address_is_unavailable(host: str) -> None:
+    receiver = Receiver(f"https://{host}/hush", SETTING)
+
+    for act in actions(receiver):
+        with pytest.raises(Unavailable, match=f"the receiver of {SETTING} is unavailable"):
+            act()
+
+
 def drip(piece: bytes, ended: threading.Event) -> Respond:
     def send(connection: socket.socket, _: Request) -> None:
         while not ended.wait(0.05):
