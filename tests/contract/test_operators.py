@@ -378,6 +378,9 @@ def test_an_export_is_created_while_kafka_is_down(engine: Engine, server: Operat
         (BODY | {"query": QUERY | {"x": json.loads("[" * 150 + "]" * 150)}}, "k", 422, "100 levels"),
         (BODY | {"query": QUERY | {"filter": [COLOUR]}}, "k", 422, "colour"),
         (BODY | {"query": QUERY | {"orderBy": {"column": "tags", "order": "ASC"}}}, "k", 422, "tags"),
+        (BODY | {"query": QUERY | {"columns": ["id", "colour"]}}, "k", 422, "no column 'colour'"),
+        (BODY | {"query": QUERY | {"columns": ["id", "id"]}}, "k", 422, "'id' is named twice"),
+        (BODY | {"query": QUERY | {"columns": []}}, "k", 422, "columns: should not be empty"),
         (b" " * 50_000, "k", 413, "48 KiB"),
     ],
 )  # fmt: skip
@@ -390,6 +393,13 @@ def test_a_request_that_is_not_valid_creates_nothing_and_says_why(
     assert names in answer.body.decode()
     with engine.connect() as connection:
         assert connection.execute(batch_exports.select()).all() == []
+
+
+def test_an_export_of_named_columns_is_created(engine: Engine, server: OperatorServer) -> None:
+    created = server.create(BODY | {"query": QUERY | {"columns": ["name", "id", "scores.accuracy"]}})
+
+    assert created.status == 201
+    assert row_of(engine, created.json()["id"])["query"]["columns"] == ["name", "id", "scores.accuracy"]
 
 
 def test_the_key_of_a_created_export_may_be_quoted(server: OperatorServer) -> None:
