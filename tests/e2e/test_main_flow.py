@@ -195,6 +195,29 @@ def test_the_command_creates_an_export_waits_for_it_and_shows_it(stack: Stack, t
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sample_data")
+def test_a_file_has_the_columns_that_the_command_names(stack: Stack, tmp_path: Path) -> None:
+    environment = stack.environment() | QUICK
+    command = ("create", "demo", "traces", "--format", "jsonl", "--wait", "--json", "--columns")
+
+    with daemon("consumer", tmp_path, environment):
+        whole = waybill(*command[:-1], environment=environment)
+        named = waybill(*command, "name, comments, scores, id", environment=environment)
+        failed = waybill(*command, "id,scores.nothing", environment=environment)
+
+    key, of_whole = (json.loads(done.stdout)["key"] for done in (named, whole))
+    manifest, complete = (json.loads(stack.read(f"{each}.manifest.json")) for each in (key, of_whole))
+    scores = complete["columns"][complete["columns"].index("comments") + 1 :]
+    assert len(scores) > 1
+    assert manifest["columns"] == ["name", "comments", *scores, "id"]
+    assert manifest["query"]["columns"] == ["name", "comments", "scores", "id"]
+    rows = [json.loads(line) for line in stack.read(key).decode().rstrip("\n").split("\n")]
+    assert ([list(row) for row in rows], len(rows)) == ([manifest["columns"]] * ROWS, ROWS)
+    assert (failed.returncode, json.loads(failed.stdout)["status"]) == (1, "FAILED")
+    assert f"has no score 'nothing'. Its scores: {scores[0]}" in json.loads(failed.stdout)["log"]
+
+
+@pytest.mark.slow
 def test_langfuses_enums_and_json_types_are_exported(stack: Stack, sample_data: Engine, tmp_path: Path) -> None:
     environment = stack.environment() | QUICK
     if sample_data.dialect.name == "postgresql":
