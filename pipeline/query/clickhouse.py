@@ -134,7 +134,7 @@ def select_survey(table: ClickHouseTable, spec: ExportSpec) -> Select[Any]:
     """Select the survey of the table that the rows are read from; not for a view that needs none."""
     source = table.source
     if isinstance(source, View) and source.survey is not None:
-        return source.survey(spec.project_id)
+        return source.survey(spec.project_id, [str(each.key) for each in table.wide])
     return sources.select_survey(table.rows, table.wide, table.moment, spec.project_id)
 
 

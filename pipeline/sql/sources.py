@@ -58,12 +58,13 @@ class Source:
 class View:
     """Rows that a statement computes for a project: latest versions only, each row once.
 
-    `select` takes the project and a condition on the members that rows are aggregated from. `survey` compiles the
-    survey of the table that wide rows are computed from; None where rows are narrow.
+    `select` takes the project and a condition on the members that rows are aggregated from. `survey` takes the project
+    and the names of the wide columns, and compiles the survey of the table that they are computed from; None where rows
+    are narrow.
     """
 
     select: Callable[[str, ColumnElement[bool]], Select[Any]]
-    survey: Callable[[str], Select[Any]] | None = None
+    survey: Callable[[str, Sequence[str]], Select[Any]] | None = None
 
 
 traces = Source(

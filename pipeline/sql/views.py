@@ -1,6 +1,6 @@
 """Compiles views of events as traces, observations and sessions, with the columns of those tables."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -111,10 +111,10 @@ def select_traces_of_scores(project_id: str, _cutoff: datetime) -> Select[Any]:
     )
 
 
-def select_survey(project_id: str) -> Select[Any]:
-    """Return the survey of a project's events."""
+def select_survey(project_id: str, wide: Sequence[str]) -> Select[Any]:
+    """Return the survey of a project's events; `wide` names the columns that make a row large."""
     rows = events.table.alias("e")
-    return sources.select_survey(rows, (rows.c.input, rows.c.output), rows.c.start_time, project_id)
+    return sources.select_survey(rows, [rows.c[name] for name in wide], rows.c.start_time, project_id)
 
 
 def _summaries(project_id: str, trace_ids: Select[Any] | None = None) -> Select[Any]:

@@ -16,6 +16,8 @@ from pipeline.spec import ExportSpec, read_query, read_spec
 from pipeline.sql.compile import CompiledStatement, compile_statement
 from pipeline.tables import TABLES, TableDeclaration, resolve_table
 from pipeline.tables.clickhouse_table import ClickHouseTable
+from pipeline.tables.from_events import TRACES_FROM_EVENTS
+from pipeline.tables.traces import TRACES
 from pipeline.types import FORMATS, Column, Kind
 from tests.support.tables import CLICKHOUSE_TABLES, DATABASE_TABLES, READINGS
 
@@ -51,10 +53,11 @@ def test_a_statement_reads_the_named_columns_and_no_others() -> None:
         assert f"`{other}`" not in sql
 
 
-def test_the_survey_measures_the_named_columns_and_no_others() -> None:
+@pytest.mark.parametrize("table", [TRACES, TRACES_FROM_EVENTS], ids=["traces", "traces-of-events"])
+def test_the_survey_measures_the_named_columns_and_no_others(table: ClickHouseTable) -> None:
     def survey(*columns: str) -> str:
         asked = spec("traces", *columns)
-        statement = select_survey(chosen(asked), asked)
+        statement = select_survey(choose_columns(table, asked.query), asked)
         assert statement is not None
         return compile_statement(statement).sql
 
