@@ -44,11 +44,12 @@ CASE_SECONDS = 2400
 
 LOAD: tuple[tuple[dict[str, Any], str], ...] = (
     ({"tableName": "scores", "filter": [], "orderBy": None}, "JSON"),
-    ({"tableName": "sessions", "filter": [], "orderBy": None}, "PARQUET"),
+    ({"tableName": "scores", "filter": [], "orderBy": None}, "PARQUET"),
     ({"tableName": "dataset_items", "filter": [], "orderBy": None, "compression": "zstd"}, "JSONL"),
 )
 """Exports in whose files versions do not differ. A fix of a format would look like a wrong file: versions differ in
-which texts of traces they write as JSON values, which they neutralise in CSV, and in the zeros of decimals in text.
+which texts of traces they write as JSON values, which they neutralise in CSV, in the zeros of decimals in text, and in
+the seconds of sessions.
 """
 
 Version = tuple[str, ...]
@@ -60,7 +61,9 @@ _NEW: Version = (sys.executable, "-m", "cli.main")
 
 def _start(system: System, version: Version, *names: str) -> list[Daemon]:
     """Start daemons at the same time, and wait until they are ready."""
-    started = [system.start(name, {}, [*version, name], wait=False) for name in names]
+    smtp = system.servers.smtp.running.ascii_url(system.servers.smtp_proxy.port)
+    login = {"SMTP_CONNECTION_URL": smtp}
+    started = [system.start(name, login, [*version, name], wait=False) for name in names]
     for each in started:
         eventually(each.ready, what=f"{each.log.name} is ready")
     return started
@@ -88,12 +91,17 @@ def _load(system: System) -> Iterator[None]:
         thread.join()
 
 
-def _replace(system: System, pods: deque[Daemon], version: Version, *, kill: bool) -> None:
-    """Replace one pair after the other by pods of this version; `kill` consumers and don't ask them."""
+def _replace(system: System, pods: deque[Daemon], version: Version, sent: Counter[str], *, kill: bool) -> None:
+    """Replace one pair after the other by pods of this version; `kill` consumers and don't ask them.
+
+    `sent` counts the emails by old and by new notifiers that were replaced.
+    """
     for _ in range(PAIRS):
         pods += _start(system, version, *NAMES)
         for name in NAMES:
             leaving = pods.popleft()
+            if name == "notify":
+                sent[_version(leaving)] += int(leaving.metric("waybill_notices_total", outcome="sent"))
             if kill and name == "consumer":
                 leaving.process.kill()
             else:
@@ -106,25 +114,33 @@ def _roll(*, kill: bool) -> Callable[[System], None]:
     """Roll from the old version to the new one, back to the old one, and to the new one again."""
 
     def run(system: System) -> None:
-        before = _outcomes(system)
+        before, sent = _outcomes(system), Counter[str]()
         pods = deque(_start(system, _OLD, *NAMES * PAIRS))
         with _load(system):
             time.sleep(TOGETHER_SECONDS)
             for version in (_NEW, _OLD, _NEW):
-                _replace(system, pods, version, kill=kill)
+                _replace(system, pods, version, sent, kill=kill)
             system.wait_for(system.requested[-1], "COMPLETED", seconds=180)
-        sys.stderr.write(f"\n{len(system.requested)} exports, attempts: {dict(_outcomes(system) - before)}\n")
+        attempts = _outcomes(system) - before
+        sys.stderr.write(f"\n{len(system.requested)} exports, attempts: {dict(attempts)}, emails: {dict(sent)}\n")
+        assert attempts.keys() >= {"old completed", "new completed"}
+        assert sent.keys() == {"old", "new"}
+        assert all(sent.values())
 
     return run
 
 
 def _outcomes(system: System) -> Counter[str]:
     """The outcomes of the attempts by old and by new consumers."""
-    old = [each for each in system.daemons if f"PYTHONPATH={OLD}" in str(each.process.args)]
+    old = [each for each in system.daemons if _version(each) == "old"]
     with system.engine.connect() as connection:
         attempts = connection.execute(select(runs.c.worker, runs.c.outcome)).all()
     by_old = [any(f"-{each.process.pid}-" in worker for each in old) for worker, _ in attempts]
     return Counter(f"{'old' if old else 'new'} {outcome}" for old, (_, outcome) in zip(by_old, attempts, strict=True))
+
+
+def _version(daemon: Daemon) -> str:
+    return "old" if f"PYTHONPATH={OLD}" in str(daemon.process.args) else "new"
 
 
 CASES = (

@@ -16,6 +16,7 @@ from tests.support.certificates import Authority
 _ACCOUNT = "Debian-exim"
 _USER = "waybill"
 _PASSWORD = "mail-pässwort"
+_ASCII_PASSWORD = "mail-password"
 
 # Exim changes its account, upon which the kernel forgets that it is to end with its parent: this shell does not.
 _KEEPER = ["sh", "-c", "trap 'kill $!' TERM; \"$@\" & wait", "keeper"]
@@ -69,14 +70,14 @@ plain:
   driver = plaintext
   public_name = PLAIN
   server_prompts = :
-  server_condition = ${{if and {{{{eq{{$auth2}}{{{user}}}}}{{eq{{$auth3}}{{{password}}}}}}}}}
+  server_condition = ${{if and {{{{eq{{$auth2}}{{{user}}}}}{{inlist{{$auth3}}{{{passwords}}}}}}}}}
   server_set_id = $auth2
   server_advertise_condition = yes
 login:
   driver = plaintext
   public_name = LOGIN
   server_prompts = Username:: : Password::
-  server_condition = ${{if and {{{{eq{{$auth1}}{{{user}}}}}{{eq{{$auth2}}{{{password}}}}}}}}}
+  server_condition = ${{if and {{{{eq{{$auth1}}{{{user}}}}}{{inlist{{$auth2}}{{{passwords}}}}}}}}}
   server_set_id = $auth1
   server_advertise_condition = yes
 """
@@ -106,6 +107,10 @@ class Smtp:
             "EMAIL_FROM_ADDRESS": "exports@waybill.test",
         }
 
+    def ascii_url(self, port: int) -> str:
+        """Its URL at another port, with a login that older versions of Waybill know how to send."""
+        return f"smtp://{_USER}:{_ASCII_PASSWORD}@127.0.0.1:{port}"
+
 
 def available() -> Availability:
     """Whether the server can be started here."""
@@ -134,7 +139,8 @@ def start(folder: Path, port: int | None = None, authority: Authority | None = N
     config = folder / "exim.conf"
     tls_port = free_port() if authority is not None else None
     tls = _WITHOUT_TLS if authority is None else _configure_tls(folder, authority, tls_port)
-    config.write_text(_CONFIG.format(folder=folder, account=_ACCOUNT, user=_USER, password=_PASSWORD, tls=tls))
+    passwords = f"{_PASSWORD}:{_ASCII_PASSWORD}"
+    config.write_text(_CONFIG.format(folder=folder, account=_ACCOUNT, user=_USER, passwords=passwords, tls=tls))
     config.chmod(0o644)
     ports = " : ".join(str(each) for each in (port, tls_port) if each is not None)
     command: list[str | Path] = [*_KEEPER, exim, "-C", config, "-bdf", "-q2s", "-oX", ports, "-oP", "/dev/null"]
