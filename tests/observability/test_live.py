@@ -3,17 +3,21 @@
 The rules run `prometheus.SCALE` times faster than in production; their own timing is tested by promtool.
 """
 
+import contextlib
 import json
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.observability.system import HELM, NO_LIMIT, PATIENCE, System, kill, resident
+from runtime.connections import MOST
+from tests.observability.system import HELM, NO_LIMIT, PATIENCE, TRACES, System, kill, resident
 from tests.services import prometheus as prometheus_service
 from tests.support.daemons import eventually
 
@@ -77,6 +81,23 @@ def test_a_row_that_cannot_be_read_fires_an_alert_that_resolves_when_no_more_com
 
     fires(waybill, "WaybillUnreadableRows")
     resolves(waybill, "WaybillUnreadableRows")
+
+
+def test_an_ignored_key_fires_an_alert_that_resolves_when_no_more_come(waybill: System) -> None:
+    waybill.queue({**TRACES, "colour": "red"})
+
+    fires(waybill, "WaybillKeysIgnored")
+    resolves(waybill, "WaybillKeysIgnored")
+
+
+def test_too_many_connections_fire_an_alert_that_resolves_when_no_more_come(waybill: System) -> None:
+    (consumer,) = waybill.consumers.values()
+    address = urlsplit(consumer.url)
+    with contextlib.ExitStack() as connections:
+        for _ in range(MOST["internal"] + 20):
+            connections.enter_context(socket.create_connection((address.hostname or "", address.port or 0)))
+        fires(waybill, "WaybillConnectionsClosed")
+    resolves(waybill, "WaybillConnectionsClosed")
 
 
 def test_a_pod_near_its_memory_limit_fires_an_alert_until_the_limit_is_raised(waybill: System) -> None:
