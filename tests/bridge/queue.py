@@ -61,6 +61,10 @@ class ExportQueue:
         """A field of a stored job."""
         return self.redis.run("hget", f"{self._queue}:{job}", name)
 
+    def set_field(self, job: str, name: str, value: str) -> None:
+        """Change a field of a stored job."""
+        self.redis.run("hset", f"{self._queue}:{job}", name, value)
+
     def lock_milliseconds(self, job: str) -> int:
         """For how long the lock of a job is still held; negative without a lock."""
         return int(self.redis.run("pttl", f"{self._queue}:{job}:lock"))

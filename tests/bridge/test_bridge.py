@@ -64,6 +64,8 @@ def test_a_job_that_was_published_and_not_completed_is_published_again(
         bridge.process.kill()
     redis.run("client", "unpause")
     assert queue.count("active") == len(exports)
+    for job in queue.jobs():
+        queue.set_field(job, "stc", "7")  # as if as many bridges had been killed with it
     queue.end_locks()
     with bridges.run() as second:
         eventually(queue.empty, what="the queue is empty")
