@@ -22,7 +22,7 @@ DATABASE = "postgresql://waybill:waybill@127.0.0.1:5432/waybill"
 LINK = re.compile(r"http://localhost:6066/d/[\w.~-]+")
 ERRORS = {
     "kafka": re.compile(r"Exception|Error:"),
-    "postgres": re.compile(r"(ERROR|FATAL|PANIC):"),
+    "postgres": re.compile(r"(ERROR|FATAL|PANIC):(?!  the database system is starting up)"),  # its health check asks
     "clickhouse": re.compile(r"^\w+Error\b(?!: \[Errno (32|104)\])"),  # clients may reset their connections
     "s3": re.compile(r"(?i)\b(error|panic)\b|\| 5\d\d \|"),
     "bucket": re.compile(r"(?i)traceback|argument"),

@@ -6,8 +6,8 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,33 @@ import yaml
 
 from tests.containers import images
 from tests.containers.engine import EngineError, environment, podman, read_logs, run
-from tests.containers.service_images import services
+from tests.containers.service_images import bridge, services
 from tests.services.installed import cache_folder, pinned
 
 FILE = images.ROOT / "docker-compose.yml"
 OVERRIDE = Path(__file__).with_name("override.yml")
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())["services"]
-STAND_INS = ("kafka", "postgres", "clickhouse", "s3", "bucket", "mail", "prometheus")
+STAND_INS = {each: each for each in ("kafka", "postgres", "clickhouse", "s3", "bucket", "mail", "prometheus")}
+"""Targets of services/Containerfile by the service of docker-compose.yml that they stand in for."""
 
 
 @dataclass(frozen=True)
 class Compose:
-    """The stack of docker-compose.yml under a project name of its own."""
+    """A stack under a project name of its own: the files of Compose, what they say of services, and its variables."""
 
     project: str
     socket: Path
     files: Sequence[Path]
+    services: Mapping[str, Mapping[str, Any]]
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: str, seconds: float = 600) -> str:
         """Run Compose, and return its output; EngineError if it fails."""
         options = [f"--file={path}" for path in self.files]
         command = ("--project-name", self.project, "--project-directory", str(images.ROOT), *options, *arguments)
-        return run("env", f"DOCKER_HOST=unix://{self.socket}", str(_program()), *command, seconds=seconds)
+        variables = {"DOCKER_HOST": f"unix://{self.socket}", **self.variables}
+        assigned = [f"{name}={value}" for name, value in variables.items()]
+        return run("env", *assigned, str(_program()), *command, seconds=seconds)
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """What podman says of each container, by service."""
@@ -82,19 +87,48 @@ class Compose:
 
 
 @contextlib.contextmanager
-def start_compose(project: str, folder: Path) -> Iterator[Compose]:
-    """Make the images and serve podman's socket while the block runs; removes what is left of the project."""
-    names = services(*STAND_INS) | {"waybill": images.waybill()}
-    for service, each in SERVICES.items():
-        if service in names or each["image"] == "waybill":
-            _tag(names.get(service, names["waybill"]), each["image"])
-    compose = Compose(project, folder / "podman.sock", (FILE, OVERRIDE))
+def start_compose(
+    project: str,
+    folder: Path,
+    files: Sequence[Path] = (FILE, OVERRIDE),
+    stand_ins: Mapping[str, str] = STAND_INS,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Compose]:
+    """Make the images and serve podman's socket while the block runs; removes what is left of the project.
+
+    `stand_ins` has a target of services/Containerfile for each service that is not Waybill's.
+    """
+    compose = Compose(project, folder / "podman.sock", files, _read_services(files), variables or {})
+    own = {each.get("image") for each in compose.services.values()}
+    made = {name: make() for name, make in {"waybill": images.waybill, "waybill-bridge": bridge}.items() if name in own}
+    targets = services(*sorted(set(stand_ins.values())))
+    for service, each in compose.services.items():
+        if service in stand_ins:
+            _tag(targets[stand_ins[service]], each["image"])
+        elif each["image"] in made:
+            _tag(made[each["image"]], each["image"])
     # The ports of the file are fixed.
     with images.lock("compose"), _serve(compose.socket), _timers(compose):
         try:
             yield compose
         finally:
             compose.run("--profile=*", "down", "--volumes", "--remove-orphans", "--timeout=10")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads the tags of Compose as null."""
+
+
+_Loader.add_multi_constructor("!", lambda *_: None)
+
+
+def _read_services(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """The services of several files, of which later ones add keys and replace them."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in files:
+        for name, each in yaml.load(path.read_text(), Loader=_Loader)["services"].items():
+            found[name] = found.get(name, {}) | each
+    return found
 
 
 def _tag(image: str, name: str) -> None:
@@ -131,7 +165,9 @@ def _timers(compose: Compose) -> Iterator[None]:
         while not ended.wait(seconds):
             work()
 
-    checked = {name: each["healthcheck"]["interval"] for name, each in SERVICES.items() if "healthcheck" in each}
+    checked = {
+        name: each["healthcheck"]["interval"] for name, each in compose.services.items() if "healthcheck" in each
+    }
     timers = [threading.Thread(target=repeat, args=(1.0, compose.clean_up))]
     for name, interval in checked.items():
         check = functools.partial(compose.check_health, name)

@@ -74,12 +74,14 @@ def _mirror(suite: str) -> str:
 
 
 def build(name: str, file: Path, context: Path, *options: str) -> None:
-    """Build an image; the machine's way to its package index is mounted, and no part of the image."""
-    with tempfile.NamedTemporaryFile("w", suffix=".conf") as pip:
-        pip.write(_pip_configuration())
-        pip.flush()
-        Path(pip.name).chmod(0o644)
-        mounts = [f"--volume={pip.name}:/etc/pip.conf:ro"]
+    """Build an image; the machine's way to its package indexes is mounted, and no part of the image."""
+    with tempfile.TemporaryDirectory() as folder:
+        mounts = []
+        texts = {"/etc/pip.conf": _pip_configuration(), "/usr/local/etc/npmrc": _npm_configuration()}
+        for place, text in texts.items():
+            file_here = Path(folder) / Path(place).name
+            file_here.write_text(text)
+            mounts.append(f"--volume={file_here}:{place}:ro")
         if Path(AUTHORITIES).exists():
             mounts.append(f"--volume={AUTHORITIES}:{AUTHORITIES}:ro")
         fixed = ("bud", "--layers", "--pull-never", f"--file={file}", f"--tag={name}")
@@ -103,6 +105,13 @@ def _pip_configuration() -> str:
     found = dict(re.findall(r"^(?:global|:env:)\.([a-z-]+)='(.*)'$", listed, re.MULTILINE))
     lines = [f"{option} = {found[option]}" for option in _PIP_OPTIONS if option in found]
     return "\n".join(["[global]", *lines, f"cert = {AUTHORITIES}", ""])
+
+
+def _npm_configuration() -> str:
+    """The registry of this machine's npm."""
+    registry = subprocess.run(["npm", "config", "get", "registry"], check=True, capture_output=True, text=True).stdout
+    authorities = [f"cafile={AUTHORITIES}"] if Path(AUTHORITIES).exists() else []
+    return "\n".join([f"registry={registry.strip()}", *authorities, ""])
 
 
 def waybill_files(root: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.containers import images
 from tests.containers.images import ROOT
+from tests.services import bridge as bridge_service
 from tests.services.installed import cache_folder, pinned
 
 SERVICES = Path(__file__).parent / "services"
@@ -29,6 +30,20 @@ def services(*targets: str) -> dict[str, str]:
         return names
 
 
+def bridge() -> str:
+    """The name of the bridge's image, built with its Dockerfile if it is not there."""
+    folder = bridge_service.FOLDER
+    (base,) = set(re.findall(r"^FROM (\S+:\S+)", (folder / "Dockerfile").read_text(), re.MULTILINE))
+    node = services("node")["node"]
+    with images.lock():
+        images.tag(node, f"docker.io/library/{base}")
+        files = [path for path in folder.rglob("*") if path.is_file() and "node_modules" not in path.parts]
+        name = f"localhost/waybill-tests/bridge:{images.digest(node, *images.contents(folder, files))}"
+        if not images.exists(name):
+            images.build(name, folder / "Dockerfile", folder)
+    return name
+
+
 def _fill_context(context: Path) -> None:
     """Collect what services/Containerfile copies; large files are links to the same data."""
     cache, versions = cache_folder(), pinned()
@@ -37,6 +52,7 @@ def _fill_context(context: Path) -> None:
     _link(cache / f"kafka-tools-{versions['KAFKA']}.jar", context / "kafka" / "kafka-tools.jar")
     for name in ("versitygw", "prometheus", "mailpit"):
         _link(cache / f"{name}-{versions[name.upper()]}", context / name)
+    shutil.copytree(bridge_service.node_folder(), context / "node", symlinks=True, copy_function=_link)
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "embedded", context / "embedded", ignore=ignored)
     demo = (ROOT / "requirements-demo.lock").read_text()

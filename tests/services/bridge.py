@@ -22,8 +22,13 @@ def available() -> Availability:
 def node() -> Path:
     """The Node that the bridge runs on."""
     machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    kept = installed.cache_folder() / f"node-{installed.pinned()['NODE']}"
-    return kept / f"node_modules/node-linux-{machine}/bin/node"
+    return node_folder() / f"node_modules/node-linux-{machine}/bin/node"
+
+
+def node_folder() -> Path:
+    """The folder with the packages of Node and npm."""
+    versions = installed.pinned()
+    return installed.cache_folder() / f"node-{versions['NODE']}-{versions['NPM']}"
 
 
 def packages() -> Path:

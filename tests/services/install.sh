@@ -97,12 +97,13 @@ install_redis() {
 
 # Node comes as a package of npm, because Debian's is too old for the bridge.
 install_bridge() {
-  local machine bridge="$root/deploy/bridge" node="$cache/node-$NODE" packages
+  local machine bridge="$root/deploy/bridge" node="$cache/node-$NODE-$NPM" packages
   case "$(uname -m)" in aarch64) machine=arm64 ;; *) machine=x64 ;; esac
   packages="$cache/bridge-$(sha256sum "$bridge/package-lock.json" | cut -c1-16)"
   need npm "the bridge"
   if [ ! -d "$node" ]; then
-    quietly npm install --prefix "$work/node" --no-audit --no-fund --ignore-scripts "node-linux-$machine@$NODE"
+    quietly npm install --prefix "$work/node" --no-audit --no-fund --ignore-scripts \
+      "node-linux-$machine@$NODE" "npm@$NPM"
     mv "$work/node" "$node"
   fi
   if [ ! -d "$packages" ]; then
