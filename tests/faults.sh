@@ -13,7 +13,7 @@ faults() { .venv/bin/python -m pytest -m faults "${@/#/tests/faults/test_}"; }
 faults clickhouse.py storage.py storage_azure.py storage_google.py kafka.py postgres.py containers.py >"$said" 2>&1 &
 stream=$!
 failed=0
-faults process.py mail.py user.py poison.py clients.py || failed=1
+faults process.py mail.py receiver.py user.py poison.py clients.py || failed=1
 wait "$stream" || failed=1
 cat "$said"
 exit "$failed"
