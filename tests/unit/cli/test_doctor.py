@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,20 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in NOTHING.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("LANGFUSE_S3_BATCH_EXPORT_ENABLED", "true")
+
+
+def test_a_broken_template_of_emails_is_named_with_its_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "layout.html").write_text("<html>\n{{ colour }}")
+    monkeypatch.setenv("EMAIL_FROM_ADDRESS", "exports@example.com")
+    monkeypatch.setenv("SMTP_CONNECTION_URL", "smtp://127.0.0.1:1")
+    monkeypatch.setenv("WAYBILL_EMAIL_TEMPLATES", str(tmp_path))
+
+    finding = diagnose()["mail"]
+
+    assert finding.mark is Mark.FAILED
+    assert finding.reasons == (
+        "layout.html, line 2, in WAYBILL_EMAIL_TEMPLATES can't be rendered: 'colour' is undefined",
+    )
 
 
 @pytest.mark.parametrize(("setting", "url"), MALFORMED)
