@@ -18,7 +18,7 @@ from pipeline.sql.clickhouse import bind_bool, bind_number, contains, contains_i
 from pipeline.sql.events import null_if_empty
 from pipeline.sql.named_values import is_before_cutoff
 from pipeline.sql.scores import ScoreLevel
-from pipeline.sql.sources import View, is_latest
+from pipeline.sql.sources import IsLatest, View, is_latest
 from pipeline.tables import comments
 from pipeline.tables.clickhouse_table import ClickHouseTable
 from pipeline.tables.columns import AnyFilterable, CommentsFilterable, ExternalTable, Filterable, Join
@@ -27,29 +27,31 @@ from pipeline.types import JSON_FLAG, Kind
 Resolved: TypeAlias = ResolvedQuery[AnyFilterable]
 
 
-def select_rows(
+def select_rows(  # noqa: PLR0913 (what the query asks for, and what the survey found)
     table: ClickHouseTable,
     query: Resolved,
     spec: ExportSpec,
     score_names: list[str],
     *,
     by_day: bool = True,
+    latest: IsLatest = is_latest,
     only_scores_of_rows: bool = False,
 ) -> Select[Any]:
     """Select the rows: the `read_columns` in their order, then the rows' scores if there are names of scores.
 
     With a row limit, one row more is selected: it shows whether the limit cut off any. `by_day` is what the survey
-    found. With `only_scores_of_rows` no other scores are read, which takes less memory where filters leave few rows,
-    and more time. Raises Rejected for a search that the table doesn't support.
+    found; `latest` finds the latest versions of the rows and their scores. With `only_scores_of_rows` no other scores
+    are read, which takes less memory where filters leave few rows, and more time. Raises Rejected for a search that the
+    table doesn't support.
     """
     values = list(read_columns(table, spec).values())
     joined: Any = _join(table.rows, _joins(table, query), spec)
     if score_names and table.scores:
         levels = _limit_levels(table, query, spec) if only_scores_of_rows else table.scores
-        joined, listed = scores.join_scores(joined, spec.project_id, spec.created_at, levels, score_names)
+        joined, listed = scores.join_scores(joined, spec.project_id, spec.created_at, levels, score_names, latest)
         values.append(listed)
     columns = [value.label(f"c{place}") for place, value in enumerate(values)]
-    return _select(table, query, spec, select(*columns).select_from(joined), by_day=by_day)
+    return _select(table, query, spec, select(*columns).select_from(joined), by_day=by_day, latest=latest)
 
 
 def _limit_levels(table: ClickHouseTable, query: Resolved, spec: ExportSpec) -> tuple[ScoreLevel, ...]:
@@ -78,20 +80,28 @@ def select_large_row(table: ClickHouseTable, query: Resolved, spec: ExportSpec) 
 
 
 def _select(
-    table: ClickHouseTable, query: Resolved, spec: ExportSpec, statement: Select[Any], *, by_day: bool
+    table: ClickHouseTable,
+    query: Resolved,
+    spec: ExportSpec,
+    statement: Select[Any],
+    *,
+    by_day: bool,
+    latest: IsLatest = is_latest,
 ) -> Select[Any]:
     """Restrict a statement to the rows that the spec asks for, in their order, and to the row limit and one more."""
     selected: Select[Any] = (
-        _restrict(table, query, spec, statement)
+        _restrict(table, query, spec, statement, latest)
         .order_by(*_order_by(table, query.order, by_day=by_day))
         .limit(None if spec.output.row_limit is None else spec.output.row_limit + 1)
     )
     return selected
 
 
-def _restrict(table: ClickHouseTable, query: Resolved, spec: ExportSpec, statement: Select[Any]) -> Select[Any]:
+def _restrict(
+    table: ClickHouseTable, query: Resolved, spec: ExportSpec, statement: Select[Any], latest: IsLatest = is_latest
+) -> Select[Any]:
     """Restrict a statement to the rows that the spec asks for."""
-    restricted: Select[Any] = _select_latest(table, query, spec, statement).where(
+    restricted: Select[Any] = _select_latest(table, query, spec, statement, latest).where(
         is_before_cutoff(table.moment, spec.created_at),
         table.only,
         filter_condition(query, spec),
@@ -130,12 +140,26 @@ def external_tables(table: ClickHouseTable, query: Resolved) -> list[ExternalTab
     return tables
 
 
+def needs_survey(table: ClickHouseTable) -> bool:
+    """Return whether anything must be known of the project before the rows are read."""
+    return not isinstance(table.source, View) or table.source.survey is not None or bool(table.scores)
+
+
 def select_survey(table: ClickHouseTable, spec: ExportSpec) -> Select[Any]:
-    """Select the survey of the table that the rows are read from; not for a view that needs none."""
+    """Select what must be known of the project before the rows are read, in one row.
+
+    It has the columns of `pipeline.sql.sources.select_survey`, except for a view that needs none of them, and `names`
+    for a table with scores.
+    """
     source = table.source
-    if isinstance(source, View) and source.survey is not None:
-        return source.survey(spec.project_id, [str(each.key) for each in table.wide])
-    return sources.select_survey(table.rows, table.wide, table.moment, spec.project_id)
+    if not isinstance(source, View):
+        selected = sources.select_survey(table.rows, table.wide, table.moment, spec.project_id)
+    elif source.survey is not None:
+        selected = source.survey(spec.project_id, [str(each.key) for each in table.wide])
+    else:
+        selected = select()
+    names = [scores.collect_names(spec.project_id, spec.created_at).label("names")] if table.scores else []
+    return selected.add_columns(*names)
 
 
 def _order_by(table: ClickHouseTable, order: ResolvedOrder | None, *, by_day: bool) -> tuple[ColumnElement[Any], ...]:
@@ -176,13 +200,13 @@ def _join(rows: Any, joins: Iterable[Join], spec: ExportSpec) -> Any:
     return rows
 
 
-def _select_latest(table: ClickHouseTable, query: Resolved, spec: ExportSpec, statement: Any) -> Any:
+def _select_latest(table: ClickHouseTable, query: Resolved, spec: ExportSpec, statement: Any, latest: IsLatest) -> Any:
     """Restrict a statement on the table's rows to their latest versions."""
     source = table.source
     if isinstance(source, View):
         view = source.select(spec.project_id, member_condition(query, spec))
         return statement.add_cte(view.cte(_name(table.rows)))
-    return statement.final(table.rows).prewhere(is_latest(source, table.rows, spec.project_id))
+    return statement.final(table.rows).prewhere(latest(source, table.rows, spec.project_id))
 
 
 def _name(rows: FromClause) -> str:

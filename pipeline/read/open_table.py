@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 import pyarrow as pa
 from sqlalchemy import Engine
@@ -17,7 +16,7 @@ from pipeline.progress import Progress
 from pipeline.query.choose_columns import arrange_columns, choose_columns, choose_outputs, choose_scores
 from pipeline.query.clickhouse import external_tables, list_read_names
 from pipeline.query.resolve_columns import resolve_query
-from pipeline.query.statements import RowStatements, make_names, make_survey
+from pipeline.query.statements import RowStatements, make_survey
 from pipeline.query.without_absent import hide_view, without_absent
 from pipeline.read import postgres
 from pipeline.read.clickhouse import ClickHouseConnection
@@ -146,12 +145,13 @@ def _open_clickhouse_table(
     statements = RowStatements(variant, table, query, spec)
     if survey.widest > spec.output.row_bytes:
         _refuse_large_rows(connection.batches(statements.make_large_row(), external), spec)
-    scores = _read_score_columns(table, spec, connection, declared.columns)
-    make = partial(statements.make_rows, [each.score for each in scores], by_day=survey.by_day)
-    bounded = make(only_scores_of_rows=True)
+    scores = _make_score_columns(survey, spec, declared.columns)
+    listed = [each.score for each in scores]
+    statement = statements.make_rows(listed, survey.rows, by_day=survey.by_day)
+    bounded = statements.make_bounded_rows(listed, by_day=survey.by_day)
     names = [*list_read_names(table), *([SCORES] if scores else [])]
     size = survey.rows_per_batch
-    with closing(connection.batches(make(), external, bounded=bounded, max_block_size=size)) as batches:
+    with closing(connection.batches(statement, external, bounded=bounded, max_block_size=size)) as batches:
         yield Table(
             arrange_columns(declared.columns, scores, spec.query),
             repair(_restore_lists(_name_columns(batches, names), table)),
@@ -189,7 +189,10 @@ def _refuse_large_rows(found: Iterator[pa.RecordBatch], spec: ExportSpec) -> Non
 
 @dataclass(frozen=True)
 class _Survey:
-    """What is known of a project's rows before they are read; see `pipeline.sql.sources.select_survey`."""
+    """What is known of a project's rows before they are read; see `pipeline.sql.sources.select_survey`.
+
+    `names` are those of scores with their data types, sorted; None for a table without scores.
+    """
 
     widest: int = 0
     all_bytes: int = 0
@@ -197,6 +200,7 @@ class _Survey:
     over: Mapping[int, int] = field(default_factory=dict)
     by_day: bool = True
     rows: int = 0
+    names: Sequence[tuple[str, Sequence[str]]] | None = None
 
     @property
     def rows_per_batch(self) -> int:
@@ -214,6 +218,9 @@ class _Survey:
 def _read_survey(declared: ClickHouseTable, spec: ExportSpec, connection: ClickHouseConnection) -> _Survey:
     statement = make_survey(declared, spec)
     for row in connection.rows(statement) if statement is not None else ():
+        names = [tuple(pair.values()) for pair in row["names"]] if "names" in row else None
+        if "bytes" not in row:
+            return _Survey(names=names)
         return _Survey(
             widest=row["bytes"] or 0,
             all_bytes=row["all_bytes"] or 0,
@@ -221,20 +228,17 @@ def _read_survey(declared: ClickHouseTable, spec: ExportSpec, connection: ClickH
             over={step: row[f"over_{step}"] or 0 for step in STEPS},
             by_day=bool(row["by_day"]),
             rows=row["rows"],
+            names=names,
         )
     return _Survey()
 
 
-def _read_score_columns(
-    table: ClickHouseTable, spec: ExportSpec, connection: ClickHouseConnection, taken: Sequence[Column]
-) -> list[ScoreColumn]:
+def _make_score_columns(survey: _Survey, spec: ExportSpec, taken: Sequence[Column]) -> list[ScoreColumn]:
     """Return the columns of scores in the file; `taken` are the columns that the table has whatever the query names."""
-    if not table.scores:
+    if survey.names is None:
         return []
-    names = connection.rows(make_names(spec))
-    found = [(row["name"], row["types"]) for row in names]
     fold = str.casefold if spec.encoding.format.caseless else str
-    every = make_score_columns(found, {column.name for column in taken}, fold)
+    every = make_score_columns(survey.names, {column.name for column in taken}, fold)
     return choose_scores(every, spec.query, spec.encoding.format)
 
 

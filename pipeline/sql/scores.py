@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, FromClause, Select, Subquery, and_, case, 
 from pipeline import request as stored
 from pipeline.sql.clickhouse import COMPARISONS, bind_number, bind_text, is_one_of
 from pipeline.sql.named_values import bind_cutoff, find_score_position
-from pipeline.sql.sources import Columns, is_latest, scores
+from pipeline.sql.sources import Columns, IsLatest, is_latest, scores
 
 EXPORTED_TYPES = ("NUMERIC", "BOOLEAN", "CATEGORICAL", "TEXT")
 NUMBER_TYPES = frozenset({"NUMERIC", "BOOLEAN"})
@@ -42,7 +42,7 @@ class ScoreLevel:
 
 
 def select_names(project_id: str, cutoff: datetime) -> Select[Any]:
-    """Select `name` and `types` (its data types) of all score names that existed at the cutoff, sorted by name."""
+    """Select `name` and `types` (its data types) of all score names that existed at the cutoff."""
     rows = scores.table.alias("s")
     return (
         select(rows.c.name.label("name"), func.arraySort(func.groupUniqArray(rows.c.data_type)).label("types"))
@@ -50,18 +50,26 @@ def select_names(project_id: str, cutoff: datetime) -> Select[Any]:
         .prewhere(is_latest(scores, rows, project_id))
         .where(_is_exported(rows, cutoff))
         .group_by(rows.c.name)
-        .order_by(rows.c.name)
     )
 
 
-def select_lists(project_id: str, cutoff: datetime, level: ScoreLevel, known: list[str], name: str) -> Subquery:
+def collect_names(project_id: str, cutoff: datetime) -> ColumnElement[Any]:
+    """Return the rows of `select_names` as one value: the list of pairs of name and types."""
+    names = select_names(project_id, cutoff).subquery("names")
+    pairs = func.arraySort(func.groupArray(func.tuple(names.c.name, names.c.types)))
+    return select(pairs).select_from(names).scalar_subquery()
+
+
+def select_lists(
+    project_id: str, cutoff: datetime, level: ScoreLevel, known: list[str], name: str, latest: IsLatest
+) -> Subquery:
     """Select the `scores` of each owner as tuples (place in `known`, number, text), and the owner as `owner0` etc.
 
     The list is sorted. Scores that count once have the average of their numbers. The text of a number is null. The
     statement fails if a score has another name than the known ones: its file would lack a column.
     """
     rows = scores.table.alias("s")
-    each = _values(rows, find_score_position(rows.c.name, known), project_id, cutoff, level)
+    each = _values(rows, find_score_position(rows.c.name, known), project_id, cutoff, level, latest)
     owner = [each.c[f"owner{index}"] for index in range(len(level.owner))]
     collected = func.groupArray(func.tuple(each.c.named, each.c.number, each.c.text))
     return (
@@ -75,11 +83,13 @@ def select_lists(project_id: str, cutoff: datetime, level: ScoreLevel, known: li
     )
 
 
-def join_scores(table: Any, project_id: str, cutoff: datetime, levels: Sequence[ScoreLevel], known: list[str]) -> Any:
+def join_scores(
+    table: Any, project_id: str, cutoff: datetime, levels: Sequence[ScoreLevel], known: list[str], latest: IsLatest
+) -> Any:
     """Join the scores of all levels to a table; return the join and the list of each row's scores."""
     found: list[ColumnElement[Any]] = []
     for index, level in enumerate(levels):
-        listed = select_lists(project_id, cutoff, level, known, f"scored{index}")
+        listed = select_lists(project_id, cutoff, level, known, f"scored{index}", latest)
         same = (listed.c[f"owner{place}"] == key for place, key in enumerate(level.key))
         table = table.outerjoin(listed, and_(*same))
         found.append(listed.c.scores)
@@ -95,7 +105,7 @@ def has_score(
 
 def _has_score(level: ScoreLevel, each: ScoreFilter, project_id: str, cutoff: datetime) -> ColumnElement[bool]:
     rows = scores.table.alias("s")
-    values = _values(rows, rows.c.name, project_id, cutoff, level, each)
+    values = _values(rows, rows.c.name, project_id, cutoff, level, is_latest, each=each)
     owner = [values.c[f"owner{index}"] for index in range(len(level.owner))]
     key = level.key[0] if len(level.key) == 1 else tuple_(*level.key)
     return key.in_(select(*owner).where(_matches(values, each, level.categories)))
@@ -117,12 +127,14 @@ def _matches(values: Subquery, each: ScoreFilter, categories: tuple[str, ...]) -
             return and_(is_one_of(v.type, categories), is_one_of(name_and_text, each.value))
 
 
-def _values(
+def _values(  # noqa: PLR0913 (as `join_scores`, and a filter)
     rows: FromClause,
     named: ColumnElement[Any],
     project_id: str,
     cutoff: datetime,
     level: ScoreLevel,
+    latest: IsLatest,
+    *,
     each: ScoreFilter | None = None,
 ) -> Subquery:
     """Select the values that count; only those of one name where the filter has a key. `named` identifies the name."""
@@ -149,7 +161,7 @@ def _values(
             text.label("text"),
         )
         .final(rows)
-        .prewhere(and_(is_latest(scores, rows, project_id), *key))
+        .prewhere(and_(latest(scores, rows, project_id), *key))
         .where(_is_exported(rows, cutoff), *(and_(each.is_not(None), each != bind_text("")) for each in owner), *only)
         .group_by(
             *owner,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from clickhouse_connect.cc_sqlalchemy import select
 from clickhouse_connect.cc_sqlalchemy.datatypes.sqltypes import Array, DateTime64, Decimal, Map, UInt64
@@ -179,6 +179,10 @@ dataset_run_items = Source(
 )
 
 
+IsLatest: TypeAlias = Callable[[Source, FromClause, str], ColumnElement[bool]]
+"""`is_latest` or `is_latest_of_few`."""
+
+
 def is_latest(source: Source, rows: FromClause, project_id: str) -> ColumnElement[bool]:
     """Return the PREWHERE that keeps the latest versions in a project; `rows` is an alias of the source, read FINAL.
 
@@ -188,6 +192,20 @@ def is_latest(source: Source, rows: FromClause, project_id: str) -> ColumnElemen
     """
     place = tuple_(rows.c[source.identity], *source.merge_key(rows.c))
     return and_(rows.c.project_id == bind_project(project_id), place.not_in(_select_superseded(source, project_id)))
+
+
+def is_latest_of_few(source: Source, rows: FromClause, project_id: str) -> ColumnElement[bool]:
+    """Return the same condition as `is_latest`; it takes half the time where a project has few rows.
+
+    It takes a multiple of the memory for each row, because it collects all IDs and not only those of moved rows.
+    """
+    versions = source.table.alias("versions")
+    identity: ColumnElement[str] = versions.c[source.identity]
+    merge_key = source.merge_key(versions.c)
+    newest = func.argMax(func.tuple(*merge_key), func.tuple(versions.c.event_ts, *merge_key))
+    latest = select(identity, newest).where(versions.c.project_id == bind_project(project_id)).group_by(identity)
+    place = tuple_(rows.c[source.identity], func.tuple(*source.merge_key(rows.c)))
+    return and_(rows.c.project_id == bind_project(project_id), place.in_(latest))
 
 
 def measure(wide: Sequence[ColumnElement[Any]]) -> ColumnElement[int]:
@@ -207,19 +225,16 @@ def select_survey(
     rows of more than WIDE_ROW, `over_<size>` that of all rows of more than each of STEPS. `by_day` is whether all days
     are in toDate()'s range, `rows` the number of rows.
     """
-    size = measure(wide)
-    by_day = is_after(func.min(moment), EPOCH, inclusive=True)
-    return (
-        select(
-            func.max(size).label("bytes"),
-            func.sum(size).label("all_bytes"),
-            func.sumIf(size, size > WIDE_ROW).label("wide_bytes"),
-            *(func.sumIf(size, size > step).label(f"over_{step}") for step in STEPS),
-            by_day.label("by_day"),
-            func.count().label("rows"),
-        )
-        .select_from(rows)
-        .where(rows.c.project_id == bind_project(project_id))
+    # In a subquery, because the server analyses each mention of an expression.
+    measured = select(measure(wide).label("size"), moment.label("moment")).select_from(rows)
+    sized = measured.where(rows.c.project_id == bind_project(project_id)).subquery("sized").c
+    return select(
+        func.max(sized.size).label("bytes"),
+        func.sum(sized.size).label("all_bytes"),
+        func.sumIf(sized.size, sized.size > WIDE_ROW).label("wide_bytes"),
+        *(func.sumIf(sized.size, sized.size > step).label(f"over_{step}") for step in STEPS),
+        is_after(func.min(sized.moment), EPOCH, inclusive=True).label("by_day"),
+        func.count().label("rows"),
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.query import statements
 from runtime.database import open_database
 from tests.contract.concurrent_writer import START, Rounds, Target, state, writing_to_clickhouse, writing_to_database
 from tests.services.stacks import Stack
@@ -74,8 +75,12 @@ def hold_one_moment(export: Callable[[], dict[str, str]], rounds: Rounds) -> Non
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.parametrize("few_rows", [0, statements.FEW_ROWS])
 @pytest.mark.parametrize("table", CLICKHOUSE_TABLES)
-def test_rows_of_clickhouse_are_of_one_moment(stack: Stack, databases: Databases, table: str) -> None:
+def test_rows_of_clickhouse_are_of_one_moment(
+    stack: Stack, databases: Databases, table: str, few_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statements, "FEW_ROWS", few_rows)
     environment = stack.databases()
     with writing_to_clickhouse(environment["CLICKHOUSE_URL"], environment["CLICKHOUSE_DB"], TARGETS[table]) as rounds:
         hold_one_moment(lambda: seen(databases.read(tableName=table), table), rounds)

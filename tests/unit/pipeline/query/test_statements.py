@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -7,10 +8,11 @@ import pytest
 
 from pipeline.query.choose_columns import choose_columns
 from pipeline.query.resolve_columns import resolve_query
-from pipeline.query.statements import RowStatements, make_names, make_survey
+from pipeline.query.statements import FEW_ROWS, RowStatements, make_survey
 from pipeline.spec import ExportSpec, read_spec
 from pipeline.sql.clickhouse import MAX_BOUND_BYTES
 from pipeline.sql.compile import compile_statement
+from pipeline.sql.sources import Source
 from pipeline.sql.statements import CompiledStatements, Statement
 from pipeline.tables.clickhouse_table import ClickHouseTable
 from tests.support.tables import CLICKHOUSE_TABLES
@@ -37,13 +39,13 @@ def read(table: str, query: dict[str, Any], form: str, **of: Any) -> ExportSpec:
 
 def make_all(declared: ClickHouseTable, spec: ExportSpec, names: list[str]) -> Iterator[Statement]:
     made = RowStatements(declared, choose_columns(declared, spec.query), resolve_query(declared, spec.query), spec)
-    yield make_names(spec)
     yield made.make_large_row()
     if (survey := make_survey(declared, spec)) is not None:
         yield survey
-    for some, by_day, only_scores_of_rows in (([], True, True), (names, True, False), (names, False, False)):
-        yield made.make_rows(some, by_day=by_day, only_scores_of_rows=only_scores_of_rows)
-    yield made.make_rows(names, by_day=False, only_scores_of_rows=True)
+    yield made.make_rows([], 0, by_day=True)
+    yield made.make_rows(names, FEW_ROWS, by_day=False)
+    yield made.make_rows(names, FEW_ROWS + 1, by_day=True)
+    yield made.make_bounded_rows(names, by_day=True)
 
 
 def tables_and_variants() -> Iterator[ClickHouseTable]:
@@ -88,3 +90,17 @@ def test_columns_that_a_table_lacks_are_part_of_the_shape() -> None:
     for absent in ({}, lacking, {}, lacking):
         for statement in make_all(declared, spec, ["a"]):
             assert kept.compile(statement, absent) == compile_statement(statement.make(), absent)
+
+
+@pytest.mark.parametrize("table", ["traces", "observations", "scores", "dataset_run_items"])
+def test_the_statement_for_few_rows_reads_the_versions_of_rows_once_less(table: str) -> None:
+    declared = CLICKHOUSE_TABLES[table]
+    spec = read(table, QUERIES[0], "CSV", **FIRST)
+    made = RowStatements(declared, declared, resolve_query(declared, spec.query), spec)
+    assert isinstance(declared.source, Source)
+    reads = re.compile(f"FROM `{declared.source.table.name}`")
+    few, many = (
+        len(reads.findall(compile_statement(made.make_rows(["a"], rows, by_day=True).make()).sql))
+        for rows in (FEW_ROWS, FEW_ROWS + 1)
+    )
+    assert 2 <= few < many
