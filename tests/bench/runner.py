@@ -70,10 +70,10 @@ def measured(job: Job) -> Measurement:
     metrics = Metrics(CollectorRegistry())
     tune_allocators()
     work = _prepare(job, metrics)
-    began, busy, server_busy = time.perf_counter(), time.process_time(), _read_busy(job.server)
+    began, busy, server_busy = time.perf_counter(), time.process_time(), read_busy(job.server)
     rows, size = work()
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - busy
-    server_seconds = _read_busy(job.server) - server_busy
+    server_seconds = read_busy(job.server) - server_busy
     stages = {
         sample.labels["stage"]: sample.value
         for metric in metrics.stage_seconds.metric.collect()
@@ -97,8 +97,8 @@ def _prepare(job: Job, metrics: Metrics) -> Callable[[], tuple[int, int]]:
             return partial(row_by_row.written, folder, job.format, job.clickhouse, job.database)
 
 
-def _read_busy(process: int | None) -> float:
-    """Return the CPU seconds of a process."""
+def read_busy(process: int | None) -> float:
+    """Return the CPU seconds of a process; 0 for None."""
     if process is None:
         return 0.0
     times = psutil.Process(process).cpu_times()
