@@ -28,7 +28,7 @@ class Slack:
 
 
 def write_message(event: ExportFinished, export_name: str, page: str | None) -> bytes:
-    """Return the message as JSON: plain text, in which names and reasons can't be links, mentions or formats."""
+    """Return the message as JSON: plain text, in which names and reasons can't be mentions, formats or named links."""
     text = "\n".join(_list_lines(event, export_name, page))
     # Slack's own escapes: without `<`, nothing is a mention or a link with another text.
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
