@@ -1,5 +1,6 @@
 """The bridge connects to Redis as Langfuse does, and to Kafka as Waybill does."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,17 +62,30 @@ def test_redis_with_a_password_and_tls(
     _check(bridges, settings[form], ExportQueue(secured, queue.script), topic)
 
 
-@pytest.mark.parametrize("wrong", [{"REDIS_AUTH": "wrong"}, {"REDIS_TLS_ENABLED": "true"}])
-def test_a_redis_that_refuses_the_connection_is_named(
-    wrong: dict[str, str], secured: Redis, bridges: Bridges, authority: Authority
-) -> None:
-    settings = {"REDIS_PORT": str(secured.tls_port), "REDIS_TLS_ENABLED": "true", "REDIS_AUTH": PASSWORD}
-    settings |= {"REDIS_TLS_CA_PATH": str(authority.file)} if "REDIS_AUTH" in wrong else {}
-    with bridges.run(settings | wrong, wait=False) as bridge:
-        reason = "WRONGPASS" if "REDIS_AUTH" in wrong else "certificate"
-        eventually(lambda: reason in bridge.get("/readyz")[1], what=f"the reason is {reason}")
-        assert bridge.process.poll() is None
+def test_a_redis_that_refuses_the_password_is_named_once(secured: Redis, bridges: Bridges) -> None:
+    with bridges.run({"REDIS_PORT": str(secured.port), "REDIS_AUTH": "wrong"}, wait=False) as bridge:
+        eventually(lambda: "WRONGPASS" in bridge.get("/readyz")[1], what="the reason is the password")
+        tried = _count_connections(secured)
+        eventually(lambda: _count_connections(secured) >= tried + 4, what="it tries again")
+        assert "WRONGPASS" in bridge.get("/readyz")[1]
         assert not bridge.ready()
+        assert bridge.process.poll() is None
+        logged = [each["reason"] for each in bridge.lines() if each["message"].startswith("Redis is not available")]
+        assert len(logged) == len(set(logged))
+
+
+def test_a_redis_with_a_certificate_of_an_unknown_authority_is_named(secured: Redis, bridges: Bridges) -> None:
+    settings = {"REDIS_PORT": str(secured.tls_port), "REDIS_TLS_ENABLED": "true", "REDIS_AUTH": PASSWORD}
+    with bridges.run(settings, wait=False) as bridge:
+        eventually(lambda: "certificate" in bridge.get("/readyz")[1], what="the reason is the certificate")
+        assert not bridge.ready()
+
+
+def _count_connections(redis: Redis) -> int:
+    """The connections that a server has accepted, but for those that count them."""
+    count = redis.run("eval", "return redis.call('incr', 'counted')", "0")
+    (accepted,) = re.findall(r"total_connections_received:(\d+)", redis.run("info", "stats"))
+    return int(accepted) - 2 * int(count)
 
 
 @pytest.mark.parametrize("prefix", ["", "tenant"])

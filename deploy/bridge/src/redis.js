@@ -24,7 +24,7 @@ export function openRedis({ mode, nodes, options }, service) {
   const client = mode === 'cluster' ? openCluster(nodes, given) : new Redis({ ...given, sentinelRetryStrategy: wait })
   client.on('ready', () => service.found())
   client.on('error', (error) => service.lost(error))
-  client.on('close', () => service.lost(new Error('the connection is closed')))
+  client.on('close', () => service.closed())
   return client
 }
 

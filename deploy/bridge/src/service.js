@@ -1,6 +1,7 @@
 /** Knows whether a service is available, and logs when that changes. */
 
 const SAME_MS = 60_000
+const MOST_REASONS = 20
 
 /** Return the first lines of all messages of an error, innermost last: clients wrap the reason several times. */
 export function explain(error) {
@@ -14,7 +15,8 @@ export class Service {
   reason = 'not connected yet'
   #name
   #log
-  #logged = { reason: '', at: -SAME_MS }
+  /** When each reason was logged. */
+  #logged = new Map()
 
   constructor(name, log) {
     this.#name = name
@@ -24,18 +26,22 @@ export class Service {
   found() {
     if (this.reason === undefined) return
     this.reason = undefined
-    this.#logged = { reason: '', at: -SAME_MS }
+    this.#logged.clear()
     this.#log.info(`${this.#name} is available`)
   }
 
-  /** Log the reason; again only if it changes, and once a minute. */
+  /** A connection was closed; the reason that is known already tells more. */
+  closed() {
+    if (this.reason === undefined) this.lost(new Error('the connection is closed'))
+  }
+
+  /** Log each reason once a minute: clients try again several times a second, and reasons can alternate. */
   lost(error) {
-    const reason = explain(error)
-    const after = performance.now() - this.#logged.at
-    if (reason !== this.#logged.reason || after >= SAME_MS) {
-      this.#log.warning(`${this.#name} is not available, trying again`, { reason })
-      this.#logged = { reason, at: performance.now() }
-    }
-    this.reason = reason
+    this.reason = explain(error)
+    const now = performance.now()
+    if (now - (this.#logged.get(this.reason) ?? -SAME_MS) < SAME_MS) return
+    if (this.#logged.size >= MOST_REASONS) this.#logged.clear()
+    this.#logged.set(this.reason, now)
+    this.#log.warning(`${this.#name} is not available, trying again`, { reason: this.reason })
   }
 }
