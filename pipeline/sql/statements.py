@@ -45,7 +45,8 @@ class CompiledStatements:
                 self._kept[key] = kept
         if kept is None:
             compiled = compile_statement(statement.make(), absent)
-            self._keep(key, compiled)
+            if not _binds_elsewhere(compiled, statement.values):
+                self._keep(key, compiled)
             return compiled
         own = {name: statement.values[name] for name in kept.parameters.keys() & statement.values.keys()}
         return replace(kept, parameters=kept.parameters | own)
@@ -57,3 +58,14 @@ class CompiledStatements:
             self._kept[key] = compiled
             while len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
+
+
+def _binds_elsewhere(compiled: CompiledStatement, values: Mapping[str, Any]) -> bool:
+    """Return whether a text among the values is also bound by another name, where it would not be replaced.
+
+    No statement binds the project so. If one ever did, a kept one would read the rows of another project.
+    """
+    texts = {value for value in values.values() if isinstance(value, str)}
+    return any(
+        isinstance(value, str) and value in texts for name, value in compiled.parameters.items() if name not in values
+    )

@@ -49,3 +49,11 @@ def test_a_long_statement_is_not_kept() -> None:
     for _ in range(2):
         kept.compile(counted.statement("long", text="x" * MOST_CHARACTERS), {})
     assert counted.made == 2
+
+
+def test_a_statement_that_binds_a_named_value_by_another_name_too_is_not_kept() -> None:
+    counted, kept = Counted(), CompiledStatements()
+    kept.compile(counted.statement("a", project="one", text="one"), {})
+    other = kept.compile(counted.statement("a", project="two", text="two"), {})
+    assert counted.made == 2
+    assert sorted(other.parameters.values()) == ["two", "two"]
