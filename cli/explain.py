@@ -96,9 +96,20 @@ def _database_statement(sql: str, context: Any) -> Statement:
     if compiled is None:  # a statement of the driver itself, such as BEGIN
         return Statement("database", sql, {}, {})
     (values,) = context.compiled_parameters
-    types = {name: str(bind.type) for bind, name in compiled.bind_names.items()}
-    names = dict.fromkeys(compiled.positiontup or types)
-    return Statement("database", sql, {name: types[name] for name in names}, {name: values[name] for name in names})
+    declared = {name: str(bind.type) for bind, name in compiled.bind_names.items()}
+    types = {
+        name: declared[each]
+        for each in dict.fromkeys(compiled.positiontup or declared)
+        for name in _expand(each, declared, values)
+    }
+    return Statement("database", sql, types, {name: values[name] for name in types})
+
+
+def _expand(name: str, declared: Mapping[str, str], values: Mapping[str, Any]) -> list[str]:
+    """Return the parameters that are sent for one: those of a list are `name_1`, `name_2`, ..."""
+    if name in values:
+        return [name]
+    return [each for each in values if each not in declared and each.rpartition("_")[0] == name]
 
 
 def _fields(each: Statement) -> dict[str, Any]:

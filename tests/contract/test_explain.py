@@ -12,6 +12,7 @@ from sqlalchemy import insert
 from cli.explain import Statement, list_statements
 from cli.tables import OPERATORS
 from config.tables import audit_logs, batch_exports
+from embedded.sample import fill
 from pipeline.spec import read_spec
 from pipeline.tables import TABLES, TableDeclaration
 from pipeline.tables.columns import ACCEPTED_FILTERS, Filterable
@@ -70,6 +71,20 @@ def test_every_statement_is_bound_to_the_project_and_holds_no_value(databases: D
             assert "project_id" in each.sql
             assert MARK in each.values.values()
     assert any(ASKED in each.values.values() for each in shown)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_statements_that_look_up_rows_are_shown_with_their_parameters(databases: Databases, table: str) -> None:
+    fill(databases.client, databases.engine, rows=20)
+    query = {"tableName": table, "filter": []}
+    spec = read_spec(project_id="demo", export_id="e", attempt=1, created_at=CUTOFF, query=query, format="JSONL")
+
+    shown = list_statements(spec, databases.sources)
+
+    for each in shown:
+        assert set(each.types) == set(each.values)
+    if table == "observations":
+        assert any({"input", "output", "total"} <= set(map(str, each.values.values())) for each in shown)
 
 
 VALUES: dict[str, dict[str, Any]] = {
