@@ -10,7 +10,7 @@ import typer
 from cli import build
 from cli.admin import JsonFlag
 from cli.checks import channels, database, kafka, mail, storage
-from cli.output import console, print_json
+from cli.output import console, print_json, print_sentence
 from config.errors import Unavailable
 from config.settings import Misconfigured, Settings, list_unknown, load_valid
 from config.urls import mask_password
@@ -140,4 +140,4 @@ def _print(findings: Mapping[str, Finding]) -> None:
     for name, each in findings.items():
         console().print(f"{name:<12} [{COLOURS[each.mark]}]{each.mark}[/]")
         for reason in each.reasons:
-            console().print(f"             {reason}", markup=False)
+            print_sentence(f"             {reason}")

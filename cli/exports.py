@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from cli import build
-from cli.output import FAILED, console, fail, format_size, print_fields, print_json, print_table
+from cli.output import BAD_USAGE, FAILED, fail, format_size, print_fields, print_json, print_sentence, print_table
 from cli.progress import follow_or_leave
 from config.errors import Rejected, Unavailable
-from config.events import Status
+from config.events import Status, are_valid_ids
 from config.links import read_links
 from config.settings import Settings, load
 from consumer.job_store import Jobs
@@ -23,12 +23,16 @@ Project = Annotated[str, typer.Argument(help="The ID of the project.", show_defa
 Export = Annotated[str, typer.Argument(help="The ID of the export.", show_default=False)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LIST_COLUMNS = ("id", "project", "status", "table", "format", "attempt", "rows", "size", "created", "finished")
+MOST_LISTED = 1_000_000_000
+"""Fits the integers of every database."""
 
 
 def ring(project: Project, export: Export) -> None:
     """Publish the request for an export again."""
+    if not are_valid_ids(project, export):
+        fail(f"IDs have 1 to 512 characters; no request can be published for {project!r} {export!r}.", status=BAD_USAGE)
     publish_request(load(needs=["KAFKA_BOOTSTRAP_SERVERS"]), project, export)
-    console().print(f"Published the request for {export}.", markup=False)
+    print_sentence(f"Published the request for {export}.")
 
 
 def list_(
@@ -36,7 +40,7 @@ def list_(
     status: Annotated[
         Status | None, typer.Option(help="Only exports with this status.", show_default=False, case_sensitive=False)
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="The maximum number of exports.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_LISTED, help="The maximum number of exports.")] = 50,
     as_json: JsonFlag = False,
 ) -> None:
     """List exports, newest first."""
@@ -72,7 +76,7 @@ def cancel(project: Project, export: Export) -> None:
         jobs.cancel(find_job(jobs, project, export), datetime.now(UTC))
     except Rejected as refused:
         fail(str(refused))
-    console().print(f"Cancelled {export}.", markup=False)
+    print_sentence(f"Cancelled {export}.")
 
 
 def retry(project: Project, export: Export) -> None:
@@ -84,7 +88,7 @@ def retry(project: Project, export: Export) -> None:
     except Rejected as refused:
         fail(str(refused))
     publish_request(settings, project, export)
-    console().print(f"Queued {export} again.", markup=False)
+    print_sentence(f"Queued {export} again.")
 
 
 def publish_request(settings: Settings, project: str, export: str) -> None:

@@ -1,9 +1,13 @@
 """The `waybill` command."""
 
+import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -101,10 +105,29 @@ for _name, _command in _COMMANDS.items():
 
 def main() -> None:
     """Run the command line; report wrong settings all together, with exit status 2."""
+    _prepare_streams()
+    if (argument := _find_undecodable(sys.argv)) is not None:
+        from cli.output import BAD_USAGE, print_error
+
+        print_error(f"The argument {argument!r} is not valid UTF-8.")
+        sys.exit(BAD_USAGE)
     try:
         app()
     except Exception as error:  # noqa: BLE001 (an error that is not expected is raised again)
         sys.exit(_explain(error))
+
+
+def _prepare_streams() -> None:
+    """Let a command run where stdout or stderr is closed, or where the encoding of stdout lacks a character."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (open until the process ends)
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _find_undecodable(arguments: Iterable[str]) -> str | None:
+    """Return the first argument that is not valid UTF-8; no database and no Kafka accepts it."""
+    return next((each for each in arguments if any("\ud800" <= one <= "\udfff" for one in each)), None)
 
 
 def _explain(error: Exception) -> int:

@@ -1,8 +1,10 @@
 """Prints results: tables and sentences for people, JSON for scripts, errors on stderr."""
 
 import json
+import re
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
@@ -16,11 +18,13 @@ FAILED = 1
 BAD_USAGE = 2
 GAP = 2
 LAST_WIDTH = 20
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that JSON allows, and that a terminal acts on or UTF-8 can't encode."""
 
 
 def console() -> Console:
     """Return the console for results: stdout, without line wrapping when it is piped."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False, emoji=False)
 
 
 def fail(message: str, *, status: int = FAILED) -> NoReturn:
@@ -30,18 +34,31 @@ def fail(message: str, *, status: int = FAILED) -> NoReturn:
 
 
 def print_error(message: str) -> None:
-    """Print an error on stderr."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]waybill:[/] {escape(message)}")
+    """Print an error, of one or more lines, on stderr."""
+    lines = "\n".join(map(format_cell, message.split("\n")))
+    error_console().print(f"[bold red]waybill:[/] {escape(lines)}", soft_wrap=True)
 
 
 def print_note(message: str) -> None:
     """Print a note on stderr, beside the results."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"waybill: {escape(format_cell(message))}")
+    error_console().print(f"waybill: {format_cell(message)}", markup=False, soft_wrap=True)
+
+
+def error_console() -> Console:
+    """Return the console for errors, notes and progress: stderr."""
+    return Console(stderr=True, highlight=False, emoji=False)
+
+
+def print_sentence(text: str) -> None:
+    """Print a sentence on stdout; its values may be any text."""
+    console().print(format_cell(text), markup=False)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document; times are ISO 8601 UTC with Z."""
-    typer.echo(json.dumps(value, default=_to_json, ensure_ascii=False, indent=2))
+    ascii_only = (sys.stdout.encoding or "utf-8").lower() != "utf-8"
+    text = json.dumps(value, default=_to_json, ensure_ascii=ascii_only, indent=2)
+    typer.echo(_UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
@@ -104,7 +121,14 @@ def format_cell(value: Any) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%SZ")
     text = str(value)
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    return text if text.isprintable() else "".join(map(_escape, text))
+
+
+def _escape(character: str) -> str:
+    """Escape a character unless it is printable, a space of any width, or the joiner between parts of an emoji."""
+    if character.isprintable() or character == "\u200d" or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 def join_choices(choices: Iterable[str]) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from cli.output import format_size, print_note
+from cli.output import error_console, format_cell, format_size, print_note
 from config.events import Status
 from consumer.models import Job
 
@@ -36,16 +35,16 @@ def follow_progress(find: Callable[[], Job]) -> Job:
     spinner, bar = SpinnerColumn(), BarColumn(bar_width=20)
     columns = (
         spinner,
-        TextColumn("{task.fields[status]:<10}"),
+        TextColumn("{task.fields[status]:<10}", markup=False),
         bar,
         TextColumn("{task.fields[rows]:>12} rows  {task.fields[stored]:>9}  {task.fields[rate]:>12} rows/s"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=error_console()) as progress:
         task = progress.add_task("", total=None, status=Status.QUEUED, rows="0", stored="0 B", rate="-")
         while True:
             current = find()
-            progress.update(task, status=current.status, **_progress_fields(current))
+            progress.update(task, status=format_cell(current.status), **_progress_fields(current))
             if current.status not in {Status.QUEUED, Status.PROCESSING}:
                 mark, color = MARKS.get(current.status, OTHER_MARK)
                 spinner.finished_text, bar.finished_style = Text(mark, color), color

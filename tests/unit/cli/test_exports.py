@@ -79,3 +79,21 @@ def test_a_table_that_cannot_be_read_gives_no_warning(tmp_path: Path) -> None:
     new = NewExport(project_id="p", user_id="u", name="n", query={}, format="CSV")
 
     assert list(find_unknown(create_engine(f"sqlite:///{tmp_path}/empty.db"), new)) == []
+
+
+@pytest.mark.parametrize(("project", "export"), [("", "e"), (PROJECT, ""), (PROJECT, "e" * 513)])
+def test_no_request_is_published_for_ids_that_no_event_can_have(
+    project: str, export: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "nowhere:1")
+
+    done = run("ring", project, export)
+
+    assert (done.exit_code, "1 to 512 characters" in done.output) == (2, True)
+
+
+def test_a_limit_that_no_database_accepts_is_refused(jobs: Jobs) -> None:
+    del jobs
+    done = run("list", "--limit", str(2**64))
+
+    assert (done.exit_code, "1000000000" in done.output) == (2, True)

@@ -1,13 +1,21 @@
+import json
 import os
+import shlex
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from cli import build
 from cli.main import _COMMANDS, app
+from config.settings import load
+from config.tables import langfuse
+from consumer.models import NewExport
+from runtime.migrations import migrate
 
 TRACING_SDK = ("opentelemetry.sdk", "opentelemetry.exporter")
 
@@ -75,3 +83,45 @@ def test_the_version_is_that_of_the_package() -> None:
     done = CliRunner().invoke(app, ["--version"])
 
     assert (done.exit_code, done.output) == (0, f"waybill {version('waybill')}\n")
+
+
+def run_piped(shell: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run a line of bash in which `waybill` is the command."""
+    line = f'waybill() {{ {shlex.quote(sys.executable)} -m cli.main "$@"; }}; {shell}'
+    return subprocess.run(["bash", "-c", line], capture_output=True, check=False, env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize("command", ["show p", "ring p", "list --project", "create p traces --name", "tables"])
+def test_an_argument_that_is_not_utf_8_is_named(command: str) -> None:
+    done = run_piped(f"waybill {command} $'a\\xff'", PYTHONUTF8="1")
+
+    assert (done.returncode, done.stderr) == (2, b"waybill: The argument 'a\\udcff' is not valid UTF-8.\n")
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a database with an export whose ID is not Latin."""
+    monkeypatch.setenv("DATABASE_URL", url := f"sqlite:///{tmp_path}/langfuse.db")
+    jobs = build.jobs(load(needs=["DATABASE_URL"]))
+    langfuse.create_all(jobs.engine)
+    migrate(jobs.engine)
+    new = NewExport(id="東👍", project_id="p", user_id="", name="n", query={"tableName": "traces"}, format="CSV")
+    jobs.create(new, datetime(2026, 10, 1, tzinfo=UTC))
+    return url
+
+
+def test_a_locale_that_lacks_a_character_gets_its_escape(database: str) -> None:
+    listed, printed = (
+        run_piped(f"waybill list {flag}", PYTHONUTF8="0", PYTHONIOENCODING="latin-1", DATABASE_URL=database)
+        for flag in ("", "--json")
+    )
+
+    assert (listed.returncode, b"\\u6771\\U0001f44d" in listed.stdout) == (0, True)
+    assert json.loads(printed.stdout)[0]["id"] == "東👍"
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_command_runs_with_closed_streams(streams: str, database: str) -> None:
+    done = run_piped(f"waybill list {streams}", DATABASE_URL=database)
+
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -1,4 +1,6 @@
+import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -92,3 +94,60 @@ def test_json_has_times_in_utc(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_json({"created": datetime(2026, 10, 1, 14, 5, tzinfo=UTC), "name": "ü"})
 
     assert capsys.readouterr().out == '{\n  "created": "2026-10-01T14:05:00.000Z",\n  "name": "ü"\n}\n'
+
+
+HOSTILE = "a\x1b]0;title\x07\x1b[2J\u009b31m\u202eb"
+SAFE = "a\\x1b]0;title\\x07\\x1b[2J\\x9b31m\\u202eb"
+
+
+@pytest.mark.parametrize("print_", [output.print_error, output.print_note, output.print_sentence])
+def test_sentences_escape_the_control_characters_of_their_values(
+    print_: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_(f"There is no export {HOSTILE}.")
+
+    printed = capsys.readouterr()
+    assert f"There is no export {SAFE}.\n" in printed.out + printed.err
+
+
+def test_an_error_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_error("one\ntwo")
+
+    assert capsys.readouterr().err == "waybill: one\ntwo\n"
+
+
+@pytest.mark.parametrize("print_", [output.print_error, output.print_note, output.print_sentence])
+def test_no_part_of_a_sentence_is_printed_as_an_emoji_or_markup(
+    print_: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_("export env:m:prod of [red]host:100:")
+
+    printed = capsys.readouterr()
+    assert "export env:m:prod of [red]host:100:" in printed.out + printed.err
+
+
+def test_no_part_of_a_value_is_printed_as_an_emoji(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_fields({"id": "env:m:prod"})
+    output.print_table(("id",), [("host:100:",)], empty="")
+
+    printed = capsys.readouterr().out
+    assert "env:m:prod" in printed
+    assert "host:100:" in printed
+
+
+@pytest.mark.parametrize("text", ["東京\u3000レポート", "10\u00a0000 Zeilen", "👨\u200d👩\u200d👧"])
+def test_spaces_and_joined_emojis_are_kept(text: str) -> None:
+    assert output.format_cell(text) == text
+
+
+def test_only_the_control_characters_of_a_text_are_escaped() -> None:
+    assert output.format_cell("Übersicht\n東京") == "Übersicht\\n東京"
+
+
+@pytest.mark.parametrize("text", [HOSTILE, "half of a pair \ud800", "東京"])
+def test_json_is_safe_for_a_terminal_and_has_the_same_values(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_json([text])
+
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == [text]
+    assert printed.replace("\n", "").isprintable()

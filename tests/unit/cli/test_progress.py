@@ -40,6 +40,12 @@ def test_only_a_completed_export_has_a_tick(status: Status, capsys: pytest.Captu
     assert ("✗" in printed.err) is (status == Status.FAILED)
 
 
+def test_a_status_that_nobody_knows_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    follow_progress(lambda: replace(QUEUED, status="[red]:x:\x1b[2J"))
+
+    assert "[red]:x:\\x1b[2J" in capsys.readouterr().err
+
+
 def test_after_ctrl_c_the_export_continues_and_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as ended:
         follow_or_leave(interrupt_after_one(QUEUED))
