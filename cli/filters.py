@@ -70,6 +70,8 @@ def split_list(text: str) -> list[str]:
 def _read_json(text: str) -> Any:
     try:
         return json.loads(text)
+    except RecursionError as error:
+        raise Rejected(f"The filter is nested too deeply. {HINT}") from error
     except ValueError as error:
         raise Rejected(f"The filter is not JSON ({error}). {HINT}") from error
 
@@ -182,7 +184,10 @@ def _unquote(text: str) -> str:
 def _read_number(short: ShortFilter) -> float:
     if not _is_number(short.value):
         raise Rejected(f"The value {short.value!r} for {short.column} must be a number.")
-    return json.loads(short.value)  # type: ignore[no-any-return] # a JSON number
+    try:
+        return json.loads(short.value)  # type: ignore[no-any-return] # a JSON number
+    except ValueError as error:
+        raise Rejected(f"The value for {short.column} has more digits than a number can have.") from error
 
 
 def _is_number(text: str) -> bool:

@@ -115,6 +115,15 @@ def test_a_filter_that_cannot_be_parsed_is_rejected_with_a_correct_example(text:
     assert all(name in str(refused.value) for name in named)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [('{"a":' * 5000, "nested too deeply"), ("latency>" + "9" * 5000, "more digits than a number can have")],
+)
+def test_a_filter_that_json_cannot_load_is_rejected(text: str, reason: str) -> None:
+    with pytest.raises(Rejected, match=reason):
+        read_filters("traces", [text])
+
+
 def test_a_query_that_the_table_does_not_support_is_rejected_before_it_is_stored() -> None:
     order = {"tableName": "audit_logs", "orderBy": {"column": "before", "order": "ASC"}}
     of_others = [{"type": "string", "column": "latency", "operator": "=", "value": "x"}]
