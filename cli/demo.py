@@ -4,6 +4,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -88,7 +89,7 @@ def demo(
     ] = None,
     keep: Annotated[
         bool,
-        typer.Option("--keep", help="Keep everything running until Ctrl-C, to open link and email; keep the data."),
+        typer.Option("--keep", help="Keep everything running until Ctrl-C, and show how to use it; the data stays."),
     ] = False,
 ) -> None:
     """Run an export from request to email on embedded services, and show the file, the email and the counters."""
@@ -120,6 +121,9 @@ def demo(
             {daemon.name: daemon.peak_memory() for daemon in (consumer, notifier)},
         )
         if keep:
+            say(f"The operators' page is {consumer.url()}/")
+            settings_file = shlex.quote(str(_write_settings(data, environment)))
+            say(f"To use other commands, such as waybill list, in another shell, first run: . {settings_file}")
             _wait_for_interrupt()
 
 
@@ -159,9 +163,20 @@ def _demo_settings() -> dict[str, str]:
         "WAYBILL_HEARTBEAT_SECONDS": "0.5",
         "WAYBILL_HTTP_PORT": str(port),
         "WAYBILL_INTERNAL_PORT": "0",
+        "WAYBILL_OPERATOR_TOKEN": secrets.token_hex(32),
         "WAYBILL_PUBLIC_URL": f"http://127.0.0.1:{port}",
         "WAYBILL_SECRET_KEY": secrets.token_hex(32),
     }
+
+
+def _write_settings(folder: Path, environment: Mapping[str, str]) -> Path:
+    """Write a file that sets the variables of the demo in a shell; only this user may read it."""
+    path = folder.resolve() / "settings.sh"
+    path.touch(mode=0o600)
+    lines = ["# The operators' page asks for WAYBILL_OPERATOR_TOKEN before it changes anything."]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
 
 
 def _wait_for_interrupt() -> None:

@@ -1,5 +1,6 @@
 """The command `demo`, which needs no service besides its own."""
 
+import json
 import os
 import re
 import signal
@@ -63,15 +64,23 @@ def test_a_demo_that_is_kept_serves_its_link_until_ctrl_c_and_leaves_the_email(t
         (link,) = re.findall(r"^link +(\S+)$", output, re.MULTILINE)
         with urllib.request.urlopen(link) as answer:
             rows = answer.read().splitlines()
+        (page,) = re.findall(r"operators' page is (\S+)$", output, re.MULTILINE)
+        with urllib.request.urlopen(page) as answer:
+            status_of_page = answer.status
+        (settings,) = re.findall(r"first run: (\. \S+)$", output, re.MULTILINE)
+        listed = subprocess.check_output(["sh", "-c", f'{settings}; exec "$@"', "sh", *command("list", "--json")])
         os.killpg(demo.pid, signal.SIGINT)
         status = demo.wait(PATIENCE)
 
     assert len(rows) > 50
     assert status == 0, (tmp_path / "output").read_text()
+    assert status_of_page == 200
+    assert [(each["project"], each["status"]) for each in json.loads(listed)] == [("demo", "COMPLETED")]
     (folder,) = folders(tmp_path)
     (email,) = re.findall(r"^file +(\S+\.eml)$", output, re.MULTILINE)
     assert Path(email).is_relative_to(folder)
     assert Path(email).read_bytes()
+    assert (folder / "settings.sh").stat().st_mode & 0o077 == 0
 
 
 def shown_when_kept(output: Path) -> str | None:
