@@ -23,7 +23,7 @@ KINDS = {
     "LIST": "list",
 }
 MATCHES = "matches"
-PER_SCORE = "one column per score name; scores.NAME in columns"
+PER_SCORE = ("…", "one column per score name; scores.NAME in columns")
 
 
 def tables(
@@ -49,17 +49,11 @@ def _describe(table: TableDeclaration) -> dict[str, Any]:
     return {
         "table": table.name,
         "source": "ClickHouse" if isinstance(table, ClickHouseTable) else "database",
-        "columns": _describe_columns(table),
+        "columns": [{"name": column.name, "kind": column.kind.name} for column in table.columns],
+        "scoreColumns": isinstance(table, ClickHouseTable) and bool(table.scores),
         "filters": [_describe_filter(each) for each in table.filterables],
         "searchIn": list(table.searched),
     }
-
-
-def _describe_columns(table: TableDeclaration) -> list[dict[str, str]]:
-    columns = [{"name": column.name, "kind": column.kind.name} for column in table.columns]
-    if isinstance(table, ClickHouseTable) and table.scores:
-        columns.append({"name": "…", "kind": PER_SCORE})
-    return columns
 
 
 def _describe_filter(column: AnyFilterable) -> dict[str, Any]:
@@ -99,8 +93,8 @@ OPERATORS = _operators_by_type()
 def _print_table(described: dict[str, Any]) -> None:
     out = console()
     out.print(f"[bold]{described['table']}[/], read from {described['source']}\n")
-    columns = [(each["name"], KINDS.get(each["kind"], each["kind"])) for each in described["columns"]]
-    print_table(("column", "type"), columns, empty="")
+    columns = [(each["name"], KINDS[each["kind"]]) for each in described["columns"]]
+    print_table(("column", "type"), [*columns, *([PER_SCORE] if described["scoreColumns"] else [])], empty="")
     out.print()
     rows = [
         (each["column"], ", ".join(each["names"]), _type_label(each), "yes" if each["sortable"] else "no")

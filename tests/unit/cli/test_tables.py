@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from cli.tables import KINDS
 from pipeline.tables import TABLES
 from pipeline.tables.columns import ACCEPTED_FILTERS
 
@@ -29,11 +30,27 @@ def test_a_table_is_described_with_every_filter_that_it_takes(table: str) -> Non
 
 
 def test_the_columns_are_those_of_the_file() -> None:
-    names = [each["name"] for each in described("traces")["columns"]]
+    traces, audit_logs = described("traces"), described("audit_logs")
+    names = [each["name"] for each in traces["columns"]]
 
     assert names[:3] == ["id", "timestamp", "name"]
-    assert names[-2:] == ["comments", "…"]
-    assert [each["name"] for each in described("audit_logs")["columns"]][-2:] == ["before", "after"]
+    assert names[-2:] == ["metadata", "comments"]
+    assert [each["name"] for each in audit_logs["columns"]][-2:] == ["before", "after"]
+    assert (traces["scoreColumns"], audit_logs["scoreColumns"]) == (True, False)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_columns_of_the_list_are_those_that_a_query_may_name(table: str) -> None:
+    done = CliRunner().invoke(app, ["tables"])
+    (line,) = [each for each in done.output.splitlines() if each.startswith(f"{table} ")]
+
+    assert line.split()[2] == str(len(TABLES[table].columns))
+    assert all(each["kind"] in KINDS for each in described(table)["columns"])
+
+
+def test_the_columns_of_scores_are_named_in_the_printed_table() -> None:
+    assert "scores.NAME" in CliRunner().invoke(app, ["tables", "traces"]).output
+    assert "scores.NAME" not in CliRunner().invoke(app, ["tables", "audit_logs"]).output
 
 
 @pytest.mark.parametrize("table", TABLES)
