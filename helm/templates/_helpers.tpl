@@ -1,20 +1,20 @@
 {{- define "waybill.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimAll "-" -}}
 {{- end -}}
 
 {{- define "waybill.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 50 | trimAll "-" -}}
 {{- else if contains (include "waybill.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 50 | trimAll "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "waybill.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "waybill.name" .) | trunc 50 | trimAll "-" -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "waybill.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "waybill.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "waybill.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "waybill.labels" -}}

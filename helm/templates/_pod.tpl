@@ -20,10 +20,10 @@ doctor: [database, clickhouse, kafka, s3, google, smtp, webhook, slack, links]
 {{- fail "privateCA.existingSecret and privateCA.existingConfigMap name the same file: choose one" -}}
 {{- end -}}
 {{- with $ca.existingSecret -}}
-secret: {secretName: {{ . }}}
+secret: {secretName: {{ . | quote }}}
 {{- end -}}
 {{- with $ca.existingConfigMap -}}
-configMap: {name: {{ . }}}
+configMap: {name: {{ . | quote }}}
 {{- end -}}
 {{- end -}}
 
@@ -32,8 +32,8 @@ configMap: {name: {{ . }}}
 - name: {{ .name }}
   valueFrom:
     secretKeyRef:
-      name: {{ .secret }}
-      key: {{ .key }}
+      name: {{ .secret | quote }}
+      key: {{ .key | quote }}
 {{- end -}}
 
 {{/* The variables of the secrets of one command: dict "root" "command". */}}
@@ -94,13 +94,13 @@ metadata:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  serviceAccountName: {{ .serviceAccountName }}
+  serviceAccountName: {{ .serviceAccountName | quote }}
   automountServiceAccountToken: {{ if .port }}{{ $root.Values.serviceAccount.automountToken }}{{ else }}false{{ end }}
   enableServiceLinks: false
   {{- with concat $root.Values.global.imagePullSecrets $root.Values.image.pullSecrets }}
   imagePullSecrets:
     {{- range . }}
-    - name: {{ . }}
+    - name: {{ . | quote }}
     {{- end }}
   {{- end }}
   {{- with .restartPolicy }}
@@ -112,10 +112,10 @@ spec:
   securityContext:
     {{- toYaml $pod.securityContext | nindent 4 }}
   {{- with $pod.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- with $pod.runtimeClassName }}
-  runtimeClassName: {{ . }}
+  runtimeClassName: {{ . | quote }}
   {{- end }}
   {{- range $key := list "nodeSelector" "tolerations" "affinity" "hostAliases" "dnsConfig" "initContainers" }}
   {{- with index $pod $key }}
@@ -145,10 +145,11 @@ spec:
         {{- toYaml $pod.containerSecurityContext | nindent 8 }}
       env:
         {{- if not .port }}
+        {{- /* Kubernetes replaces $(NAME) in values of variables, and $$ by $. */}}
         {{- range $name, $value := $root.Values.settings }}
         {{- if not (or (and (hasPrefix "KAFKA_" $name) (not $kafka)) (and (eq $name "WAYBILL_PUBLIC_URL") (not $links))) }}
         - name: {{ $name }}
-          value: {{ include "waybill.setting" $value }}
+          value: {{ include "waybill.setting" $value | replace "$" "$$" }}
         {{- end }}
         {{- end }}
         {{- end }}
@@ -176,7 +177,7 @@ spec:
       envFrom:
         {{- if .port }}
         - configMapRef:
-            name: {{ include "waybill.fullname" $root }}
+            name: {{ include "waybill.fullname" $root | quote }}
         {{- end }}
         {{- with $pod.extraEnvFrom }}
         {{- toYaml . | nindent 8 }}
@@ -226,16 +227,16 @@ spec:
   volumes:
     - name: tmp
       emptyDir:
-        sizeLimit: {{ $pod.tmpSizeLimit }}
+        sizeLimit: {{ $pod.tmpSizeLimit | quote }}
     {{- if $ca }}
     - name: kafka-ca
       secret:
-        secretName: {{ $root.Values.secrets.kafka.caSecret }}
+        secretName: {{ $root.Values.secrets.kafka.caSecret | quote }}
     {{- end }}
     {{- if $certificate }}
     - name: kafka-certificate
       secret:
-        secretName: {{ $root.Values.secrets.kafka.certificateSecret }}
+        secretName: {{ $root.Values.secrets.kafka.certificateSecret | quote }}
     {{- end }}
     {{- with include "waybill.privateCA" $root }}
     - name: private-ca

@@ -1,6 +1,7 @@
 """The chart renders in every scenario to what Kubernetes and the operators take, and refuses what it does not know."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -247,6 +248,66 @@ def test_a_schedule_runs_create_with_options_that_it_takes() -> None:
         "cm9x8y7z6w5v4u3t2s1r0q9p0": ["traces", "1d", "PARQUET", "cm1a2b3c4d5e6f7g8h9i0j1k2", ["name=$(HOME)"]],
         "-starts-with-a-dash": ["scores", "1h", "CSV", "", ()],
     }
+
+
+@pytest.mark.parametrize("text", ["123", "true", "0x1f"])
+def test_names_that_yaml_reads_as_another_type_stay_texts(text: str, locations: list[str], tmp_path: Path) -> None:
+    secrets = {name: {"existingSecret": text} for name in VALUES["secrets"]}
+    secrets["kafka"] |= {"caSecret": text, "certificateSecret": text}
+    names = {
+        "secrets": secrets,
+        "nameOverride": text,
+        "serviceAccount": {"name": text},
+        "global": {"imagePullSecrets": [text]},
+        "pod": {"priorityClassName": text, "runtimeClassName": text},
+        "privateCA": {"existingSecret": text},
+        "ingress": {"enabled": True, "host": text, "className": text},
+        "schedules": {text: {"schedule": "0 1 * * *", "project": text, "last": "1d"}},
+    }
+    (values := tmp_path / "values.yaml").write_text(yaml.safe_dump(names))
+
+    manifests = render(values, NEWEST, "--namespace", text)
+
+    objects = [each for each in yaml.load_all(manifests, Loader=yaml.CSafeLoader) if each]
+    assert validate(manifests, NEWEST, locations) == {"valid": len(objects), "invalid": 0, "errors": 0, "skipped": 0}
+
+
+def test_dashes_at_the_end_of_a_name_that_is_cut_are_removed(tmp_path: Path) -> None:
+    (values := tmp_path / "values.yaml").write_text(
+        yaml.safe_dump({"fullnameOverride": f"{'x' * 48}--y", "secrets": {"database": {"existingSecret": "langfuse"}}})
+    )
+
+    names = [each["metadata"]["name"] for each in yaml.load_all(render(values), Loader=yaml.CSafeLoader) if each]
+
+    assert [name for name in names if name.endswith("-")] == []
+
+
+def test_kubernetes_replaces_no_part_of_a_setting_or_an_option(tmp_path: Path) -> None:
+    text = "a$$b $(KAFKA_BOOTSTRAP_SERVERS) $$(HOME) ${X}"
+    schedule = {"schedule": "0 1 * * *", "project": "p", "last": "1d", "options": [f"--name={text}"]}
+    (values := tmp_path / "values.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "secrets": {"database": {"existingSecret": "langfuse"}},
+                "settings": {"WAYBILL_EMAIL_FOOTER": text},
+                "schedules": {"daily": schedule},
+            }
+        )
+    )
+
+    footers, names = set(), set()
+    for container, variables in containers(values):
+        own = {each["name"] for each in container["env"]}
+        footer = variables["WAYBILL_EMAIL_FOOTER"]
+        footers.add(replace_variables(footer) if "WAYBILL_EMAIL_FOOTER" in own else footer)
+        names |= {replace_variables(each) for each in container["args"] if each.startswith("--name=")}
+
+    assert (footers, names) == ({text}, {f"--name={text}"})
+
+
+def replace_variables(text: str) -> str:
+    """Replace what the kubelet does, where every variable has the value `replaced`: $(NAME), and $$ by $."""
+    return re.sub(r"\$(\$|\([^)]*\))", lambda found: "$" if found[1] == "$" else "replaced", text)
 
 
 def settings_of(values: Path) -> set[str]:
