@@ -2,15 +2,18 @@
 
 import contextlib
 import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tests.bridge.conftest import Bridges, Broker
 from tests.bridge.queue import PROJECT, ExportQueue, Topic, new_ids, publish_without_completing
 from tests.services import redis as redis_service
+from tests.services.process import free_port
 from tests.services.redis import Redis
 from tests.support.daemons import eventually
-from tests.support.tcp_proxy import Conditions
+from tests.support.tcp_proxy import Conditions, tcp_proxy
 
 HELD = 10
 """Jobs that a bridge holds at the same time."""
@@ -161,6 +164,42 @@ def test_a_bridge_works_on_when_redis_is_back(
             eventually(after.empty, what="the queue is empty")
             eventually(bridge.ready, what="it is ready")
     assert set(topic.exports()) == {*exports, *more}
+
+
+def test_a_redis_that_does_not_respond_is_noticed(
+    queue: ExportQueue, topic: Topic, bridges: Bridges, redis: Redis
+) -> None:
+    queue.add_exports(*(exports := new_ids(2)))
+    with tcp_proxy(redis.port) as proxy, bridges.run({"REDIS_PORT": str(proxy.port)}) as bridge:
+        eventually(queue.empty, what="the queue is empty")
+        proxy.apply(Conditions(silent=True))
+        queue.add_exports(*(more := new_ids(2)))
+        eventually(lambda: not bridge.ready(), what="it is not ready")
+        assert "receive" in json.loads(bridge.get("/readyz")[1])["redis"]
+        proxy.heal()
+        eventually(queue.empty, what="the queue is empty")
+        eventually(bridge.ready, what="it is ready")
+    assert set(topic.exports()) == {*exports, *more}
+
+
+def test_an_operation_that_redis_refuses_is_logged_once(
+    queue: ExportQueue, topic: Topic, bridges: Bridges, redis: Redis
+) -> None:
+    with bridges.run() as bridge:
+        redis.run("replicaof", "127.0.0.1", str(free_port()))
+        eventually(lambda: int(_refusals(redis)) > 20, what="the bridge has tried again often")
+        redis.run("replicaof", "no", "one")
+        queue.add_exports(*(exports := new_ids(2)))
+        eventually(queue.empty, what="the queue is empty")
+        reasons = Counter(each["reason"] for each in bridge.lines() if "operation on the queue" in each["message"])
+    assert any("READONLY" in reason for reason in reasons)
+    assert set(reasons.values()) == {1}
+    assert set(topic.exports()) == set(exports)
+
+
+def _refusals(redis: Redis) -> str:
+    found = re.search(r"errorstat_READONLY:count=(\d+)", redis.run("info", "errorstats"))
+    return found[1] if found else "0"
 
 
 def test_a_bridge_stops_while_redis_is_down(bridges: Bridges, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ function openWorker(redisSettings, connection, processor, service, log) {
   const { name, prefix } = nameQueue(redisSettings)
   const worker = new Worker(name, processor, { ...WORKER, connection, prefix })
   // Without a listener, an error of a connection would end the process.
-  worker.on('error', (error) => service.reason === undefined && log.warning('a call to Redis failed', { reason: error.message }))
+  worker.on('error', (error) => service.failed(error))
   worker.on('failed', (job, error) => log.error('a job failed and stays in the queue as failed', { jobId: job?.id, reason: error.message }))
   worker.on('stalled', (jobId) => log.warning('took the job of a bridge that ended without completing it', { jobId }))
   return worker

@@ -3,6 +3,8 @@
 import { Cluster, Redis } from 'ioredis'
 
 const QUEUE = 'batch-export-queue'
+// Longer than BullMQ lets Redis wait for a job, which is 10 s.
+const SILENT_MS = 20_000
 
 /** The queue, and the prefix that Langfuse gives its keys: in a cluster, all keys of a queue are in one slot. */
 export function nameQueue({ mode, keyPrefix }) {
@@ -17,6 +19,7 @@ export function openRedis({ mode, nodes, options }, service) {
     maxRetriesPerRequest: null,
     keepAlive: 10_000,
     connectTimeout: 10_000,
+    socketTimeout: SILENT_MS,
     retryStrategy: wait,
     // A server that has become a replica is left.
     reconnectOnError: (error) => error.message.startsWith('READONLY')

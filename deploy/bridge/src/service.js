@@ -10,13 +10,30 @@ export function explain(error) {
   return [...new Set([message, ...inner])].join(': ')
 }
 
+/** Tells which reasons are new, once a minute each: clients try again several times a second, and reasons can alternate. */
+class Reasons {
+  #told = new Map()
+
+  isNew(reason) {
+    const now = performance.now()
+    if (now - (this.#told.get(reason) ?? -SAME_MS) < SAME_MS) return false
+    if (this.#told.size >= MOST_REASONS) this.#told.clear()
+    this.#told.set(reason, now)
+    return true
+  }
+
+  forget() {
+    this.#told.clear()
+  }
+}
+
 export class Service {
   /** Why it is not available; undefined while it is. */
   reason = 'not connected yet'
   #name
   #log
-  /** When each reason was logged. */
-  #logged = new Map()
+  #ofLosses = new Reasons()
+  #ofFailures = new Reasons()
 
   constructor(name, log) {
     this.#name = name
@@ -26,7 +43,7 @@ export class Service {
   found() {
     if (this.reason === undefined) return
     this.reason = undefined
-    this.#logged.clear()
+    this.#ofLosses.forget()
     this.#log.info(`${this.#name} is available`)
   }
 
@@ -35,13 +52,14 @@ export class Service {
     if (this.reason === undefined) this.lost(new Error('the connection is closed'))
   }
 
-  /** Log each reason once a minute: clients try again several times a second, and reasons can alternate. */
   lost(error) {
     this.reason = explain(error)
-    const now = performance.now()
-    if (now - (this.#logged.get(this.reason) ?? -SAME_MS) < SAME_MS) return
-    if (this.#logged.size >= MOST_REASONS) this.#logged.clear()
-    this.#logged.set(this.reason, now)
-    this.#log.warning(`${this.#name} is not available, trying again`, { reason: this.reason })
+    if (this.#ofLosses.isNew(this.reason)) this.#log.warning(`${this.#name} is not available, trying again`, { reason: this.reason })
+  }
+
+  /** An operation failed although the service is available. */
+  failed(error) {
+    const reason = explain(error)
+    if (this.reason === undefined && this.#ofFailures.isNew(reason)) this.#log.warning('an operation on the queue failed', { reason })
   }
 }
