@@ -72,6 +72,9 @@ def test_a_redis_that_refuses_the_password_is_named_once(secured: Redis, bridges
         assert bridge.process.poll() is None
         logged = [each["reason"] for each in bridge.lines() if each["message"].startswith("Redis is not available")]
         assert len(logged) == len(set(logged))
+        bridge.process.terminate()
+        assert bridge.process.wait(30) == 0
+    assert bridge.lines()[-1]["message"] == "stopped"
 
 
 def test_a_redis_with_a_certificate_of_an_unknown_authority_is_named(secured: Redis, bridges: Bridges) -> None:

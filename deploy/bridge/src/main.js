@@ -32,6 +32,9 @@ async function main() {
   const services = { redis: new Service('Redis', log), kafka: new Service('Kafka', log) }
   const stopping = new AbortController()
   for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => stopping.abort())
+  // BullMQ does not await all calls that fail when it closes a connection that Redis has refused.
+  const failUnlessStopping = (error) => stopping.signal.aborted || fail(log, error)
+  process.on('unhandledRejection', failUnlessStopping)
 
   let running = false
   const health = await listen(openHealth(services, () => running), settings, log)
@@ -40,7 +43,7 @@ async function main() {
   const worker = openWorker(settings.redis, redis, handOver(publisher, stopping.signal, log), services.redis, log)
   try {
     await publisher.check(stopping.signal)
-    worker.run().catch((error) => fail(log, error))
+    worker.run().catch(failUnlessStopping)
     running = true
     log.info('handing over jobs', { queue: worker.name, topic: settings.topic })
     await once(stopping.signal, 'abort')
@@ -69,12 +72,12 @@ async function listen(health, { host, port }, log) {
   return health
 }
 
-/** Return running jobs to the queue and close the connections; jobs of a Redis that does not respond keep their locks. */
+/** Return running jobs to the queue and close the connections; jobs of a Redis that can't be used keep their locks. */
 async function stop(log, { worker, publisher, redis, health }) {
-  const closing = worker.close().then(() => redis.quit())
-  const late = sleep(STOP_MS, 'late', { ref: false })
-  if ((await Promise.race([closing, late])) === 'late') {
-    log.warning('Redis does not respond: jobs that are not completed are handed over when their locks have ended')
+  const closed = worker.close().then(() => redis.quit()).then(() => true, () => false)
+  const late = sleep(STOP_MS, false, { ref: false })
+  if (!(await Promise.race([closed, late]))) {
+    log.warning("Redis can't be used: jobs that are not completed are handed over when their locks have ended")
   }
   redis.disconnect()
   await publisher.close().catch(() => {})
@@ -88,7 +91,6 @@ function fail(log, error) {
   process.exit(1)
 }
 
-process.on('unhandledRejection', (error) => fail(openLog('json'), error))
 main().then(
   () => process.exit(0),
   (error) => {
