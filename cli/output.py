@@ -118,6 +118,8 @@ def format_cell(value: Any) -> str:
     """Format one value; control characters are escaped, so that no request can change the terminal."""
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%SZ")
     text = str(value)

@@ -97,8 +97,7 @@ def _print_table(described: dict[str, Any]) -> None:
     print_table(("column", "type"), [*columns, *([PER_SCORE] if described["scoreColumns"] else [])], empty="")
     out.print()
     rows = [
-        (each["column"], ", ".join(each["names"]), _type_label(each), "yes" if each["sortable"] else "no")
-        for each in described["filters"]
+        (each["column"], ", ".join(each["names"]), _type_label(each), each["sortable"]) for each in described["filters"]
     ]
     print_table(("filter column", "other names", "type", "sortable"), rows, empty="No column can be filtered.")
     out.print()

@@ -199,7 +199,7 @@ class Jobs:
         self._change(job, {Status.FAILED, Status.CANCELLED}, "retried", now, status=Status.QUEUED, **cleared)
 
     def _change(self, job: Job, states: set[Status], verb: str, now: datetime, **values: Any) -> None:
-        refused = f"export {job.id} is {job.status}: only {' or '.join(sorted(states))} can be {verb}"
+        refused = f"Export {job.id} is {job.status}: only {' or '.join(sorted(states))} can be {verb}."
         if job.status not in states:
             raise Rejected(refused)
         try:
@@ -208,7 +208,7 @@ class Jobs:
                 past = and_(runs.c.export_id == job.id, runs.c.finished_at.is_not(None))
                 connection.execute(update(runs).where(past).values(next_attempt_at=None))
         except _Overtaken:
-            raise Rejected(f"export {job.id} changed at the same time; check its status and try again") from None
+            raise Rejected(f"Export {job.id} changed at the same time: check its status and try again.") from None
 
     def _fail(
         self, claim: Claim, outcome: Outcome, failure: Failure, text: str, error: str, now: datetime

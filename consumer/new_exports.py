@@ -26,11 +26,11 @@ def make_id(project_id: str, key: str) -> str:
 def check_new(new: NewExport, now: datetime) -> None:
     """Raise Rejected, with the reason, for an export that would fail because of its request."""
     if not are_valid_ids(new.project_id, new.id):
-        raise Rejected("the ID of the project must have 1 to 512 characters, and no NUL")
+        raise Rejected("The ID of the project must have 1 to 512 characters, and no NUL.")
     try:
         rows.check_query(new.query)
     except Unreadable as error:
-        raise Rejected(f"the query can't be stored: {error}") from error
+        raise Rejected(f"The query can't be stored: {error}.") from error
     spec = read_spec(
         project_id=new.project_id,
         export_id=new.id,
@@ -61,7 +61,7 @@ def create_once(jobs: Jobs, new: NewExport, now: datetime) -> tuple[Job, bool]:
         if job is None:
             raise
     if _contents(job) != _contents(new):
-        raise Rejected("another export was created with the same key: use a new key for each export")
+        raise Rejected("Another export was created with the same key: use a new key for each export.")
     return job, False
 
 

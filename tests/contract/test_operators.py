@@ -269,7 +269,7 @@ def test_an_export_that_has_ended_is_not_cancelled(engine: Engine, server: Opera
     answer = server.change(f"{EXPORT}/cancel")
 
     assert (answer.status, answer.headers["Content-Type"]) == (409, "application/problem+json")
-    assert answer.json()["detail"] == "export export-1 is COMPLETED: only PROCESSING or QUEUED can be cancelled"
+    assert answer.json()["detail"] == "Export export-1 is COMPLETED: only PROCESSING or QUEUED can be cancelled."
     assert row_of(engine)["status"] == "COMPLETED"
 
 

@@ -151,3 +151,7 @@ def test_json_is_safe_for_a_terminal_and_has_the_same_values(text: str, capsys: 
     printed = capsys.readouterr().out
     assert json.loads(printed) == [text]
     assert printed.replace("\n", "").isprintable()
+
+
+def test_a_value_that_is_true_or_false_is_shown_as_yes_or_no() -> None:
+    assert [output.format_cell(value) for value in (True, False, 1, 0)] == ["yes", "no", "1", "0"]
