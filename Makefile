@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## List what can be made
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/uv:
 	@$(PYTHON) -m venv $(VENV)
@@ -121,12 +121,12 @@ observe: install ## Cause every fault, and check that its alert fires and resolv
 	@WAYBILL_OBSERVE=1 WAYBILL_TEST_REAL=require $(BIN)/python -m pytest tests/observability
 
 .PHONY: image
-image: install ## Build the image on a base of Debian's packages (on Debian, as root)
+image: install ## Build the image with Podman on a base of Debian's packages, and print its name (on Debian, as root)
 	@tests/services/install.sh
 	@$(BIN)/python -m tests.image
 
 .PHONY: image-check
-image-check: install ## Build the image, and run doctor and an export in containers without rights
+image-check: install ## Build the image, and run doctor and an export in containers without rights (on Debian, as root)
 	@tests/services/install.sh
 	@WAYBILL_TEST_REAL=require $(BIN)/python -m pytest tests/image
 
