@@ -6,6 +6,7 @@ import re
 import secrets
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -97,6 +98,7 @@ def demo(
     from embedded.stack import run_stack
 
     new = _check_request(table, format_.upper(), compression)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no daemon stays behind
     with _open_folder(folder, keep=keep) as data, ExitStack() as running:
         say("Starting a broker, ClickHouse, SQLite, a folder for files and a mail server")
         stack = running.enter_context(run_stack(data))

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,6 +82,19 @@ def test_a_demo_that_is_kept_serves_its_link_until_ctrl_c_and_leaves_the_email(t
     assert Path(email).is_relative_to(folder)
     assert Path(email).read_bytes()
     assert (folder / "settings.sh").stat().st_mode & 0o077 == 0
+
+
+def test_a_demo_that_is_terminated_stops_its_daemons(tmp_path: Path) -> None:
+    with run_demo(tmp_path, "--keep") as demo:
+        output = eventually(
+            lambda: shown_when_kept(tmp_path / "output"), seconds=3 * PATIENCE, what="the demo keeps running"
+        )
+        (page,) = re.findall(r"operators' page is (\S+)$", output, re.MULTILINE)
+        demo.terminate()
+        demo.wait(PATIENCE)
+
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(page)
 
 
 def shown_when_kept(output: Path) -> str | None:
