@@ -1,10 +1,11 @@
 """Commands that run the daemons: consumer, notify. Each imports only its own, to halve the notifier's memory."""
 
 import logging
+import tempfile
 from collections.abc import Collection
 
 from cli import build
-from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, Settings, list_unknown, load
+from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, Misconfigured, Settings, list_unknown, load
 from runtime.kafka_clients import check_login
 from runtime.logs import set_up_logging
 from runtime.self_metrics import build_metrics
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 def run_consumer() -> None:
     """Take export requests from Kafka and run the exports, until SIGTERM."""
+    _check_temporary_folder()
     import consumer.app
     from pipeline.memory import tune_allocators
 
@@ -26,11 +28,20 @@ def run_consumer() -> None:
 
 def run_notify() -> None:
     """Email the user of each finished export, until SIGTERM."""
+    _check_temporary_folder()
     import notify.app
 
     settings = _start(NOTIFY_NEEDS)
     context = build.notifier_context(settings)
     run_daemon(notify.app.run(settings, context, build_metrics(), build.publisher(settings)))
+
+
+def _check_temporary_folder() -> None:
+    """Raise Misconfigured if no temporary file can be written: libraries need one when they are loaded."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise Misconfigured(["no temporary file can be written: mount a writable /tmp, or set TMPDIR"]) from error
 
 
 def _start(needs: Collection[str]) -> Settings:

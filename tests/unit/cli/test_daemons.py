@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,3 +29,19 @@ def test_a_daemon_does_not_start_with_a_certificate_that_can_not_be_used(
 
     with pytest.raises(Misconfigured, match=f"KAFKA_SSL_CERTIFICATE_LOCATION: the file {missing} can't be read"):
         run()
+
+
+@pytest.mark.parametrize("run", ["run_consumer", "run_notify"])
+def test_a_daemon_without_a_folder_for_temporary_files_says_what_is_needed(run: str) -> None:
+    script = (
+        "import tempfile\n"
+        "tempfile._candidate_tempdir_list = lambda: ['/nowhere']\n"
+        "import cli.daemons, cli.main\n"
+        f"cli.main.app = cli.daemons.{run}\n"
+        "cli.main.main()"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 2
+    assert ended.stderr == "waybill: no temporary file can be written: mount a writable /tmp, or set TMPDIR\n"
