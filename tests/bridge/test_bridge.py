@@ -3,12 +3,14 @@
 import contextlib
 import json
 import re
+import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tests.bridge.conftest import Bridges, Broker
 from tests.bridge.queue import PROJECT, ExportQueue, Topic, new_ids, publish_without_completing
+from tests.services import bridge as bridge_service
 from tests.services import redis as redis_service
 from tests.services.process import free_port
 from tests.services.redis import Redis
@@ -164,6 +166,25 @@ def test_a_bridge_works_on_when_redis_is_back(
             eventually(after.empty, what="the queue is empty")
             eventually(bridge.ready, what="it is ready")
     assert set(topic.exports()) == {*exports, *more}
+
+
+def test_a_bridge_stops_that_gets_sigterm_while_it_loads_its_libraries(
+    bridges: Bridges, installed: Path, tmp_path: Path
+) -> None:
+    (hook := tmp_path / "hook.mjs").write_text(
+        "import { registerHooks } from 'node:module'\n"
+        "const resolve = (name, context, next) => {\n"
+        "  if (name === 'bullmq') process.kill(process.pid, 'SIGTERM')\n"
+        "  return next(name, context)\n"
+        "}\n"
+        "registerHooks({ resolve })\n"
+    )
+    command: list[str | Path] = [bridge_service.node(), "--import", hook, installed]
+
+    ended = subprocess.run(command, env=dict(bridges.settings), capture_output=True, timeout=60, check=False)
+
+    assert ended.returncode == 0
+    assert b'"stopped"' in ended.stdout
 
 
 def test_a_redis_that_does_not_respond_is_noticed(

@@ -26,29 +26,39 @@ const WORKER = {
   removeOnComplete: { count: 0 }
 }
 
-async function main() {
+/** Run the bridge until `stopping` is aborted, and end the process. */
+export function runBridge(stopping) {
+  run(stopping).then(
+    () => process.exit(0),
+    (error) => {
+      if (!(error instanceof Misconfigured)) fail(openLog('json'), error)
+      for (const problem of error.problems) process.stderr.write(`waybill-bridge: ${problem}\n`)
+      process.exit(2)
+    }
+  )
+}
+
+async function run(stopping) {
   const settings = readSettings(process.env)
   const log = openLog(settings.logFormat)
   const services = { redis: new Service('Redis', log), kafka: new Service('Kafka', log) }
-  const stopping = new AbortController()
-  for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => stopping.abort())
   // BullMQ does not await all calls that fail when it closes a connection that Redis has refused.
-  const failUnlessStopping = (error) => stopping.signal.aborted || fail(log, error)
+  const failUnlessStopping = (error) => stopping.aborted || fail(log, error)
   process.on('unhandledRejection', failUnlessStopping)
 
   let running = false
   const health = await listen(openHealth(services, () => running), settings, log)
   const publisher = new Publisher(settings.kafka, settings.topic, services.kafka)
   const redis = openRedis(settings.redis, services.redis)
-  const worker = openWorker(settings.redis, redis, handOver(publisher, stopping.signal, log), services.redis, log)
+  const worker = openWorker(settings.redis, redis, handOver(publisher, stopping, log), services.redis, log)
   try {
-    await publisher.check(stopping.signal)
+    await publisher.check(stopping)
     worker.run().catch(failUnlessStopping)
     running = true
     log.info('handing over jobs', { queue: worker.name, topic: settings.topic })
-    await once(stopping.signal, 'abort')
+    await once(stopping, 'abort')
   } catch (error) {
-    if (!stopping.signal.aborted) throw error
+    if (!stopping.aborted) throw error
   }
   await stop(log, { worker, publisher, redis, health })
 }
@@ -90,12 +100,3 @@ function fail(log, error) {
   log.error('the bridge ended because of an error', { reason: error.message, traceback: error.stack })
   process.exit(1)
 }
-
-main().then(
-  () => process.exit(0),
-  (error) => {
-    if (!(error instanceof Misconfigured)) fail(openLog('json'), error)
-    for (const problem of error.problems) process.stderr.write(`waybill-bridge: ${problem}\n`)
-    process.exit(2)
-  }
-)
