@@ -133,6 +133,8 @@ def _find_undecodable(arguments: Iterable[str]) -> str | None:
 def _explain(error: Exception) -> int:
     """Print an expected error and return the exit status; raise any other error again."""
     # The settings take a second of CPU to import, and the help needs none of them.
+    from sqlalchemy.exc import OperationalError, ProgrammingError
+
     from cli.output import BAD_USAGE, FAILED, print_error
     from config.errors import Rejected, Unavailable
     from config.settings import Misconfigured
@@ -144,6 +146,10 @@ def _explain(error: Exception) -> int:
             return BAD_USAGE
         case Rejected() | Unavailable():
             print_error(str(error))
+            return FAILED
+        case OperationalError() | ProgrammingError():  # a missing table, column or right
+            reason = str(error.orig).partition("\n")[0]
+            print_error(f"the database refused a statement: {reason}. `waybill doctor` says what is missing.")
             return FAILED
         case _:
             raise error

@@ -125,3 +125,16 @@ def test_a_command_runs_with_closed_streams(streams: str, database: str) -> None
     done = run_piped(f"waybill list {streams}", DATABASE_URL=database)
 
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("command", ["list", "show p e", "watch p e", "cancel p e", "explain p e"])
+def test_a_missing_table_is_named(command: str, tmp_path: Path) -> None:
+    settings = {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db", "CLICKHOUSE_URL": "http://127.0.0.1:1"}
+
+    done = run_piped(f"waybill {command}", **settings)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        b"waybill: the database refused a statement: no such table: batch_exports. "
+        b"`waybill doctor` says what is missing.\n"
+    )
