@@ -81,7 +81,7 @@ def test_the_rows_of_a_query_are_the_expected_ones(
 @pytest.mark.timeout(300 + 2 * SECONDS_A_CASE * settings().max_examples)
 @every_table
 @seed(SEED)
-@for_queries
+@settings(for_queries, max_examples=max(settings().max_examples // 5, 5))  # each reads two files
 @given(data=st.data())
 def test_a_file_of_named_columns_is_the_whole_file_without_the_others(
     many: Filled, table: str, events: bool, data: st.DataObject

@@ -76,7 +76,7 @@ def ses_server() -> Iterator[SesServer]:
     """Run a server without identities and emails on a free port while the block runs."""
     _backend().reset()
     server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
         with http_proxy(f"127.0.0.1:{server.server_port}") as proxy:

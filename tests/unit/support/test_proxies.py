@@ -46,7 +46,7 @@ def server() -> Iterator[tuple[int, list[str]]]:
     seen: list[str] = []
     handler = type("Handler", (Echo,), {"seen": seen})
     with Quiet(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield server.server_address[1], seen
         server.shutdown()

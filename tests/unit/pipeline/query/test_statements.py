@@ -57,13 +57,10 @@ def tables_and_variants() -> Iterator[ClickHouseTable]:
 def test_a_kept_statement_with_new_values_is_the_one_that_would_be_compiled(query: dict[str, Any]) -> None:
     kept = CompiledStatements()
     for declared in tables_and_variants():
-        name = declared.name
-        for spec, names in (
-            (read(name, query, "JSONL", **FIRST), ["a"]),
-            (read(name, query, "JSONL", **OTHER), ["b", "c"]),
-        ):
-            for statement in make_all(declared, spec, names):
-                assert kept.compile(statement, {}) == compile_statement(statement.make())
+        for statement in make_all(declared, read(declared.name, query, "JSONL", **FIRST), ["a"]):
+            kept.compile(statement, {})
+        for statement in make_all(declared, read(declared.name, query, "JSONL", **OTHER), ["b", "c"]):
+            assert kept.compile(statement, {}) == compile_statement(statement.make())
 
 
 def test_a_statement_of_a_known_shape_is_not_made_again() -> None:
