@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "waybill-"
 POLL_SECONDS = 10.0
+LEADER_SECONDS = 0.2
+NO_LEADER = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
 PREFETCHED_KIB = 4096
 """A message may have 16 MiB, and a consumer that runs exports reads these messages, too."""
 
@@ -212,9 +215,20 @@ def _poll(consumer: Consumer, topic: str) -> Message | None:
 
 
 def _find_range(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
-    """Return the offsets of the first message of a partition, and of the next one to be written."""
-    first, end = consumer.get_watermark_offsets(partition, timeout=POLL_SECONDS)
-    return first, end
+    """Return the offsets of the first message of a partition, and of the next one to be written.
+
+    A partition that has no leader yet, as one of a new topic, is asked again.
+    """
+    deadline = time.monotonic() + POLL_SECONDS
+    while True:
+        try:
+            first, end = consumer.get_watermark_offsets(partition, timeout=POLL_SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() not in NO_LEADER or time.monotonic() > deadline:
+                raise
+            time.sleep(LEADER_SECONDS)
+        else:
+            return first, end
 
 
 def _to_dead_letter(message: Message) -> DeadLetter:

@@ -1,6 +1,9 @@
 """The newest dead letters, as the operators' page shows them, on the embedded broker and on Apache Kafka."""
 
+from typing import Any
+
 import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from config.errors import Unavailable
 from config.labels import Verdict
@@ -40,6 +43,21 @@ def test_an_empty_topic_has_no_dead_letters(stack: Stack) -> None:
     found = read_latest(load(stack.environment()), 3)
 
     assert (found.total, found.latest) == (0, [])
+
+
+def test_a_partition_without_a_leader_is_asked_again(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Moving(Consumer):
+        refusals = 2
+
+        def get_watermark_offsets(self, *of: Any, **how: Any) -> Any:
+            if self.refusals:
+                self.refusals -= 1
+                raise KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION))
+            return super().get_watermark_offsets(*of, **how)
+
+    monkeypatch.setattr("runtime.dead_letters.Consumer", Moving)
+
+    assert read_latest(load(stack.environment()), 3).total == 0
 
 
 def test_a_broker_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
