@@ -41,7 +41,7 @@ async def run(settings: Settings, context: NotifierContext, metrics: Metrics, pu
     notifier = Notifier(settings, context, metrics, health, stop, publisher)
     routes, limits = health_routes(metrics.registry, health), limits_of("internal", raise_descriptor_limit())
     port = settings.notify_port
-    with TemporaryDirectory(prefix="waybill-notify-") as folder:
+    with TemporaryDirectory(prefix="waybill-notify-", ignore_cleanup_errors=True) as folder:
         async with serve(settings.http_host, port, routes, name="internal", limits=limits, metrics=metrics):
             if not await notifier.clock.start(stop):
                 return

@@ -198,12 +198,12 @@ async def _read_code(response: Any) -> str:
 def _judge(receiver: Receiver, status: int, code: str) -> None:
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return
-    answered = f"the receiver of {receiver.setting} answered {' '.join(filter(None, (str(status), code)))}"
+    response = f"the receiver of {receiver.setting} responded with {' '.join(filter(None, (str(status), code)))}"
     if status == HTTPStatus.GONE:
-        raise Undeliverable(f"{answered}: it wants no more messages, so remove {receiver.setting} or correct it")
+        raise Undeliverable(f"{response}: it wants no more messages, so remove {receiver.setting} or correct it")
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        raise Unavailable(f"{answered}, and redirects are not followed: set {receiver.setting} to the final URL")
-    raise Unavailable(answered)
+        raise Unavailable(f"{response}, and redirects are not followed: set {receiver.setting} to the final URL")
+    raise Unavailable(response)
 
 
 def _explain(receiver: Receiver, guard: _Guard, error: Exception) -> Unavailable:

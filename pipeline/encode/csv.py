@@ -32,10 +32,9 @@ _QUOTED = r'[",\r\n]'
 def encode_csv(columns: Sequence[Column], batches: Iterator[pa.RecordBatch], encoding: Encoding) -> Iterator[Chunk]:
     """Yield a header, always, and the rows; lines end with CRLF.
 
-    Null is an empty field and empty text is `""`; in the only column null is `""` too, because readers skip empty
-    lines. Lists and JSON are JSON text. With `csv_neutralise`, cells and names
-    that a spreadsheet would run as a formula get an apostrophe in front; plain numbers stay. With `csv_bom`, a byte
-    order mark comes first.
+    Null is an empty field and empty text is `""`; if there is one column only, null is `""`, too, because readers skip
+    empty lines. Lists and JSON are JSON text. With `csv_neutralise`, cells and names that a spreadsheet would run as a
+    formula get an apostrophe in front; plain numbers stay. With `csv_bom`, a byte order mark comes first.
     """
     if encoding.options.csv_bom:
         yield codecs.BOM_UTF8

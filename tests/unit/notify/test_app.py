@@ -440,8 +440,8 @@ def test_a_channel_that_fails_changes_no_other(engine: Engine, context: Notifier
         "webhook": "failed",
         "slack": "pending",
     }
-    assert found["webhook"].error.startswith("the receiver of WAYBILL_WEBHOOK_URL answered 410")
-    assert found["slack"].error == "the receiver of WAYBILL_SLACK_WEBHOOK_URL answered 500"
+    assert found["webhook"].error.startswith("the receiver of WAYBILL_WEBHOOK_URL responded with 410")
+    assert found["slack"].error == "the receiver of WAYBILL_SLACK_WEBHOOK_URL responded with 500"
 
 
 def test_notices_of_a_channel_that_is_no_longer_set_are_skipped(engine: Engine, context: NotifierContext) -> None:

@@ -64,21 +64,21 @@ def test_every_status_of_2xx_is_an_acceptance(server: WebhookReceiver, status: i
 def test_any_other_status_is_retried(server: WebhookReceiver, status: int) -> None:
     server.respond = answer_status(status, b"<b>secret text of the receiver</b>")
 
-    with pytest.raises(Unavailable, match=f"^the receiver of {SETTING} answered {status}$"):
+    with pytest.raises(Unavailable, match=f"^the receiver of {SETTING} responded with {status}$"):
         post(server.url)
 
 
 def test_the_error_code_of_slack_is_repeated(server: WebhookReceiver) -> None:
     server.respond = answer_status(404, b"no_service")
 
-    with pytest.raises(Unavailable, match="answered 404 no_service"):
+    with pytest.raises(Unavailable, match="responded with 404 no_service"):
         post(server.url)
 
 
 def test_a_receiver_that_is_gone_gets_no_more_of_the_message(server: WebhookReceiver) -> None:
     server.respond = answer_status(410)
 
-    with pytest.raises(Undeliverable, match=f"answered 410: it wants no more messages, so remove {SETTING}"):
+    with pytest.raises(Undeliverable, match=f"responded with 410: it wants no more messages, so remove {SETTING}"):
         post(server.url)
 
 
@@ -87,7 +87,7 @@ def test_a_redirect_is_not_followed(server: WebhookReceiver, status: int) -> Non
     with webhook_receiver() as target:
         server.respond = answer_status(status, headers=f"Location: {target.url}\r\n")
 
-        with pytest.raises(Unavailable, match=f"answered {status}, and redirects are not followed"):
+        with pytest.raises(Unavailable, match=f"responded with {status}, and redirects are not followed"):
             post(server.url)
 
         assert (len(server.requests), target.connections) == (1, 0)
@@ -129,7 +129,7 @@ def test_a_refusal_whose_body_does_not_end_is_a_refusal(
 
     server.respond = stop_there
 
-    with pytest.raises(Unavailable, match=r"answered 500$"):
+    with pytest.raises(Unavailable, match=r"responded with 500$"):
         post(server.url)
 
     ended.set()
@@ -180,7 +180,7 @@ def test_an_endless_response_is_not_read(server: WebhookReceiver, status: bytes)
     if status == b"200":
         post(server.url)
     else:
-        with pytest.raises(Unavailable, match=r"answered 500$"):
+        with pytest.raises(Unavailable, match=r"responded with 500$"):
             post(server.url)
 
     assert sent < 50_000_000
@@ -189,7 +189,7 @@ def test_an_endless_response_is_not_read(server: WebhookReceiver, status: bytes)
 def test_a_compressed_response_is_not_expanded(server: WebhookReceiver) -> None:
     server.respond = answer_status(500, b"\x1f\x8b" + b"\0" * 100, "Content-Encoding: gzip\r\n")
 
-    with pytest.raises(Unavailable, match=r"answered 500$"):
+    with pytest.raises(Unavailable, match=r"responded with 500$"):
         post(server.url)
 
     assert server.requests[0].headers["accept-encoding"] == "identity"
