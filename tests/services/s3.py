@@ -137,6 +137,7 @@ def start(
         "--port",
         address,
         "--quiet",
+        "--keep-alive",  # as S3 itself does
         *keys,
         *tls,
         *options,
