@@ -1,4 +1,4 @@
-"""What the Makefile gives to the commands that it runs, and that no group of faults is left out."""
+"""Checks what the Makefile gives to the commands that it runs, and that no group of faults is left out."""
 
 import os
 import re
