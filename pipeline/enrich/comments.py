@@ -17,6 +17,9 @@ NO_COMMENTS = "[]"
 CACHED_IDS = 20_000
 """Up to this many ids of objects with comments are cached, so that only those are queried."""
 
+LOADED_IDS = 1_000
+"""The comments on up to this many objects are read once for an export, because each statement has a fixed cost."""
+
 CHUNK_ROWS = 1_000
 """Comments are read in chunks of this many, because making Python values of them holds the interpreter's lock."""
 
@@ -36,11 +39,12 @@ class Comments:
         with connect(database) as connection:
             known = pl.Series(connection.scalars(commented).all(), dtype=pl.String)
         self._known = known if len(known) <= CACHED_IDS else None
+        self._loaded = self._load_comments(known.to_list()) if len(known) <= LOADED_IDS else None
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the batch with the column at its end."""
         ids = batch.column("id")
-        found = self._load_comments(self._list_candidates(ids))
+        found = self._load_comments(self._list_candidates(ids)) if self._loaded is None else self._loaded
         return batch.append_column(COMMENTS, join_texts(ids, found, default=NO_COMMENTS))
 
     def _list_candidates(self, ids: pa.Array) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def list_distinct(keys: pa.Array) -> list[str]:
@@ -23,10 +24,5 @@ def make_texts(keys: pa.Array, found: Mapping[str, str | None], default: str | N
 
 def join_texts(keys: pa.Array, found: pl.DataFrame, default: str) -> pa.Array:
     """Make a column with the text found for each key, or the default; `found` has a row for each key, and its text."""
-    key, text = found.columns
-    if found.is_empty():
-        column = pl.repeat(default, len(keys), dtype=pl.String, eager=True)
-    else:
-        asked = pl.DataFrame({key: pl.Series(keys, dtype=pl.String)})
-        column = asked.join(found, on=key, how="left", maintain_order="left")[text].fill_null(default)
-    return column.to_arrow().cast(pa.string())
+    known, texts = (column.to_arrow().cast(pa.string()) for column in found)
+    return texts.take(pc.index_in(keys, value_set=known)).fill_null(default)

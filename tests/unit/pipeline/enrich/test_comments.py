@@ -42,6 +42,23 @@ def count_statements(database: Engine) -> list[str]:
     return sent
 
 
+@pytest.fixture
+def many_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat a single object with comments as more than are loaded at once."""
+    monkeypatch.setattr(enrich_comments, "LOADED_IDS", 0)
+
+
+def test_few_comments_are_read_once_for_an_export(database: Engine) -> None:
+    for each in ("a", "b"):
+        comment(database, each)
+    sent = count_statements(database)
+    enrich = Comments(database, "p", "TRACE")
+    cells = [enrich(batch(*ids)).column("comments").to_pylist() for ids in ("ab", "xa", "yz", "b")]
+    assert [[len(json.loads(each)) for each in found] for found in cells] == [[1, 1], [0, 1], [0, 0], [1]]
+    assert len(sent) == 2
+
+
+@pytest.mark.usefixtures("many_ids")
 def test_one_statement_looks_up_a_whole_batch(database: Engine) -> None:
     comment(database, "id 7")
     enrich = Comments(database, "p", "TRACE")
@@ -53,6 +70,7 @@ def test_one_statement_looks_up_a_whole_batch(database: Engine) -> None:
     assert found[7][0]["content"] == "hi"
 
 
+@pytest.mark.usefixtures("many_ids")
 def test_only_what_has_comments_is_asked_about(database: Engine) -> None:
     comment(database, "a")
     enrich = Comments(database, "p", "TRACE")
@@ -66,7 +84,8 @@ def test_only_what_has_comments_is_asked_about(database: Engine) -> None:
 def test_where_many_things_have_comments_each_batch_is_asked_about(
     database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.enrich.comments.CACHED_IDS", 1)
+    monkeypatch.setattr(enrich_comments, "CACHED_IDS", 1)
+    monkeypatch.setattr(enrich_comments, "LOADED_IDS", 1)
     for each in ("a", "b"):
         comment(database, each)
     enrich = Comments(database, "p", "TRACE")
@@ -77,11 +96,12 @@ def test_where_many_things_have_comments_each_batch_is_asked_about(
 def test_a_project_without_comments_is_asked_about_once(database: Engine) -> None:
     comment(database, "a", project="other")
     comment(database, "a", kind="SESSION")
-    enrich = Comments(database, "p", "TRACE")
     sent = count_statements(database)
+    enrich = Comments(database, "p", "TRACE")
+    assert len(sent) == 1
     assert enrich(batch("a", "b")).column("comments").to_pylist() == ["[]", "[]"]
     assert enrich(batch()).column("comments").to_pylist() == []
-    assert sent == []
+    assert len(sent) == 1
 
 
 def test_texts_are_written_as_json(database: Engine) -> None:
