@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.buffer import Chunk, WriteBuffer
+from pipeline.buffer import Chunk
 from pipeline.encode.cells import find_masks, list_checks, make_frame, unescape_columns
+from pipeline.encode.row_groups import RowGroups
 from pipeline.types import Column, Encoding, Kind
 
 _CODECS = {"none": "none", "gzip": "gzip", "zstd": "zstd"}
@@ -31,16 +31,12 @@ def encode_parquet(columns: Sequence[Column], batches: Iterator[pa.RecordBatch],
         ]
     )
     convert = _prepare_conversion(columns, schema)
-    sink = WriteBuffer()
     flat = [column.name for column in columns if column.kind not in _MOSTLY_NULL]
-    with pq.ParquetWriter(
-        sink, schema, compression=_CODECS[encoding.compression], use_dictionary=flat, write_statistics=flat
-    ) as writer:
-        for batch in chain([first], batches):
-            if batch.num_rows:
-                writer.write_table(convert(batch))
-                yield sink.take()
-    yield sink.take()
+    compression = _CODECS[encoding.compression]
+    with RowGroups(schema, compression=compression, use_dictionary=flat, write_statistics=flat) as groups:
+        batches = chain([first], batches)
+        del first  # the batch is large
+        yield from groups.encode(map(convert, batches))
 
 
 def _prepare_conversion(columns: Sequence[Column], schema: pa.Schema) -> Callable[[pa.RecordBatch], pa.Table]:
