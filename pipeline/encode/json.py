@@ -82,9 +82,7 @@ def _prepare_rows(
 ) -> Callable[[pa.RecordBatch], pl.Series]:
     """Return a function that gives each row's text: start, pairs, each lead with its sparse cell, end."""
     checks = list_checks(columns, _list_checks(columns))
-    sparse = [
-        (pl.lit(lead), pl.col(name).fill_null("null")) for lead, name in zip(leads, name_sparse(leads), strict=True)
-    ]
+    sparse = [(pl.lit(lead), pl.col(name)) for lead, name in zip(leads, name_sparse(len(leads)), strict=True)]
     row = pl.concat_str(pl.lit(start), *_encode_pairs(columns), *itertools.chain(*sparse), pl.lit(end))
 
     def encode_rows(batch: pa.RecordBatch) -> pl.Series:
@@ -97,7 +95,7 @@ def _prepare_rows(
                 found = frame.select(pl.col(name).gather(cells))
                 replace_cells(frame, name, cells, found.select(correct(name)).to_series())
         if leads:
-            frame = frame.hstack(spread_cells(batch.column(CELLS), len(leads)))
+            frame = frame.hstack(spread_cells(batch.column(CELLS), len(leads), absent="null"))
         return frame.select(row).to_series()
 
     return encode_rows

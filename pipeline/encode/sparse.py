@@ -1,6 +1,6 @@
 """Encodes sparse columns by splicing the non-null cells into a prebuilt row template."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import polars as pl
@@ -20,29 +20,22 @@ def list_texts(cells: pa.ListArray) -> pa.Array:
     return pc.struct_field(pc.list_flatten(cells), [1])
 
 
-def name_sparse(columns: Collection[object]) -> list[str]:
+def name_sparse(columns: int) -> list[str]:
     """Name the columns that `spread_cells` makes of as many sparse columns."""
-    return [f"sparse {place}" for place in range(1, len(columns) + 1)]
+    return [f"sparse {place}" for place in range(1, columns + 1)]
 
 
-def spread_cells(cells: pa.ListArray, columns: int) -> list[pl.Series]:
-    """Make one ordinary column for each sparse column, null where a row has no cell."""
-    places = pc.struct_field(pc.list_flatten(cells), [0])
-    rows, texts = pc.list_parent_indices(cells), list_texts(cells)
-    order = pc.sort_indices(places)
-    table = pl.DataFrame(
-        {
-            "place": pl.Series(places.take(order)),
-            "row": pl.Series(rows.take(order)),
-            "text": pl.Series(texts.take(order), dtype=pl.String),
-        }
-    )
-    empty = pl.repeat(None, len(cells), dtype=pl.String, eager=True)
-    made = {
-        int(place): empty.clone().scatter(cell["row"], cell["text"])
-        for (place,), cell in table.partition_by("place", as_dict=True).items()
-    }
-    return [made.get(place, empty).alias(f"sparse {place}") for place in range(1, columns + 1)]
+def spread_cells(cells: pa.ListArray, columns: int, absent: str | None = None) -> list[pl.Series]:
+    """Make one ordinary column for each sparse column, with `absent` where a row has no cell.
+
+    They are slices of one long column, because there are many and their cells are few.
+    """
+    rows = len(cells)
+    place = pl.Series(pc.struct_field(pc.list_flatten(cells), [0]), dtype=pl.Int64)
+    row = pl.Series(pc.list_parent_indices(cells), dtype=pl.Int64)
+    empty = pl.repeat(absent, rows * columns, dtype=pl.String, eager=True)
+    long = empty.scatter((place - 1) * rows + row, pl.Series(list_texts(cells), dtype=pl.String))
+    return [long.slice(rows * at, rows).alias(name) for at, name in enumerate(name_sparse(columns))]
 
 
 class Template:
