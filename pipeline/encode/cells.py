@@ -1,7 +1,7 @@
 r"""Prepares the cells that several formats share: columns by position, JSON without needless `\uXXXX` escapes."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 import pyarrow as pa
@@ -66,27 +66,57 @@ def find_masks(frame: pl.DataFrame, checks: Sequence[pl.Expr]) -> dict[str, pl.S
     return {mask.name: mask for mask in frame.select(checks) if mask.any()}
 
 
+def choose_masks(masks: Mapping[str, pl.Series], ending: str) -> dict[str, pl.Series]:
+    """Return the masks of the checks with this ending, by the name of the column."""
+    return {name.removesuffix(ending): mask for name, mask in masks.items() if name.endswith(ending)}
+
+
+def correct_cells(
+    frame: pl.DataFrame, masks: Mapping[str, pl.Series], corrections: Mapping[str, Callable[[str], pl.Expr]]
+) -> None:
+    """Correct the cells of the masks; `corrections` makes the text to write, by the ending of the name of the check."""
+    for ending, correct in corrections.items():
+        if chosen := choose_masks(masks, ending):
+            cells = _gather_cells(frame, chosen).to_frame("cell")
+            _put_cells(frame, chosen, cells.select(correct("cell")).to_series())
+
+
 def unescape_columns(frame: pl.DataFrame, masks: Mapping[str, pl.Series]) -> list[str]:
     r"""Replace the `\u` escapes in JSON, whole or cut off, by the characters; return the names of changed columns."""
-    changed = [name.removesuffix(_ESCAPED) for name in masks if name.endswith(_ESCAPED)]
-    for name in changed:
-        cells = _find_json(frame, name, masks[f"{name}{_ESCAPED}"].arg_true())
-        replace_cells(frame, name, cells, unescape(frame[name].gather(cells)))
-    return changed
+    changed = choose_masks(masks, _ESCAPED)
+    if changed:
+        cells = _gather_cells(frame, changed)
+        json = _find_json(frame, changed, cells)
+        _put_cells(frame, changed, cells.scatter(json, unescape(cells[json])))
+    return list(changed)
 
 
-def replace_cells(frame: pl.DataFrame, name: str, cells: pl.Series, texts: pl.Series) -> None:
-    """Replace those of a column's cells, by index, by the texts."""
-    frame.replace_column(frame.get_column_index(name), frame[name].scatter(cells, texts))
+def _gather_cells(frame: pl.DataFrame, masks: Mapping[str, pl.Series]) -> pl.Series:
+    """Return the cells of the masks, those of all columns together: a call of polars takes longer than a few cells."""
+    return pl.concat([frame[name].filter(mask) for name, mask in masks.items()])
 
 
-def _find_json(frame: pl.DataFrame, name: str, cells: pl.Series) -> pl.Series:
-    """Return those of a column's cells, by index, that are JSON, or are JSON up to a missing end."""
-    if flag_name(name) not in frame.columns:
-        return cells
-    flags = frame[flag_name(name)].gather(cells).fill_null(value=False)
-    others = cells.filter(~flags)
-    return cells.filter(flags).append(others.filter(frame[name].gather(others).str.contains(_CUT_OFF)))
+def _put_cells(frame: pl.DataFrame, masks: Mapping[str, pl.Series], texts: pl.Series) -> None:
+    """Replace the cells that `_gather_cells` returns by the texts."""
+    rows, start = pl.int_range(len(frame), dtype=pl.UInt32, eager=True), 0
+    for name, mask in masks.items():
+        cells = rows.filter(mask)
+        changed = frame[name].scatter(cells, texts.slice(start, len(cells)))
+        frame.replace_column(frame.get_column_index(name), changed)
+        start += len(cells)
+
+
+def _find_json(frame: pl.DataFrame, masks: Mapping[str, pl.Series], cells: pl.Series) -> pl.Series:
+    """Return those of the gathered cells, by index, that are JSON, or are JSON up to a missing end."""
+    flags = pl.concat(
+        [
+            (frame[flag] if (flag := flag_name(name)) in frame.columns else mask).filter(mask)
+            for name, mask in masks.items()
+        ]
+    )
+    json, cell = pl.col("json").fill_null(value=False), pl.col("cell")
+    cut = pl.when(~json).then(cell).str.contains(_CUT_OFF)  # a when, so that it searches only cells that are not JSON
+    return pl.DataFrame({"cell": cells, "json": flags}).select(pl.arg_where(json | cut)).to_series()
 
 
 def unescape(texts: pl.Series) -> pl.Series:
@@ -95,7 +125,8 @@ def unescape(texts: pl.Series) -> pl.Series:
     Quotes, backslashes and control characters stay escaped, because the text would change its meaning. Lone surrogates
     stay too, because UTF-8 can't hold them. All cells must be JSON, JSON without its end, or null.
     """
-    escapes = texts.str.extract_all(_ESCAPE).explode(empty_as_null=False).unique().drop_nulls()
+    found = pl.col("text").str.extract_all(_ESCAPE).explode(empty_as_null=False).unique().drop_nulls()
+    escapes = texts.to_frame("text").select(found).to_series()
     table = {escape: text for escape in escapes if (text := _decode(escape)) is not None}
     # A match of the escaped backslash hides the text after it from the other patterns.
     return texts.str.replace_many({**table, r"\\": r"\\"}) if table else texts

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from pipeline.buffer import Chunk, WriteBuffer
 from pipeline.encode.cells import (
+    correct_cells,
     find_masks,
     format_decimals,
     format_instants,
@@ -16,7 +17,6 @@ from pipeline.encode.cells import (
     list_checks,
     list_fixed,
     make_frame,
-    replace_cells,
     unescape_columns,
 )
 from pipeline.encode.sparse import SPREAD_COLUMNS, Template, list_texts, spread_cells
@@ -62,35 +62,37 @@ def prepare_texts(columns: Sequence[Column], *, safe: bool) -> Callable[[pa.Reco
         masks = find_masks(frame, checks)
         unescape_columns(frame, masks)
         texts = frame.select(formats)
-        for name in masks.keys() & set(texts.columns):
-            cells = masks[name].arg_true()
-            special = texts.select(pl.col(name).gather(cells))
-            correct = _name_infinity if columns[int(name)].kind is Kind.NUMBER else neutralise
-            replace_cells(texts, name, cells, special.select(correct(pl.col(name))).to_series())
+        correct_cells(texts, masks, _CORRECTIONS)
         return texts
 
     return make_texts
 
 
-def neutralise(cell: pl.Expr) -> pl.Expr:
+def _neutralise(name: str) -> pl.Expr:
     """Put an apostrophe in front of texts that a spreadsheet would run as a formula; plain numbers stay."""
+    cell = pl.col(name)
     runs = cell.str.contains(_FORMULA) & ~cell.str.contains(_NUMBER)
     return pl.when(runs).then(pl.concat_str(pl.lit("'"), cell)).otherwise(cell)
 
 
-def _name_infinity(text: pl.Expr) -> pl.Expr:
-    return text.str.replace("inf", "Infinity", literal=True)
+def _name_infinity(name: str) -> pl.Expr:
+    return pl.col(name).str.replace("inf", "Infinity", literal=True)
+
+
+_RUNS, _INFINITE = " may be a formula", " is infinite"
+_CORRECTIONS = {_RUNS: _neutralise, _INFINITE: _name_infinity}
+"""How to write the cells that are not written as they are, by the end of the name of their check."""
 
 
 def _list_checks(columns: Sequence[Column], *, safe: bool) -> dict[str, pl.Expr]:
-    """List the checks for cells that need more than a cast, by column."""
+    """List the checks for cells that need more than a cast."""
     checks = {}
     for place, column in enumerate(columns):
-        cell = pl.col(str(place))
+        name = str(place)
         if column.kind in {Kind.TEXT, Kind.MAYBE_JSON} and safe:
-            checks[str(place)] = cell.str.contains(_FORMULA)
+            checks[f"{name}{_RUNS}"] = pl.col(name).str.contains(_FORMULA)
         elif column.kind is Kind.NUMBER:
-            checks[str(place)] = cell.is_infinite()
+            checks[f"{name}{_INFINITE}"] = pl.col(name).is_infinite()
     return checks
 
 
@@ -111,10 +113,9 @@ def _format(kind: Kind, name: str) -> pl.Expr:
 
 
 def _encode_header(columns: Sequence[Column], *, safe: bool) -> bytes:
-    name = pl.col("name")
     named = pl.DataFrame({"name": [column.name for column in columns]}, schema={"name": pl.String})
-    names = named.select(name=neutralise(name) if safe else name)
-    line = names.select(_quote_where_needed(name).str.join(",")).item()
+    names = named.select(name=_neutralise("name")) if safe else named
+    line = names.select(_quote_where_needed(pl.col("name")).str.join(",")).item()
     return f"{line}\r\n".encode()
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipeline.buffer import Chunk
 from pipeline.encode.cells import (
     concatenate,
+    correct_cells,
     find_masks,
     format_decimals,
     format_instants,
@@ -19,7 +20,6 @@ from pipeline.encode.cells import (
     list_fixed,
     make_frame,
     mask_json,
-    replace_cells,
     unescape_columns,
 )
 from pipeline.encode.sparse import SPREAD_COLUMNS, Template, list_texts, name_sparse, spread_cells
@@ -89,11 +89,7 @@ def _prepare_rows(
         frame = make_frame(batch, columns)
         masks = find_masks(frame, checks)
         unescape_columns(frame, masks)
-        for change, correct in _CORRECTIONS.items():
-            for mask in [masks[name] for name in masks if name.endswith(change)]:
-                name, cells = mask.name.removesuffix(change), mask.arg_true()
-                found = frame.select(pl.col(name).gather(cells))
-                replace_cells(frame, name, cells, found.select(correct(name)).to_series())
+        correct_cells(frame, masks, _CORRECTIONS)
         if leads:
             frame = frame.hstack(spread_cells(batch.column(CELLS), len(leads), absent="null"))
         return frame.select(row).to_series()
