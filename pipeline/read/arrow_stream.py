@@ -11,8 +11,11 @@ from pipeline.read.clickhouse_errors import find_server_error
 
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 TAIL = 64 * 1024
-PIECE_BYTES = 1 << 20
-"""The body is read in pieces of this size, because the client's library joins what one call returns from copies."""
+PIECE_BYTES = 64 << 10
+"""The body is read in pieces of this size, because the client's library joins what one call returns from copies.
+
+The allocator takes much larger pieces as new memory each time, which costs a tenth of the CPU of reading.
+"""
 
 
 class Body(Protocol):
