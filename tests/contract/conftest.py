@@ -1,18 +1,16 @@
 """Fixtures of the contract tests."""
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, Engine, make_url
+from sqlalchemy import Engine, make_url
 
-from config.tables import langfuse
 from runtime.database import open_database
-from runtime.migrations import migrate
 from tests.services.postgres import Postgres
 from tests.services.stacks import Stack
 from tests.support.databases import Databases, open_databases
+from tests.support.sqlite import create_all_tables, open_copy
 
 
 @pytest.fixture
@@ -28,8 +26,9 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     if request.param == "postgresql":
         yield request.getfixturevalue("postgres_engine")
     else:
-        with _migrated(make_url(f"sqlite:///{tmp_path}/waybill.db")) as opened:
-            yield opened
+        opened = open_copy(tmp_path / "waybill.db", create_all_tables)
+        yield opened
+        opened.dispose()
 
 
 @pytest.fixture
@@ -37,14 +36,7 @@ def postgres_engine(postgres: Postgres) -> Iterator[Engine]:
     """The same on PostgreSQL alone."""
     with postgres.database() as database:
         url = make_url(database.url).set(drivername="postgresql+psycopg")
-        with _migrated(url) as opened:
-            yield opened
-
-
-@contextlib.contextmanager
-def _migrated(url: URL) -> Iterator[Engine]:
-    opened = open_database(url)
-    langfuse.create_all(opened)
-    migrate(opened)
-    yield opened
-    opened.dispose()
+        opened = open_database(url)
+        create_all_tables(opened)
+        yield opened
+        opened.dispose()

@@ -10,11 +10,11 @@ from cli import build
 from cli.create import find_unknown
 from cli.main import app
 from config.settings import load
-from config.tables import langfuse, projects, users
+from config.tables import projects, users
 from consumer.job_store import Jobs
 from consumer.models import NewExport
 from runtime.database import writing
-from runtime.migrations import migrate
+from tests.support.sqlite import create_all_tables, open_copy
 
 NOW = datetime(2026, 10, 1, 14, 5, tzinfo=UTC)
 PROJECT = "cm9x8y7z6w5v4u3t2s1r0q9p0"
@@ -23,11 +23,9 @@ PROJECT = "cm9x8y7z6w5v4u3t2s1r0q9p0"
 @pytest.fixture
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
     """The job store of the commands' settings, which name an empty database and no Kafka."""
-    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/langfuse.db")
-    jobs = build.jobs(load(needs=["DATABASE_URL"]))
-    langfuse.create_all(jobs.engine)
-    migrate(jobs.engine)
-    return jobs
+    open_copy(file := tmp_path / "langfuse.db", create_all_tables).dispose()
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{file}")
+    return build.jobs(load(needs=["DATABASE_URL"]))
 
 
 def run(*arguments: str) -> Result:

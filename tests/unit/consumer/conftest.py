@@ -4,18 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine
 
-from config.tables import langfuse
-from runtime.database import open_database
-from runtime.migrations import migrate
+from tests.support.sqlite import create_all_tables, open_copy
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
     """A SQLite database with Langfuse's tables and ours."""
-    opened = open_database(make_url(f"sqlite:///{tmp_path}/jobs.db"))
-    langfuse.create_all(opened)
-    migrate(opened)
+    opened = open_copy(tmp_path / "jobs.db", create_all_tables)
     yield opened
     opened.dispose()

@@ -5,19 +5,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine
 
 from notify.deliver import MailTransport, NotifierContext
 from notify.notices import Notices
 from notify.smtp_url import parse_server
-from runtime.database import open_database
 from tests.support.notices import SENDER, MailServer, create_tables, mail_server
+from tests.support.sqlite import open_copy
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    opened = open_database(make_url(f"sqlite:///{tmp_path}/langfuse.db"))
-    create_tables(opened)
+    opened = open_copy(tmp_path / "langfuse.db", create_tables)
     yield opened
     opened.dispose()
 
