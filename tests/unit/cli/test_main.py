@@ -11,11 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import build
-from cli.main import _COMMANDS, app
+from cli.main import _COMMANDS, app, main
 from config.settings import load
-from config.tables import langfuse
 from consumer.models import NewExport
-from runtime.migrations import migrate
+from tests.support.sqlite import create_all_tables, open_copy
 
 TRACING_SDK = ("opentelemetry.sdk", "opentelemetry.exporter")
 
@@ -101,10 +100,9 @@ def test_an_argument_that_is_not_utf_8_is_named(command: str) -> None:
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a database with an export whose ID is not Latin."""
-    monkeypatch.setenv("DATABASE_URL", url := f"sqlite:///{tmp_path}/langfuse.db")
+    open_copy(file := tmp_path / "langfuse.db", create_all_tables).dispose()
+    monkeypatch.setenv("DATABASE_URL", url := f"sqlite:///{file}")
     jobs = build.jobs(load(needs=["DATABASE_URL"]))
-    langfuse.create_all(jobs.engine)
-    migrate(jobs.engine)
     new = NewExport(id="東👍", project_id="p", user_id="", name="n", query={"tableName": "traces"}, format="CSV")
     jobs.create(new, datetime(2026, 10, 1, tzinfo=UTC))
     return url
@@ -128,13 +126,18 @@ def test_a_command_runs_with_closed_streams(streams: str, database: str) -> None
 
 
 @pytest.mark.parametrize("command", ["list", "show p e", "watch p e", "cancel p e", "explain p e"])
-def test_a_missing_table_is_named(command: str, tmp_path: Path) -> None:
-    settings = {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db", "CLICKHOUSE_URL": "http://127.0.0.1:1"}
+def test_a_missing_table_is_named(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/empty.db")
+    monkeypatch.setenv("CLICKHOUSE_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(sys, "argv", ["waybill", *command.split()])
 
-    done = run_piped(f"waybill {command}", **settings)
+    with pytest.raises(SystemExit) as ended:
+        main()
 
-    assert done.returncode == 1
-    assert done.stderr == (
-        b"waybill: the database refused a statement: no such table: batch_exports. "
-        b"`waybill doctor` says what is missing.\n"
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        "waybill: the database refused a statement: no such table: batch_exports. "
+        "`waybill doctor` says what is missing.\n"
     )

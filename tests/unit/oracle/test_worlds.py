@@ -2,6 +2,7 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,7 @@ def test_the_server_sees_the_instants_that_were_read(embedded: Stack, database: 
     assert min(micros) < 0
 
 
+@cache
 def _world(seed: int) -> World:
     made = worlds.make(seed)
     tables = {
