@@ -18,7 +18,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     encrypted, legacy, text = folder / "encrypted.key", folder / "legacy.key", folder / "text"
     for command in (
         ("pkcs8", "-topk8", "-in", own.key, "-out", encrypted, "-passout", f"pass:{PASSWORD}"),
-        ("rsa", "-traditional", "-aes256", "-in", own.key, "-out", legacy, "-passout", f"pass:{PASSWORD}"),
+        ("ec", "-aes256", "-in", own.key, "-out", legacy, "-passout", f"pass:{PASSWORD}"),
     ):
         subprocess.run(["openssl", *command], check=True, capture_output=True)
     text.write_text("neither\n")
