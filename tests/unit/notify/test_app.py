@@ -278,11 +278,13 @@ def test_a_lasting_failure_fails_the_notice_when_its_time_is_over(
 ) -> None:
     async def run() -> None:
         stop = asyncio.Event()
-        one = notifier(replace(context, notices=notices_for(engine, timedelta(seconds=1))), stop)
+        one = notifier(context, stop)
         server.data = "451 busy"
 
         async def steps() -> None:
             await one.intake.handle(received(completion().encode()))
+            await eventually(lambda: read_notices(engine)[0].attempts > 3)
+            one.clock._ahead = timedelta(hours=-1)
             await eventually(lambda: read_notices(engine)[0].state == "failed")
 
         await sending(one, stop, steps())
