@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,18 @@ def test_a_daemon_does_not_start_with_a_certificate_that_can_not_be_used(
         run()
 
 
+@pytest.mark.parametrize("run", [run_consumer, run_notify])
+def test_a_daemon_looks_for_a_folder_for_temporary_files_first(
+    run: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+
+    with pytest.raises(Misconfigured, match="no temporary file can be written: mount a writable /tmp, or set TMPDIR"):
+        run()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["run_consumer", "run_notify"])
 def test_a_daemon_without_a_folder_for_temporary_files_says_what_is_needed(run: str) -> None:
     script = (

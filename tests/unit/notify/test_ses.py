@@ -316,6 +316,7 @@ def test_the_url_names_the_region() -> None:
         assert open_mailer(settings) == SesRegion("us-gov-west-1", settings.ssl_cert_file)
 
 
+@pytest.mark.slow
 def test_a_notifier_with_an_smtp_server_does_not_load_the_library_of_aws() -> None:
     program = (
         "import sys; from cli import build; from config.settings import load; import notify.app; "
