@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Collection
 
 from cli import build
+from cli.imports import collecting_nothing
 from config.settings import CONSUMER_NEEDS, NOTIFY_NEEDS, Misconfigured, Settings, list_unknown, load
 from runtime.kafka_clients import check_login
 from runtime.logs import set_up_logging
@@ -17,8 +18,9 @@ logger = logging.getLogger(__name__)
 def run_consumer() -> None:
     """Take export requests from Kafka and run the exports, until SIGTERM."""
     _check_temporary_folder()
-    import consumer.app
-    from pipeline.memory import tune_allocators
+    with collecting_nothing():
+        import consumer.app
+        from pipeline.memory import tune_allocators
 
     settings = _start(CONSUMER_NEEDS)
     parts = build.consumer_parts(settings, build_metrics())
@@ -29,7 +31,8 @@ def run_consumer() -> None:
 def run_notify() -> None:
     """Email the user of each finished export, until SIGTERM."""
     _check_temporary_folder()
-    import notify.app
+    with collecting_nothing():
+        import notify.app
 
     settings = _start(NOTIFY_NEEDS)
     context = build.notifier_context(settings)

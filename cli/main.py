@@ -14,6 +14,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
+from cli.imports import collecting_nothing
+
 _INSTALLATION, _EXPORTS = "Installation", "Exports"
 
 
@@ -28,7 +30,8 @@ class Command:
     def load(self, name: str) -> Any:
         """Import the module and return the command."""
         module, _, member = self.path.partition(":")
-        found, parent = getattr(import_module(module), member), typer.Typer()
+        with collecting_nothing():
+            found, parent = getattr(import_module(module), member), typer.Typer()
         if isinstance(found, typer.Typer):
             parent.add_typer(found, name=name)
         else:
