@@ -12,6 +12,7 @@ import pytest
 from botocore.loaders import JSONFileLoader  # type: ignore[import-untyped]  # it ships no types
 from hypothesis import settings
 
+from cli.imports import collecting_nothing
 from embedded import stack as embedded_parts
 from embedded.stack import Stack as Parts
 from tests.containers import engine
@@ -57,6 +58,13 @@ def pytest_configure_node(node: Any) -> None:
     folder.mkdir(mode=0o711)
     node.workerinput["folder"] = str(folder)
     node.workerinput["services"] = shared.serve(node.config.stash[SERVICES])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage while the modules of all tests are imported: it is a tenth of the time."""
+    with collecting_nothing():
+        return (yield)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
