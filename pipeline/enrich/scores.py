@@ -134,8 +134,10 @@ def _make_long(type_: pa.DataType, cells: pl.DataFrame, numbers: pa.Array, texts
 
 def _lay_out(at: pl.Series, sizes: pl.Series, places: int) -> list[pa.Buffer]:
     """Return the buffers of a sparse array: which places have a value, and where each value begins."""
-    spread = pl.zeros(places, dtype=pl.Int32, eager=True).scatter(at, sizes)
-    return [(spread > 0).to_arrow().buffers()[1], _to_offsets(spread).buffers()[1]]
+    present = pl.repeat(value=False, n=places, dtype=pl.Boolean, eager=True).scatter(at, values=True)
+    # The offset after a value grows by its size. The arrays are long, so there are only two of them.
+    offsets = pl.zeros(places + 1, dtype=pl.Int32, eager=True).scatter(at + 1, sizes).cum_sum()
+    return [present.to_arrow().buffers()[1], offsets.to_arrow().buffers()[1]]
 
 
 def _to_offsets(sizes: pl.Series) -> pa.Array:
