@@ -202,6 +202,22 @@ def test_numbers_and_harmless_text_stay(text: str) -> None:
     assert cell(Kind.TEXT, text) == text
 
 
+def test_special_cells_of_several_columns_stay_in_their_places() -> None:
+    columns = (Column("a", Kind.TEXT), Column("b", Kind.MAYBE_JSON), Column("c", Kind.JSON))
+    rows = batch(
+        columns,
+        a=["=1", "plain", "@2", None],
+        b=[("+x", False), (r'["\u00e9"]', True), ("plain", False), ("-y", False)],
+        c=["1", r'"\u00e8"', r'"\u00ea"', None],
+    )
+    assert parsed(encoded("CSV", columns, [rows]))[1:] == [
+        ["'=1", "'+x", "1"],
+        ["plain", '["é"]', '"è"'],
+        ["'@2", "plain", '"ê"'],
+        ["", "'-y", ""],
+    ]
+
+
 def test_neutralising_can_be_turned_off() -> None:
     assert cell(Kind.TEXT, "=1+1", neutralise=False) == "=1+1"
 

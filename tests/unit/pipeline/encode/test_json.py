@@ -116,6 +116,21 @@ def test_raw_line_breaks_between_tokens_do_not_break_the_line() -> None:
     assert value(Kind.JSON, '{\n"a": 1\n}') == {"a": 1}
 
 
+def test_special_cells_of_several_columns_stay_in_their_places() -> None:
+    columns = (Column("a", Kind.MAYBE_JSON), Column("b", Kind.MAYBE_JSON), Column("c", Kind.JSON))
+    rows = batch(
+        columns,
+        a=[("one", False), ("[\n1]", True), ("two", False)],
+        b=[("[\r2]", True), ("three", False), (r'"\u00e9"', True)],
+        c=[r'"\u00e8"', "null", "[\n3]"],
+    )
+    assert [list(row.values()) for row in lines(encoded("JSONL", columns, [rows]))] == [
+        ["one", [2], "è"],
+        [[1], "three", None],
+        ["two", "é", [3]],
+    ]
+
+
 def test_a_missing_flag_means_text() -> None:
     assert value(Kind.MAYBE_JSON, ("[1]", None)) == "[1]"
 
