@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -33,16 +34,19 @@ class Shared(Generic[T]):
     all the time. Used from the event loop only.
     """
 
-    def __init__(self, load: Callable[[], Awaitable[T]], *, seconds: float) -> None:
+    def __init__(
+        self, load: Callable[[], Awaitable[T]], *, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._load = load
         self._seconds = seconds
+        self._clock = clock
         self._last: Loaded[T] | None = None
-        self._fresh_until = 0.0
+        self._fresh_until = -math.inf
         self._loading: asyncio.Task[None] | None = None
 
     async def read(self, patience: float) -> Loaded[T] | None:
         """Return the result; if a load takes longer than `patience` seconds, that of the load before, if any."""
-        if time.monotonic() >= self._fresh_until and self._loading is None:
+        if self._clock() >= self._fresh_until and self._loading is None:
             self._loading = asyncio.create_task(self._run())
         if self._loading is not None:
             await asyncio.wait({self._loading}, timeout=patience)
@@ -55,17 +59,17 @@ class Shared(Generic[T]):
 
     def expire(self) -> None:
         """Load again at the next call, because the value has changed; a load in progress may have missed that."""
-        self._fresh_until = 0.0
+        self._fresh_until = -math.inf
         self._loading = None
 
     async def _run(self) -> None:
-        mine, began = asyncio.current_task(), time.monotonic()
+        mine, began = asyncio.current_task(), self._clock()
         loaded = await self._try()
         expired = self._loading is not mine
         if not expired or self._last is None:
             self._last = loaded
         if not expired:
-            now = time.monotonic()
+            now = self._clock()
             self._loading = None
             self._fresh_until = now + min(max(self._seconds, REST * (now - began)), LONGEST_SECONDS)
 

@@ -44,7 +44,21 @@ def test_all_who_ask_at_the_same_time_share_one_load() -> None:
 
 def test_a_result_that_is_no_longer_fresh_is_loaded_again() -> None:
     async def test(source: Source) -> None:
-        shared = Shared(source.load, seconds=0)
+        now = 0.0
+        shared = Shared(source.load, seconds=10, clock=lambda: now)
+
+        assert (await shared.read(5), await shared.read(5)) == (Loaded(1), Loaded(1))
+        now = 9.9
+        assert await shared.read(5) == Loaded(1)
+        now = 10.0
+        assert await shared.read(5) == Loaded(2)
+
+    run(test)
+
+
+def test_an_expired_result_is_loaded_again() -> None:
+    async def test(source: Source) -> None:
+        shared = Shared(source.load, seconds=60)
 
         assert (await shared.read(5), await shared.read(5)) == (Loaded(1), Loaded(1))
         shared.expire()
