@@ -17,20 +17,22 @@ _COMPUTING = ("tests/contract/",)
 def deal(tests: Sequence[T], workers: int, module_of: Callable[[T], str]) -> list[T]:
     """Order tests by worker; the tests of a long module stay together, in their order.
 
-    Each worker alternates between modules that wait and modules that compute, so that together they use all cores.
+    Half of the workers begin with the modules that wait and the others with those that compute, so that together they
+    use all cores.
     """
     modules: dict[str, list[T]] = {}
     for test in tests:
         modules.setdefault(module_of(test), []).append(test)
     waiting, computing = (
-        _share([each for name, each in modules.items() if name.startswith(folders)], workers)
-        for folders in (_WAITING, _COMPUTING)
+        [each for name, each in modules.items() if name.startswith(folders)] for folders in (_WAITING, _COMPUTING)
     )
+    half = workers // 2
+    shares = [*_share(waiting, half), *_share(computing, workers - half)] if half else [[*waiting, *computing]]
     short = (test for name, each in modules.items() if not name.startswith(_WAITING + _COMPUTING) for test in each)
     dealt: list[T] = []
-    for worker in range(workers):
+    for worker, share in enumerate(shares):
         size = (len(tests) - len(dealt)) // (workers - worker)  # as pytest-xdist cuts the list
-        part = _alternate(waiting[worker], computing[-1 - worker], phase=worker / workers)
+        part = [test for module in share for test in module]
         dealt += [*part, *islice(short, max(0, size - len(part)))]
     return dealt
 
@@ -41,11 +43,3 @@ def _share(modules: list[list[T]], workers: int) -> list[list[list[T]]]:
     for module in sorted(modules, key=len, reverse=True):
         min(shares, key=lambda share: sum(map(len, share))).append(module)
     return shares
-
-
-def _alternate(waiting: list[list[T]], computing: list[list[T]], phase: float) -> list[T]:
-    """Spread the modules of both kinds evenly; the phase, below 1, says how late those that wait begin."""
-    places = [(number + phase) / len(waiting) for number in range(len(waiting))]
-    places += [(number + 0.5) / len(computing) for number in range(len(computing))]
-    placed = sorted(zip(places, [*waiting, *computing], strict=True), key=lambda pair: pair[0])
-    return [test for _, module in placed for test in module]
