@@ -19,8 +19,7 @@ tests/services/install.sh
 run_waiting >"$output" 2>&1 &
 stream=$!
 failed=0
-# Half of the workers begin with tests that wait: one of the others for each core, and one more.
-tests -n "$((2 * ${WORKERS:-3}))" --dist=worksteal tests "${waiting[@]/#/--ignore=}" || failed=1
+tests -n "${WORKERS:-logical}" --dist=worksteal tests "${waiting[@]/#/--ignore=}" || failed=1
 wait "$stream" || failed=1
 cat "$output"
 .venv/bin/python -m tests.bench.ratios || failed=1

@@ -27,7 +27,6 @@ from tests.services.s3 import S3
 from tests.services.shared import SharedServices
 from tests.services.smtp import Smtp
 from tests.services.stacks import Embedded, Real, Servers, Stack
-from tests.support import order
 
 RUNNING = pytest.StashKey[ExitStack]()
 FOLDER = pytest.StashKey[Path]()
@@ -81,15 +80,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("servers", choice.kinds(), indirect=True, scope="session")
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest, which selects by marker and then sorts by fixture
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
-    _mark_slow_variants(items)
-    yield
-    if (worker := getattr(config, "workerinput", None)) is not None:
-        items[:] = order.deal(items, worker["workercount"], lambda item: item.nodeid.partition("::")[0])
-
-
-def _mark_slow_variants(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let `make test` run a test of ClickHouse once: its embedded variant is slow where the real services are there."""
     if "real" not in choice.kinds():
         return
