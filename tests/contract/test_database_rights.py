@@ -28,7 +28,7 @@ def owner(postgres: Postgres) -> Iterator[Engine]:
         engine = open_database(load(database.environment()).database)
         langfuse.create_all(engine)
         migrate(engine)
-        role = f"{ROLE}_{uuid.uuid4().hex[:12]}"
+        role = role_of(engine)
         with engine.begin() as connection:
             connection.execute(text(f"CREATE ROLE {role} LOGIN"))
         grant(engine, role)
@@ -42,8 +42,8 @@ def owner(postgres: Postgres) -> Iterator[Engine]:
 
 
 def role_of(owner: Engine) -> str:
-    with owner.connect() as connection:
-        return str(connection.scalar(text(f"SELECT rolname FROM pg_roles WHERE rolname LIKE '{ROLE}_%'")))
+    """Name the role by its database, because all databases of the server have the same roles."""
+    return f"{ROLE}_{owner.url.database}"
 
 
 @contextmanager
