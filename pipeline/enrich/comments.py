@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-from sqlalchemy import Engine, Row, Select, and_, literal_column, select
+from sqlalchemy import Engine, Row, Select, and_, func, literal_column, select
 
 from config.tables import comments, users
 from pipeline.enrich.lookup import join_texts
@@ -17,8 +17,8 @@ NO_COMMENTS = "[]"
 CACHED_IDS = 20_000
 """Up to this many ids of objects with comments are cached, so that only those are queried."""
 
-LOADED_IDS = 1_000
-"""The comments on up to this many objects are read once for an export, because each statement has a fixed cost."""
+LOADED_COMMENTS = 2_000
+"""Up to this many comments are read once for an export, because each statement has a fixed cost."""
 
 CHUNK_ROWS = 1_000
 """Comments are read in chunks of this many, because making Python values of them holds the interpreter's lock."""
@@ -35,11 +35,11 @@ class Comments:
     def __init__(self, database: Engine, project_id: str, on: str) -> None:
         self._database = database
         self._object = and_(comments.c.project_id == project_id, comments.c.object_type == literal_column(f"'{on}'"))
-        commented = select(comments.c.object_id).where(self._object).distinct().limit(CACHED_IDS + 1)
+        commented = select(comments.c.object_id, func.count()).where(self._object).group_by(comments.c.object_id)
         with connect(database) as connection:
-            known = pl.Series(connection.scalars(commented).all(), dtype=pl.String)
-        self._known = known if len(known) <= CACHED_IDS else None
-        self._loaded = self._load_comments(known.to_list()) if len(known) <= LOADED_IDS else None
+            counts = {row[0]: row[1] for row in connection.execute(commented.limit(CACHED_IDS + 1))}
+        self._known = pl.Series(list(counts), dtype=pl.String) if len(counts) <= CACHED_IDS else None
+        self._loaded = self._load_comments(list(counts)) if sum(counts.values()) <= LOADED_COMMENTS else None
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the batch with the column at its end."""

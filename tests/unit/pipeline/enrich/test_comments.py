@@ -26,8 +26,8 @@ def batch(*ids: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(ids, pa.string())], names=["id"])
 
 
-def comment(database: Engine, object_id: str, project: str = "p", kind: str = "TRACE") -> None:
-    values = {"id": f"c {object_id} {project} {kind}", "project_id": project, "object_type": kind}
+def comment(database: Engine, object_id: str, project: str = "p", kind: str = "TRACE", number: int = 0) -> None:
+    values = {"id": f"c {object_id} {project} {kind} {number}", "project_id": project, "object_type": kind}
     with database.begin() as connection:
         connection.execute(insert(comments).values(object_id=object_id, content="hi", **values))
 
@@ -43,9 +43,9 @@ def count_statements(database: Engine) -> list[str]:
 
 
 @pytest.fixture
-def many_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Treat a single object with comments as more than are loaded at once."""
-    monkeypatch.setattr(enrich_comments, "LOADED_IDS", 0)
+def many_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat a single comment as more than are loaded at once."""
+    monkeypatch.setattr(enrich_comments, "LOADED_COMMENTS", 0)
 
 
 def test_few_comments_are_read_once_for_an_export(database: Engine) -> None:
@@ -58,7 +58,18 @@ def test_few_comments_are_read_once_for_an_export(database: Engine) -> None:
     assert len(sent) == 2
 
 
-@pytest.mark.usefixtures("many_ids")
+def test_many_comments_on_one_object_are_read_only_with_it(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enrich_comments, "LOADED_COMMENTS", 2)
+    for number in range(3):
+        comment(database, "a", number=number)
+    enrich = Comments(database, "p", "TRACE")
+    sent = count_statements(database)
+    assert enrich(batch("b")).column("comments").to_pylist() == ["[]"]
+    assert sent == []
+    assert len(json.loads(enrich(batch("a")).column("comments")[0].as_py())) == 3
+
+
+@pytest.mark.usefixtures("many_comments")
 def test_one_statement_looks_up_a_whole_batch(database: Engine) -> None:
     comment(database, "id 7")
     enrich = Comments(database, "p", "TRACE")
@@ -70,7 +81,7 @@ def test_one_statement_looks_up_a_whole_batch(database: Engine) -> None:
     assert found[7][0]["content"] == "hi"
 
 
-@pytest.mark.usefixtures("many_ids")
+@pytest.mark.usefixtures("many_comments")
 def test_only_what_has_comments_is_asked_about(database: Engine) -> None:
     comment(database, "a")
     enrich = Comments(database, "p", "TRACE")
@@ -85,7 +96,7 @@ def test_where_many_things_have_comments_each_batch_is_asked_about(
     database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enrich_comments, "CACHED_IDS", 1)
-    monkeypatch.setattr(enrich_comments, "LOADED_IDS", 1)
+    monkeypatch.setattr(enrich_comments, "LOADED_COMMENTS", 1)
     for each in ("a", "b"):
         comment(database, each)
     enrich = Comments(database, "p", "TRACE")
