@@ -90,6 +90,10 @@ def test_a_daemon_outlives_its_tokens_and_outages_of_their_issuer(
         export(sample_data, environment)
 
         issuer.answer = lambda _: (401, b"{}")
+        eventually(
+            lambda: any("rejects the client (401)" in each for each in messages(consumer)),
+            what=f"the daemon says why it gets no token, see {consumer.log}",
+        )
         eventually(lambda: not consumer.ready(), what="the last token has expired")
         assert consumer.get("/livez")[0] == 200
         issuer.answer = None
@@ -97,5 +101,4 @@ def test_a_daemon_outlives_its_tokens_and_outages_of_their_issuer(
         eventually(consumer.ready, what="the daemon is ready again")
         assert consumer.process.poll() is None
 
-    assert any("rejects the client (401)" in each for each in messages(consumer))
     assert not any("Traceback" in line for line in consumer.log.read_text().splitlines())
