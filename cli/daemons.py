@@ -23,7 +23,8 @@ def run_consumer() -> None:
         from pipeline.memory import tune_allocators
 
     settings = _start(CONSUMER_NEEDS)
-    parts = build.consumer_parts(settings, build_metrics())
+    with collecting_nothing():  # the library of the store is imported here
+        parts = build.consumer_parts(settings, build_metrics())
     tune_allocators()
     run_daemon(consumer.app.run(settings, parts))
 

@@ -7,8 +7,15 @@ from urllib.parse import unquote, urlsplit
 from config.labels import PartOutcome
 from pipeline.storage.generic import FsspecStorage
 from pipeline.storage.local import LocalStorage
-from pipeline.storage.options import AZURE_SCHEMES, GOOGLE_SCHEMES, AzureOptions, GoogleOptions, PartOptions
-from pipeline.storage.s3 import S3Options, S3Storage
+from pipeline.storage.options import (
+    AZURE_SCHEMES,
+    GOOGLE_SCHEMES,
+    S3_SCHEMES,
+    AzureOptions,
+    GoogleOptions,
+    PartOptions,
+    S3Options,
+)
 from pipeline.storage.types import Storage
 
 __all__ = ["AzureOptions", "GoogleOptions", "PartOptions", "S3Options", "Storage", "open_storage"]
@@ -28,8 +35,8 @@ def open_storage(
     parts = urlsplit(url)
     place = parts.netloc, parts.path.strip("/")
     match options:
-        case S3Options() if parts.scheme in {"s3", "s3a"}:
-            return S3Storage(*place, options, on_part)
+        case S3Options() if parts.scheme in S3_SCHEMES:
+            return _open_s3(*place, options, on_part)
         case AzureOptions() if parts.scheme in AZURE_SCHEMES:
             return _open_azure(*place, options, on_part)
         case GoogleOptions() if parts.scheme in GOOGLE_SCHEMES:
@@ -37,6 +44,12 @@ def open_storage(
     if parts.scheme == "file":
         return LocalStorage(Path(unquote(parts.path)))
     return FsspecStorage(url)
+
+
+def _open_s3(bucket: str, root: str, options: S3Options, on_part: Callable[[PartOutcome], None]) -> Storage:
+    from pipeline.storage.s3 import S3Storage
+
+    return S3Storage(bucket, root, options, on_part)
 
 
 def _open_azure(place: str, root: str, options: AzureOptions, on_part: Callable[[PartOutcome], None]) -> Storage:

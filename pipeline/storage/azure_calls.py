@@ -13,9 +13,8 @@ from azure.storage.blob import BlobServiceClient
 from requests.adapters import HTTPAdapter
 
 from config.errors import Unavailable
-from pipeline.storage.calls import CONNECT_SECONDS, READ_SECONDS, Fault
+from pipeline.storage.calls import CONNECT_SECONDS, READ_SECONDS, Fault, find_authorities
 from pipeline.storage.options import AzureOptions
-from pipeline.storage.s3 import find_authorities
 from pipeline.storage.safe_names import ADVICE
 from pipeline.storage.types import Refused
 from runtime.network import CERTIFICATE_REMEDIES, explain_fault

@@ -1,6 +1,7 @@
 """Makes the calls of blocking clients in threads of their own, and repeats those that fail temporarily."""
 
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -142,3 +143,9 @@ class PartBuffer:
         self.taken += self.held
         self.held = 0
         return body
+
+
+def find_authorities() -> str | None:
+    """Return the file of SSL_CERT_FILE, which the AWS client does not read; None if it is not set."""
+    paths = ssl.get_default_verify_paths()
+    return None if paths.cafile == paths.openssl_cafile else paths.cafile

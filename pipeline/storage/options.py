@@ -1,9 +1,41 @@
-"""Declares how to reach the stores of Azure and Google; their libraries are imported only when they are used."""
+"""Declares how to reach the stores of clouds; their libraries are imported only when they are used."""
 
 from dataclasses import dataclass, field
 
+S3_SCHEMES = ("s3", "s3a")
 AZURE_SCHEMES = ("abfs", "abfss", "az")
 GOOGLE_SCHEMES = ("gs", "gcs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Options:
+    """How to reach a bucket; None means the environment and the defaults of the AWS client.
+
+    `external_endpoint` is used in links. `part_size` (bytes) is the size of an upload's first parts, if a larger one
+    is not needed. `pauses` are the seconds, ±50 %, before each retry of a call that failed temporarily;
+    `part_attempts` is how often a part is sent, None for as often as any call.
+    """
+
+    endpoint: str | None = None
+    external_endpoint: str | None = None
+    region: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    force_path_style: bool = False
+    sse: str | None = None
+    sse_kms_key_id: str | None = None
+    part_size: int = 10 << 20
+    parts_in_flight: int = 2
+    part_attempts: int | None = None
+    pauses: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+    @property
+    def part_pauses(self) -> tuple[float, ...]:
+        """The seconds before each retry of a part; the last of `pauses` is repeated."""
+        if self.part_attempts is None:
+            return self.pauses
+        retries = self.part_attempts - 1
+        return (self.pauses + self.pauses[-1:] * retries)[:retries]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,8 @@
 """Stores files in S3 and compatible stores, through s3fs."""
 
 import logging
-import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,6 +10,8 @@ from s3fs import S3FileSystem
 
 from config.errors import Unavailable
 from config.labels import PartOutcome
+from pipeline.storage.calls import find_authorities
+from pipeline.storage.options import S3Options
 from pipeline.storage.s3_calls import Calls
 from pipeline.storage.s3_conditions import FAILED_CONDITIONS, OVERTAKEN, REFUSED_CONDITIONS, Conditions
 from pipeline.storage.s3_objects import abort_upload, load_attempt, load_head, read_version
@@ -28,37 +29,6 @@ FIXED_SESSION = (
     "when it ends. Use access keys or a role, or set AWS_CREDENTIAL_EXPIRATION to the time at which the session ends"
 )
 _PROBE, _PROBE_TYPE = b"waybill doctor\n", "text/plain"
-
-
-@dataclass(frozen=True, kw_only=True)
-class S3Options:
-    """How to reach a bucket; None means the environment and the defaults of the AWS client.
-
-    `external_endpoint` is used in links. `part_size` (bytes) is the size of an upload's first parts, if a larger one
-    is not needed. `pauses` are the seconds, ±50 %, before each retry of a call that failed temporarily;
-    `part_attempts` is how often a part is sent, None for as often as any call.
-    """
-
-    endpoint: str | None = None
-    external_endpoint: str | None = None
-    region: str | None = None
-    access_key_id: str | None = None
-    secret_access_key: str | None = field(default=None, repr=False)
-    force_path_style: bool = False
-    sse: str | None = None
-    sse_kms_key_id: str | None = None
-    part_size: int = 10 << 20
-    parts_in_flight: int = 2
-    part_attempts: int | None = None
-    pauses: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-
-    @property
-    def part_pauses(self) -> tuple[float, ...]:
-        """The seconds before each retry of a part; the last of `pauses` is repeated."""
-        if self.part_attempts is None:
-            return self.pauses
-        retries = self.part_attempts - 1
-        return (self.pauses + self.pauses[-1:] * retries)[:retries]
 
 
 class S3Storage:
@@ -224,12 +194,6 @@ def _make_filesystem(options: S3Options, endpoint: str | None) -> S3FileSystem:
         use_listings_cache=False,
         skip_instance_cache=True,
     )
-
-
-def find_authorities() -> str | None:
-    """Return the file of SSL_CERT_FILE, which the AWS client does not read; None if it is not set."""
-    paths = ssl.get_default_verify_paths()
-    return None if paths.cafile == paths.openssl_cafile else paths.cafile
 
 
 def _make_encryption(options: S3Options) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.storage.s3 import S3Options
+from pipeline.storage import S3Options
 from pipeline.storage.s3_parts import EVEN_PARTS, MAX_PARTS, first_part_size, part_size
 
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
