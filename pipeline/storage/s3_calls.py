@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import io
 import logging
 import random
 import re
@@ -31,6 +30,7 @@ from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 from s3fs import S3FileSystem
 
 from config.errors import Unavailable
+from pipeline.storage.s3_parts import Body
 from pipeline.storage.safe_names import ADVICE
 from pipeline.storage.types import Refused
 from runtime.network import CERTIFICATE_REMEDIES, explain_fault
@@ -192,7 +192,7 @@ class Calls:
 
     async def _send(self, method: str, params: dict[str, Any], *, with_md5: bool) -> dict[str, Any]:
         # A file is sent in pieces, where bytes would block the loop; every retry reads it from its start.
-        body: dict[str, Any] = {"Body": io.BytesIO(params["Body"])} if "Body" in params else {}
+        body: dict[str, Any] = {"Body": Body(params["Body"])} if "Body" in params else {}
         if with_md5 and method in _MD5_METHODS:
             body["ContentMD5"] = await asyncio.to_thread(_make_md5, params["Body"])
         try:

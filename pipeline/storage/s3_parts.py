@@ -1,4 +1,6 @@
-"""Chooses the sizes of an upload's parts."""
+"""Chooses the sizes of an upload's parts, and makes the bodies of the requests that send them."""
+
+import io
 
 MAX_PARTS = 10_000
 """The most parts of an upload, in S3 and in the stores that are compatible."""
@@ -30,3 +32,18 @@ def first_part_size(least: int, expected: int) -> int:
     """
     wanted = min(expected, LARGEST_OBJECT) * _SPARE // EVEN_PARTS
     return least if wanted <= least else -(-wanted // _UNIT) * _UNIT
+
+
+class Body(io.BytesIO):
+    """Bytes to send, as the file from which the client reads them in pieces.
+
+    The client asks for the buffer to learn its size. That of `BytesIO` is a copy, because its bytes are shared.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._content = content
+
+    def getbuffer(self) -> memoryview:
+        """Return a view of the shared bytes, which can't be changed."""
+        return memoryview(self._content)

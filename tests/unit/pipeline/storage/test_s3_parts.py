@@ -1,7 +1,12 @@
+import asyncio
+import tracemalloc
+from unittest.mock import AsyncMock
+
 import pytest
+from aiohttp.payload import get_payload
 
 from pipeline.storage import S3Options
-from pipeline.storage.s3_parts import EVEN_PARTS, MAX_PARTS, first_part_size, part_size
+from pipeline.storage.s3_parts import EVEN_PARTS, MAX_PARTS, Body, first_part_size, part_size
 
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
 
@@ -37,3 +42,26 @@ def test_a_part_is_retried_as_often_as_asked_with_the_pauses_of_all_calls(
     attempts: int | None, pauses: tuple[float, ...]
 ) -> None:
     assert S3Options(pauses=(1.0, 2.0), part_attempts=attempts).part_pauses == pauses
+
+
+def test_a_body_is_sent_without_a_copy_of_it() -> None:
+    content = bytes(range(256)) * (8 * MIB // 256)
+    writer, sent = AsyncMock(), bytearray(len(content))
+    place = 0
+
+    async def write(piece: bytes) -> None:
+        nonlocal place
+        sent[place : place + len(piece)] = piece
+        place += len(piece)
+
+    writer.write = write
+    tracemalloc.start()
+    try:
+        payload = get_payload(Body(content))
+        assert payload.size == len(content)
+        asyncio.run(payload.write(writer))
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert bytes(sent) == content
+    assert most < MIB
