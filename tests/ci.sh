@@ -3,7 +3,7 @@
 # and runs containers. The output of the second is shown when it has ended.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-export WAYBILL_TEST_REAL=require WAYBILL_TEST_PATIENCE=180 CASES="${CASES:-50}"
+export WAYBILL_TEST_REAL=require WAYBILL_TEST_PATIENCE=180 CASES="${CASES:-30}"
 waiting=(tests/chart tests/observability tests/image tests/compose tests/pods)
 output="$(mktemp)" stream=""
 trap 'kill "$stream" 2>/dev/null || true; rm -f "$output"' EXIT
