@@ -15,11 +15,17 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## List what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# A venv of an older Python would stay, and runs with a newer one would use it.
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+  { echo '$(PYTHON) is not Python 3.11 or later; make PYTHON=python3.12, for example, chooses another.' >&2; exit 1; }
+
 $(BIN)/uv:
+	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 
 $(BIN)/python: | $(UV)
+	@$(CHECK_PYTHON)
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
 
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python --no-deps
