@@ -67,5 +67,5 @@ def _heading(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Say what happens next."""
-    console().print(f"[bold cyan]▸[/] {escape(text)}")
+    """Say what happens next, on one line, so that commands and paths can be copied."""
+    console().print(f"[bold cyan]▸[/] {escape(text)}", soft_wrap=True)
