@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.request
@@ -172,11 +173,12 @@ def _demo_settings() -> dict[str, str]:
 
 
 def _write_settings(folder: Path, environment: Mapping[str, str]) -> Path:
-    """Write a file that sets the variables of the demo in a shell; only this user may read it."""
+    """Write a file that lets a shell use the demo with this `waybill`; only this user may read it."""
     path = folder.resolve() / "settings.sh"
     path.touch(mode=0o600)
     lines = ["# The operators' page asks for WAYBILL_OPERATOR_TOKEN before it changes anything."]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    lines.append(f'export PATH={shlex.quote(sysconfig.get_path("scripts"))}:"$PATH"')
     path.write_text("".join(f"{line}\n" for line in lines))
     return path
 
