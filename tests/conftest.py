@@ -32,14 +32,11 @@ RUNNING = pytest.StashKey[ExitStack]()
 FOLDER = pytest.StashKey[Path]()
 SERVICES = pytest.StashKey[Any]()
 
-# Property tests try few examples by default, and many in CI.
-settings.register_profile("waybill", max_examples=int(os.environ.get("CASES") or 10), deadline=None, database=None)
-settings.load_profile("waybill")
-
 
 def pytest_configure(config: pytest.Config) -> None:
     if problem := choice.problem():
         raise pytest.UsageError(problem)
+    _set_examples()
     if (worker := getattr(config, "workerinput", None)) is not None:
         config.stash[FOLDER] = Path(worker["folder"])
         config.stash[SERVICES] = shared.connect(**worker["services"])
@@ -48,6 +45,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[FOLDER] = running.enter_context(process.folder())
     config.stash[SERVICES] = SharedServices(config.stash[FOLDER])
     running.callback(config.stash[SERVICES].close)
+
+
+def _set_examples() -> None:
+    """Let property tests try few examples by default, and many in CI."""
+    cases = os.environ.get("CASES") or "10"
+    if not cases.isdecimal() or int(cases) == 0:
+        raise pytest.UsageError(f"CASES is {cases!r}; it must be a number of examples, 1 or more")
+    settings.register_profile("waybill", max_examples=int(cases), deadline=None, database=None)
+    settings.load_profile("waybill")
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
