@@ -3,6 +3,7 @@
 After each twenty, both must do their work within a minute, and each input must have ended with a reason.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -52,6 +53,7 @@ class Tally:
 
 def main() -> int:
     """Run until the time is over, print a table, and return the exit status."""
+    argparse.ArgumentParser(prog="python -m tests.faults.fuzz", description=__doc__).parse_args()
     print(f"FAULT_SEED={SEED} FUZZ_MINUTES={MINUTES:g}", flush=True)
     logs = Path(os.environ.get("SOAK_LOGS") or tempfile.mkdtemp(prefix="waybill-fuzz-"))
     tally = Tally()

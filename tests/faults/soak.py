@@ -1,5 +1,6 @@
 """Runs 500 exports on three consumers and two notifiers with random faults and hostile inputs, then checks them all."""
 
+import argparse
 import os
 import sys
 import tempfile
@@ -47,6 +48,7 @@ HOSTILE_END_SECONDS = 120.0
 
 def main() -> int:
     """Run the soak test, print its report, and return the exit status."""
+    argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__).parse_args()
     print(f"FAULT_SEED={SEED} SOAK_MINUTES={MINUTES:g}: {EXPORTS} exports", flush=True)
     logs = Path(os.environ.get("SOAK_LOGS") or tempfile.mkdtemp(prefix="waybill-soak-"))
     print(f"the daemons' logs are in {logs}", flush=True)
