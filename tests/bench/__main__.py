@@ -127,9 +127,14 @@ def _report(bench: Benchmark, forms: list[str], targets: list[Target], console: 
         " µs are CPU per row: of this process, and of ClickHouse."
     )
     console.print(
-        "Goals: CPU of both at most 1.7 times that of ClickHouse itself; of the drain 0.85 to a file and 0.65"
+        "Of the server: CPU of both processes as a multiple of that of ClickHouse itself. Of the drain, of row by row:"
+        " rows/s as a share or a multiple of theirs."
     )
-    console.print("to S3; at most 250 MiB to a file and 300 to S3.")
+    console.print(
+        f"Goals, in this order: CPU of both at most {OF_THE_SERVER} times that of ClickHouse itself; rows/s at least"
+        f" {OF_THE_DRAIN['file']} of the drain's to a file and {OF_THE_DRAIN['s3']} to S3; peak of at most"
+        f" {PEAK_MIB['file']} MiB to a file and {PEAK_MIB['s3']} to S3. With few rows, fixed costs count."
+    )
     console.print("Seconds in each stage:", *details, sep="\n  ")
 
 

@@ -31,7 +31,7 @@ WARM = 8
 
 def main() -> None:
     """Export to files, and print milliseconds of CPU for one export, and the number of statements."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.one_by_one", description=__doc__)
     parser.add_argument("--exports", type=int, default=100)
     parser.add_argument("--format", default="CSV")
     options = parser.parse_args()
