@@ -10,6 +10,7 @@ import pytest
 from tests.support.documents import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cases", ["abc", "0", "-5"])
 def test_a_wrong_number_of_examples_is_refused_in_a_sentence(cases: str) -> None:
     shown = subprocess.run(

@@ -8,6 +8,7 @@ import pytest
 from tests.support.documents import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fuzz", "soak"])
 def test_a_question_for_help_starts_nothing(name: str) -> None:
     shown = subprocess.run(
