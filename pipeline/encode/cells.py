@@ -152,9 +152,11 @@ def format_instants(name: str) -> pl.Expr:
 
 
 def format_numbers(name: str) -> pl.Expr:
-    """Return a NUMBER column as texts with the shortest digits, `1` for 1.0; other numbers than finite are words."""
-    # Adding zero turns -0.0 into 0.0.
-    return (pl.col(name) + 0.0).cast(pl.String).str.strip_suffix(".0")
+    """Return a NUMBER column as texts with the shortest digits, `1` for 1.0, `0` for -0.0; infinities are words."""
+    number = pl.col(name)
+    # Adding zero leaves -0.0 as it is.
+    unsigned = pl.when(number == 0).then(0.0).otherwise(number)
+    return unsigned.cast(pl.String).str.strip_suffix(".0")
 
 
 def format_decimals(name: str) -> pl.Expr:

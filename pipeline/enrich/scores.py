@@ -155,8 +155,9 @@ def _texts_to_json(values: pa.Array) -> pa.Array:
 
 def _numbers_to_json(values: pa.Array) -> pa.Array:
     """Return each number as JSON: `1` for 1.0, `0` for -0.0; null for what JSON has no number for."""
-    number = pl.col("v") + 0.0
-    text = number.cast(pl.String).str.strip_suffix(".0")
+    number = pl.col("v")
+    # Adding zero leaves -0.0 as it is.
+    text = pl.when(number == 0).then(0.0).otherwise(number).cast(pl.String).str.strip_suffix(".0")
     written = pl.DataFrame({"v": pl.from_arrow(values)}).select(
         pl.when(number.is_finite()).then(text).otherwise(pl.lit("null"))
     )

@@ -130,6 +130,11 @@ def test_a_whole_number_has_no_decimal_places(value: float, text: str) -> None:
     assert cell(Kind.NUMBER, value) == text
 
 
+def test_zeros_have_no_sign_in_several_rows() -> None:
+    columns = (Column("n", Kind.NUMBER),)
+    assert encoded("CSV", columns, [batch(columns, n=[-0.0, -1.5, 0.0])]) == b"n\r\n0\r\n-1.5\r\n0\r\n"
+
+
 def test_finite_numbers_beside_an_infinite_one_keep_every_digit() -> None:
     columns = (Column("n", Kind.NUMBER),)
     data = encoded("CSV", columns, [batch(columns, n=[math.inf, 0.1 + 0.2, 1e300, 5e-324, None])])

@@ -103,6 +103,11 @@ def test_a_whole_number_has_no_decimal_places(number: float | None, text: str) -
     assert encoded("JSONL", columns, [rows]).decode() == f'{{"a":"x","n":{text},"b":true}}\n'
 
 
+def test_zeros_have_no_sign_in_several_rows() -> None:
+    columns = (Column("n", Kind.NUMBER),)
+    assert encoded("JSONL", columns, [batch(columns, n=[-0.0, -1.5, 0.0])]) == b'{"n":0}\n{"n":-1.5}\n{"n":0}\n'
+
+
 @pytest.mark.parametrize(
     "number", ["12345678901234567890123", "0.1000000000000000055511151231257827", "1E400", "-0", "1.0"]
 )

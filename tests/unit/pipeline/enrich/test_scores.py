@@ -85,6 +85,8 @@ def test_cells_are_the_texts_of_what_a_row_has() -> None:
     cells = [[(cell["place"], cell["text"]) for cell in row] for row in made.column(CELLS).to_pylist()]
     assert cells == [[(1, "[0.5,2]"), (2, '["x\\"é\\n"]'), (3, '[1,""]')], [], [(2, "[null]"), (3, "[null]")]]
     assert Cells([NUMBER])(batch([(1, -0.0, None)])).column(CELLS).to_pylist() == [[{"place": 1, "text": "[0]"}]]
+    zeros = Cells([NUMBER])(batch([(1, -0.0, None)], [(1, 0.0, None), (1, -0.0, None)])).column(CELLS).to_pylist()
+    assert [cell["text"] for (cell,) in zeros] == ["[0]", "[0,0]"]
     assert Cells([NUMBER])(batch([], [])).column(CELLS).to_pylist() == [[], []]
     assert Cells([NUMBER])(batch()).column(CELLS).to_pylist() == []
 
