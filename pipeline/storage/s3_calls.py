@@ -86,7 +86,7 @@ _REMEDIES = {
     "RequestTimeTooSkewed": "is this machine's clock right?",
     **dict.fromkeys(_EXPIRED, "the credentials have expired, and nothing here can renew them"),
 }
-_TEMPORARY = (HTTPClientError, ResponseParserError, aiohttp.ClientError, OSError, TimeoutError)
+_TEMPORARY = (HTTPClientError, BotoConnectionError, ResponseParserError, aiohttp.ClientError, OSError, TimeoutError)
 
 
 class Calls:
@@ -273,7 +273,7 @@ def _translate(method: str, error: Exception, params: Mapping[str, Any] = Mappin
             "S3 could not be reached: there are no credentials: set LANGFUSE_S3_BATCH_EXPORT_ACCESS_KEY_ID and "
             "LANGFUSE_S3_BATCH_EXPORT_SECRET_ACCESS_KEY, or give the process an AWS role"
         )
-    if isinstance(error, (*_TEMPORARY, BotoConnectionError)):
+    if isinstance(error, _TEMPORARY):
         reason = explain_fault(error)
         remedy = CERTIFICATE_REMEDIES.get(reason, f"is LANGFUSE_S3_BATCH_EXPORT_ENDPOINT right, {_STYLE}")
         return Unavailable(f"S3 could not be reached for {method} ({reason}): {remedy}")

@@ -8,6 +8,7 @@ from config.errors import Rejected, Unavailable
 from pipeline.storage import S3Options, Storage, open_storage
 from tests import moto_server
 from tests.moto_server import Fault, Moto
+from tests.support.tcp_proxy import tcp_proxy
 
 pytestmark = pytest.mark.slow
 
@@ -182,6 +183,30 @@ def test_fixed_credentials_that_expired_fail_at_once_in_words(moto: Moto, storag
     with pytest.raises(Unavailable, match=r"ExpiredToken.*the credentials have expired"):
         store(storage)
     assert_nothing_is_left(moto)
+
+
+def test_a_part_is_sent_again_to_a_store_that_refused_a_connection(moto: Moto, outcomes: Counter[str]) -> None:
+    with tcp_proxy(int(moto.bucket.endpoint.rpartition(":")[2])) as line:
+        deeds = {"stored": [line.refuse], "retried": [line.heal]}
+
+        def act(outcome: str) -> None:
+            outcomes[outcome] += 1
+            if deeds[outcome]:
+                deeds[outcome].pop()()
+
+        options = S3Options(
+            endpoint=f"http://127.0.0.1:{line.port}",
+            region="us-east-1",
+            access_key_id="a",
+            secret_access_key="b",
+            force_path_style=True,
+            part_size=PART,
+            parts_in_flight=1,
+            pauses=(0.01,) * 4,
+        )
+        assert store(open_storage(f"s3://{moto.bucket.name}", options, act)) == len(DATA)
+    assert moto.bucket.read(KEY) == DATA
+    assert outcomes == {"stored": 4, "retried": 1}
 
 
 def test_a_server_that_is_not_there_is_unavailable() -> None:
