@@ -10,6 +10,9 @@ from config.errors import Rejected
 MOST_ENRICHED = 4
 """A batch that enriching makes more than this many times as large as the format asks for is cut again."""
 
+MOST_CELLS = 5_000_000
+"""A batch is enriched to this many cells at most: columns of scores take four bytes for each, also if it is null."""
+
 
 def repair(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Yield the batches with valid UTF-8 only; invalid bytes become U+FFFD, because text files can't hold them."""
@@ -60,6 +63,14 @@ def rebatch(batches: Iterator[pa.RecordBatch], target: int) -> Iterator[pa.Recor
             held += piece.nbytes
     if gathered:
         yield _join(gathered)
+
+
+def limit_cells(batches: Iterator[pa.RecordBatch], columns: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows in batches of at most MOST_CELLS cells in that number of columns. Nothing is copied."""
+    rows = max(1, MOST_CELLS // max(1, columns))
+    for batch in batches:
+        for start in range(0, max(1, batch.num_rows), rows):
+            yield batch.slice(start, rows)
 
 
 def limit_sizes(

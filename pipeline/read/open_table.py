@@ -8,7 +8,7 @@ import pyarrow as pa
 from sqlalchemy import Engine
 
 from config.errors import Rejected
-from pipeline.batches import make_large_row_error, repair
+from pipeline.batches import limit_cells, make_large_row_error, repair
 from pipeline.enrich.comments import Comments
 from pipeline.enrich.scores import SCORES, Cells, ScoreColumn, Scores, make_score_columns
 from pipeline.interrupt import interrupt_on_stop
@@ -63,6 +63,7 @@ class Table:
         self.null_columns = null_columns
         self.columns = tuple(columns)
         names = [column.name for column in columns]
+        self._own = [column.name for column in columns if column.kind is not Kind.SPARSE]
         self.id_place = names.index(ID) if ID in names else -1
         self.truncated = False
         self._source = batches
@@ -85,7 +86,7 @@ class Table:
 
     def enrich(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield the batches with the columns of other tables; each enricher makes one lookup per batch."""
-        for batch in batches:
+        for batch in limit_cells(batches, len(self._own)):
             enriched = batch
             for enricher in self._enrichers:
                 enriched = enricher(enriched)
@@ -94,7 +95,7 @@ class Table:
     def _places(self, names: list[str]) -> list[int]:
         """Find the columns and their flags; a score may have the name of a flag, and comes after it."""
         last = {name: place for place, name in enumerate(names)}
-        own = [last[column.name] for column in self.columns if column.kind is not Kind.SPARSE]
+        own = [last[name] for name in self._own]
         cells = [last[CELLS]] if len(own) < len(self.columns) else []
         row_id = [last[ID]] if self.id_place < 0 else []
         return [*own, *(names.index(flag) for flag in self._flags), *cells, *row_id]
