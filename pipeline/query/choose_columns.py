@@ -12,6 +12,7 @@ from config.errors import Rejected
 from pipeline.enrich.comments import COMMENTS
 from pipeline.enrich.scores import ScoreColumn
 from pipeline.request import ALL_SCORES, SCORE_PREFIX, ExportQuery
+from pipeline.sql.named_values import MOST_SCORES
 from pipeline.tables import TableDeclaration
 from pipeline.tables.clickhouse_table import ClickHouseTable
 from pipeline.tables.columns import ID
@@ -69,7 +70,8 @@ def choose_outputs(table: DatabaseTable, query: ExportQuery) -> DatabaseTable:
 def choose_scores(columns: Sequence[ScoreColumn], query: ExportQuery, format_: Format) -> list[ScoreColumn]:
     """Return the columns of scores in the file, in their order, given those of all scores of the project.
 
-    Raises Rejected, with the scores that exist, if the query names another one, or if it leaves no column.
+    Raises Rejected, with the scores that exist, if the query names another one; also if there are too many, or if it
+    leaves no column.
     """
     chosen, names = list(columns), query.scores
     if names is not None:
@@ -81,6 +83,11 @@ def choose_scores(columns: Sequence[ScoreColumn], query: ExportQuery, format_: F
         chosen = [known[name] for name in names]
     elif query.columns == (ALL_SCORES,) and not chosen:
         raise Rejected("The query asks for the scores alone, and the project has none. Name at least one more column.")
+    if len(chosen) > MOST_SCORES:
+        raise Rejected(
+            f"The project has {len(chosen):,} names of scores, and a file has columns for {MOST_SCORES:,} at most. "
+            f"Name the columns that you need, with {SCORE_PREFIX}NAME for each score."
+        )
     if format_.typed:
         return chosen
     kind = Kind.SPARSE if _come_last(query.columns) else Kind.JSON

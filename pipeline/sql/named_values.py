@@ -16,6 +16,9 @@ CUTOFF_MICROSECONDS = "cutoff_microseconds"
 SCORE_NAMES = "score_names_"
 END_OF_SCORES = "end_of_scores"
 
+MOST_SCORES = 65_534
+"""One less than the largest UInt16, which is the type of the end of their places."""
+
 
 def bind_project(project_id: str) -> ColumnElement[str]:
     """Bind the project's ID."""

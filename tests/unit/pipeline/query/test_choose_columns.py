@@ -210,3 +210,12 @@ def test_scores_alone_are_refused_in_a_project_without_any() -> None:
     query = read_query({"tableName": "traces", "columns": ["scores"]})
     with pytest.raises(Rejected, match="Name at least one more column"):
         choose_scores([], query, FORMATS["CSV"])
+
+
+def test_more_scores_than_a_statement_can_number_are_refused_unless_few_are_named() -> None:
+    every = make_score_columns([(str(number), ["NUMERIC"]) for number in range(65_535)], {"id"})
+    whole, few = (read_query({"tableName": "traces", "columns": ["id", each]}) for each in ("scores", "scores.65534"))
+    with pytest.raises(Rejected, match=r"has 65,535 names of scores, and a file has columns for 65,534 at most"):
+        choose_scores(every, whole, FORMATS["CSV"])
+    assert len(choose_scores(every[:-1], whole, FORMATS["CSV"])) == 65_534
+    assert [each.score for each in choose_scores(every, few, FORMATS["CSV"])] == ["65534"]
