@@ -85,7 +85,8 @@ class S3Storage:
         """Return the calls that sign links, in the region of the bucket."""
         if self._signer is None:
             try:
-                self._signer = self._open_signer(replace(self._options, region=self._calls.find_region(self._bucket)))
+                region = self._calls.limit_retries(CHECK_RETRIES).find_region(self._bucket)
+                self._signer = self._open_signer(replace(self._options, region=region))
             except Unavailable:
                 # A link for the default region may work, and an export that is stored does not fail for its link.
                 return self._open_signer(self._options)
@@ -96,7 +97,8 @@ class S3Storage:
 
     def size(self, key: str) -> int | None:
         """Return the size from the object's head."""
-        head = load_head(self._calls, self._bucket, join_key(self._root, key))
+        # A user who opens a link waits for it.
+        head = load_head(self._calls.limit_retries(CHECK_RETRIES), self._bucket, join_key(self._root, key))
         return None if head is None else int(head["ContentLength"])
 
     def delete(self, key: str, attempt: int) -> None:

@@ -1,11 +1,13 @@
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
 from config.errors import Rejected, Unavailable
 from pipeline.storage import S3Options, Storage, open_storage
+from pipeline.storage.s3 import CHECK_RETRIES
 from tests import moto_server
 from tests.moto_server import Fault, Moto
 from tests.support.tcp_proxy import tcp_proxy
@@ -221,6 +223,16 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
         )
         with pytest.raises(Unavailable, match="could not be reached"):
             open_storage("s3://bucket", options).check("")
+
+
+def test_whoever_opens_a_link_does_not_wait_for_a_store_that_is_away(moto: Moto, storage: Storage) -> None:
+    moto.door.faults.append(Fault("HEAD", "", times=1000))
+    with pytest.raises(Unavailable):
+        storage.size(KEY)
+    assert len(moto.door.seen) == CHECK_RETRIES + 1
+    moto.door.seen.clear()
+    assert storage.sign(KEY, timedelta(hours=1), "b.csv", "text/csv").startswith(moto.bucket.endpoint)
+    assert len(moto.door.seen) == CHECK_RETRIES + 1
 
 
 def test_encryption_is_asked_for_on_every_object(moto: Moto) -> None:
