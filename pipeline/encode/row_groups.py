@@ -40,8 +40,12 @@ class RowGroups:
         self._rows = self._count = self._entries_bytes = 0
         self._entries = WriteBuffer()
         self._compressor = pa.CompressedOutputStream(pa.PythonFile(self._entries, "w"), "zstd")
-        _, self._empty = self._write([])
         self._start = 0
+        try:
+            _, self._empty = self._write([])
+        except BaseException:
+            os.close(self._scratch)
+            raise
 
     def encode(self, tables: Iterator[pa.Table]) -> Iterator[Chunk]:
         """Yield the file: after each table that has rows its row group, and the footer at last."""

@@ -68,5 +68,12 @@ def test_the_file_descriptor_is_closed() -> None:
     assert set(Path("/proc/self/fd").iterdir()) <= before
 
 
+def test_the_file_descriptor_is_closed_if_no_file_can_be_written() -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    with pytest.raises(pa.ArrowNotImplementedError):
+        RowGroups(pa.schema([("n", pa.dense_union([pa.field("a", pa.int32())]))]))
+    assert set(Path("/proc/self/fd").iterdir()) <= before
+
+
 def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
