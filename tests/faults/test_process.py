@@ -1,7 +1,7 @@
 """Daemons are killed, terminated and suspended for longer than their lease, at every checkpoint of an export."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -17,6 +17,8 @@ from tests.support.tcp_proxy import Conditions
 
 pytestmark = pytest.mark.faults
 DAEMONS = (System.sweeping_consumer, System.notifier)
+CONTENT = ("ETag", "ContentLength")
+"""What differs in the head of an object if its bytes differ."""
 
 
 def _reach(system: System, checkpoint: Checkpoint, *later: Checkpoint) -> tuple[Daemon, Barrier, str]:
@@ -80,12 +82,13 @@ def _two_suspended_workers(system: System) -> None:
     second.process.send_signal(signal.SIGSTOP)
     system.sweeping_consumer()
     system.wait_for(export_id, "COMPLETED")
-    before = _written(system, export_id)
+    before = _written(system, export_id, CONTENT)
     suspended = [(first, first_barrier), (second, second_barrier)]
     system.random.shuffle(suspended)
     for each, barrier in suspended:
         _resume(each, barrier)
-        assert _written(system, export_id) == before
+        # The condition of a request on its way holds for equal files of other attempts: they have the same ETag.
+        assert _written(system, export_id, CONTENT) == before
 
 
 def _resume(worker: Daemon, barrier: Barrier) -> None:
@@ -94,11 +97,10 @@ def _resume(worker: Daemon, barrier: Barrier) -> None:
     eventually(lambda: worker.metric("waybill_exports_running") == 0, what="the suspended worker gives up")
 
 
-def _written(system: System, export_id: str) -> list[Any]:
-    """The row and the objects, with everything that would differ if they were written again."""
+def _written(system: System, export_id: str, kept: Sequence[str] = (*CONTENT, "LastModified", "Metadata")) -> list[Any]:
+    """The row and the objects; by default with everything that would differ if they were written again."""
     names = [key for key in system.bucket.objects() if export_id in key]
     heads = [system.bucket.client.head_object(Bucket=system.bucket.name, Key=key) for key in names]
-    kept = ("ETag", "LastModified", "Metadata", "ContentLength")
     return [row_of(system.engine, export_id), *({name: head[name] for name in kept} for head in heads)]
 
 
