@@ -42,6 +42,7 @@ from runtime.migrations import migrate
 T = TypeVar("T")
 PATIENCE = 60.0
 PROJECT = "demo"
+_PORTS = range(15_000, 32_768)  # from 32,768 on Linux gives them to outgoing connections (ip_local_port_range)
 
 
 @dataclass(frozen=True)
@@ -246,9 +247,10 @@ def _start(name: str, folder: Path, environment: Mapping[str, str]) -> Daemon:
 
 def _free_port() -> int:
     """Find a port for the consumer: the links contain it, so it must be known before the consumer serves."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
+    while True:
+        port = secrets.choice(_PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def _eventually(look: Callable[[], T | None], what: str) -> T:

@@ -13,9 +13,9 @@ from sqlalchemy import Engine, Row, select
 from config.events import ExportFinished
 from config.tables import notices
 from tests.e2e.completions import add_ended_export, emails, notifier, publish
+from tests.services.process import free_port
 from tests.services.stacks import Stack
 from tests.support.daemons import Daemon, eventually, waybill
-from tests.support.notices import closed_port
 from tests.support.webhooks import (
     OTHER_SECRET,
     SECRET,
@@ -221,7 +221,7 @@ def test_the_doctor_connects_to_the_receivers_and_sends_nothing(
     assert found["channels"] == "ok"
     assert webhook.requests == slack.requests == []
 
-    closed = {"WAYBILL_SLACK_WEBHOOK_URL": f"http://127.0.0.1:{closed_port()}/hush"}
+    closed = {"WAYBILL_SLACK_WEBHOOK_URL": f"http://127.0.0.1:{free_port()}/hush"}
     wrong = waybill("doctor", "--json", environment=environment | closed)
     assert json.loads(wrong.stdout)["channels"].startswith(
         "the receiver of WAYBILL_SLACK_WEBHOOK_URL is unavailable (connection refused)"

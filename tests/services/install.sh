@@ -44,11 +44,12 @@ newest_postgres() { find /usr/lib/postgresql/*/bin/postgres 2>/dev/null | sort -
 
 install_kafka() {
   local jars="$cache/kafka-$KAFKA"
-  if [ ! -d "$jars" ]; then
+  if ! compgen -G "$jars/slf4j-simple-*.jar" >/dev/null; then
     need java Kafka
     need mvn Kafka
     quietly mvn -q -B -f "$here/kafka.pom.xml" "-Dkafka.version=$KAFKA" "-Dscala.version=$SCALA" \
       dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$work/kafka"
+    rm -rf "$jars"
     mv "$work/kafka" "$jars"
   fi
   say kafka "Apache Kafka $KAFKA in $jars"

@@ -122,7 +122,8 @@ def _jars() -> Path:
 def _java(main: str, *arguments: str | Path) -> list[str | Path]:
     # A broker that lives for minutes gains more from a quick start than from the second compiler.
     quick = ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
-    return ["java", *quick, "-cp", f"{_jars()}/*", main, *arguments]
+    errors = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
+    return ["java", *quick, errors, "-cp", f"{_jars()}/*", main, *arguments]
 
 
 def _admin(bootstrap: str) -> Any:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PREFIX = "waybill-services-"
+_PORTS = range(15_000, 32_768)  # from 32,768 on Linux gives them to outgoing connections (ip_local_port_range)
 _PATIENCE = 20.0  # seconds between asking a server to end and killing it
 
 
@@ -46,11 +48,12 @@ class Program:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that nothing uses at the moment and that no outgoing connection will be given."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def accepts(port: int) -> bool:

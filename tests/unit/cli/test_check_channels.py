@@ -2,7 +2,7 @@ import pytest
 
 from cli.checks.channels import Unused, find_problems
 from config.settings import load
-from tests.support.notices import closed_port
+from tests.services.process import free_port
 from tests.support.webhooks import SECRET, webhook_receiver
 
 
@@ -16,7 +16,7 @@ def test_each_receiver_that_can_not_be_reached_is_a_problem() -> None:
         values = {
             "WAYBILL_WEBHOOK_URL": receiver.url,
             "WAYBILL_WEBHOOK_SECRET": SECRET,
-            "WAYBILL_SLACK_WEBHOOK_URL": f"http://127.0.0.1:{closed_port()}/hush",
+            "WAYBILL_SLACK_WEBHOOK_URL": f"http://127.0.0.1:{free_port()}/hush",
         }
         (closed,) = find_problems(load(values | {"WAYBILL_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"}))
         refused = find_problems(load(values))

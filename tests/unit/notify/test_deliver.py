@@ -16,6 +16,7 @@ from notify.deliver import Attempt, MailTransport, NotifierContext, attempt, rea
 from notify.notice import Notice
 from notify.smtp_url import parse_server
 from runtime.database import open_database
+from tests.services.process import free_port
 from tests.support.notices import (
     NOW,
     SENDER,
@@ -23,7 +24,6 @@ from tests.support.notices import (
     MailServer,
     add_export,
     add_user,
-    closed_port,
     completion,
 )
 
@@ -478,7 +478,7 @@ def test_a_notice_that_another_notifier_took_over_is_not_counted(context: Notifi
 def test_a_failing_mail_server_never_changes_the_export(engine: Engine, context: NotifierContext) -> None:
     add_user(engine)
     add_export(engine)
-    context = with_server(context, f"smtp://127.0.0.1:{closed_port()}")
+    context = with_server(context, f"smtp://127.0.0.1:{free_port()}")
     with engine.connect() as connection:
         before = connection.execute(select(batch_exports)).all()
 

@@ -12,8 +12,8 @@ from config.settings_channels import Network
 from notify import receiver as module
 from notify.mailer import Unanswered, Undeliverable
 from notify.receiver import Receiver
+from tests.services.process import free_port
 from tests.support.certificates import make_authority
-from tests.support.notices import closed_port
 from tests.support.webhooks import (
     Request,
     Respond,
@@ -197,7 +197,7 @@ def test_a_compressed_response_is_not_expanded(server: WebhookReceiver) -> None:
 
 def test_a_closed_port_is_unavailable() -> None:
     with pytest.raises(Unavailable, match=r"is unavailable \(connection refused\): is WAYBILL_WEBHOOK_URL right"):
-        post(f"http://127.0.0.1:{closed_port()}/hush")
+        post(f"http://127.0.0.1:{free_port()}/hush")
 
 
 LOOPBACK = [
@@ -295,7 +295,7 @@ def test_plain_http_is_for_allowed_networks_only(monkeypatch: pytest.MonkeyPatch
 
 def test_no_proxy_is_used(server: WebhookReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port()}")
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
 
     post(server.url)
 
@@ -341,7 +341,7 @@ def test_a_check_sends_nothing(server: WebhookReceiver) -> None:
 
 def test_a_check_names_a_port_where_nothing_listens() -> None:
     with pytest.raises(Unavailable, match="connection refused"):
-        Receiver(f"http://127.0.0.1:{closed_port()}", SETTING, LOCAL).check()
+        Receiver(f"http://127.0.0.1:{free_port()}", SETTING, LOCAL).check()
 
 
 def test_a_new_file_of_authorities_is_read_without_a_restart(

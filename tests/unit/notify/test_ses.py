@@ -15,9 +15,9 @@ from notify.address import EmailAddress, parse_address
 from notify.mailer import Envelope, Unanswered, Undeliverable
 from notify.open_mailer import open_mailer
 from notify.ses import SesRegion
+from tests.services.process import free_port
 from tests.support.certificates import make_authority
 from tests.support.http_proxy import Cut, Forward, Response, http_proxy
-from tests.support.notices import closed_port
 from tests.support.ses_server import ACCOUNT, IDENTITIES, REGION, SEND, SesServer, ses_server
 
 SENDER = EmailAddress("exports", "mail.example.com")
@@ -156,7 +156,7 @@ def test_rubbish_instead_of_a_response_is_unanswered(server: SesServer, body: by
 
 
 def test_a_connection_that_is_refused_is_retried(server: SesServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, server.environment() | {"AWS_ENDPOINT_URL_SESV2": f"http://127.0.0.1:{closed_port()}"})
+    use(monkeypatch, server.environment() | {"AWS_ENDPOINT_URL_SESV2": f"http://127.0.0.1:{free_port()}"})
 
     with pytest.raises(Unavailable, match=r"SES in eu-central-1 is unavailable \(connection refused\)"):
         send()

@@ -23,7 +23,8 @@ from notify.mailer import Envelope, Unanswered, Undeliverable
 from notify.smtp import Encryption, SmtpServer
 from notify.smtp_url import parse_server
 from runtime.tokens import Token, Tokens
-from tests.support.notices import CUT, MailServer, closed_port, mail_server
+from tests.services.process import free_port
+from tests.support.notices import CUT, MailServer, mail_server
 
 SENDER = EmailAddress("from", "waybill.test")
 ADDRESS = "ada.secret@example.com"
@@ -227,7 +228,7 @@ def test_lines_that_begin_with_a_dot_arrive_unchanged(server: MailServer) -> Non
 
 def test_a_refused_connection_is_retried() -> None:
     with pytest.raises(Unavailable, match="Connection refused"):
-        send(f"smtp://127.0.0.1:{closed_port()}")
+        send(f"smtp://127.0.0.1:{free_port()}")
 
 
 def test_a_silent_server_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,4 +444,4 @@ def test_the_check_logs_in_and_sends_nothing(server: MailServer) -> None:
 
     assert server.taken == []
     with pytest.raises(Unavailable):
-        parse_server(f"smtp://127.0.0.1:{closed_port()}").check(SENDER)
+        parse_server(f"smtp://127.0.0.1:{free_port()}").check(SENDER)

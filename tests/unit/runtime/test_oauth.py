@@ -10,9 +10,9 @@ import pytest
 from config.errors import Unavailable
 from runtime import oauth
 from runtime.oauth import DEFAULT_LIFETIME, TokenEndpoint, fetch_token
+from tests.services.process import free_port
 from tests.support.certificates import make_authority
 from tests.support.http_proxy import http_proxy
-from tests.support.notices import closed_port
 from tests.support.token_issuer import CLIENT, REFRESH, SECRET, TokenIssuer, refusal, token_issuer
 
 NOW = 1_000.0
@@ -135,7 +135,7 @@ def test_a_redirect_does_not_get_the_secret(issuer: TokenIssuer) -> None:
 
 def test_an_endpoint_that_is_down_is_explained() -> None:
     with pytest.raises(Unavailable, match=r"is unavailable \(connection refused\): is THE_TOKEN_ENDPOINT_URL right\?"):
-        fetch_token(endpoint(f"http://127.0.0.1:{closed_port()}/token"), NOW)
+        fetch_token(endpoint(f"http://127.0.0.1:{free_port()}/token"), NOW)
 
 
 def test_a_host_that_does_not_exist_is_explained() -> None:
