@@ -191,12 +191,14 @@ class Calls:
         return await self._send(method, params, with_md5=True)
 
     async def _send(self, method: str, params: dict[str, Any], *, with_md5: bool) -> dict[str, Any]:
-        # A file is sent in pieces, where bytes would block the loop; every retry reads it from its start.
-        body: dict[str, Any] = {"Body": Body(params["Body"])} if "Body" in params else {}
-        if with_md5 and method in _MD5_METHODS:
-            body["ContentMD5"] = await asyncio.to_thread(_make_md5, params["Body"])
+        body: Body | None = params.get("Body")
+        checksum: dict[str, str] = {}
+        if body is not None:
+            body.seek(0)
+            if with_md5:
+                checksum["ContentMD5"] = await asyncio.to_thread(_make_md5, body)
         try:
-            answer: dict[str, Any] = await self._fs._call_s3(method, **(params | body))  # noqa: SLF001 (s3fs has no public method for a single call)
+            answer: dict[str, Any] = await self._fs._call_s3(method, **params, **checksum)  # noqa: SLF001 (s3fs has no public method for a single call)
         except OSError as error:
             if isinstance(error.__cause__, ClientError):  # s3fs replaces it by an errno
                 raise error.__cause__ from None
@@ -242,8 +244,11 @@ def _asks_for_md5(error: ClientError) -> bool:
     return "content-md5" in str(error.response.get("Error", {}).get("Message", "")).lower()
 
 
-def _make_md5(body: bytes) -> str:
-    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+def _make_md5(body: Body) -> str:
+    checksum = hashlib.md5(usedforsecurity=False)
+    for piece in body.cut():
+        checksum.update(piece)
+    return base64.b64encode(checksum.digest()).decode()
 
 
 def _is_temporary(error: Exception) -> bool:

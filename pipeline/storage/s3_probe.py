@@ -7,12 +7,13 @@ from typing import Any
 from pipeline.storage.s3_calls import DENIED, Calls
 from pipeline.storage.s3_conditions import FAILED_CONDITIONS, REFUSED_CONDITIONS, Conditions
 from pipeline.storage.s3_objects import ATTEMPT, MISSING, abort_upload, load_head
+from pipeline.storage.s3_parts import Body
 from pipeline.storage.types import Refused
 
 NEVER_MET = {"IfMatch": '"00000000000000000000000000000000"'}
 """A condition that no object meets."""
 
-_BODY = b"."
+_CONTENT = b"."
 
 
 def check_writing(calls: Calls, place: Mapping[str, str], headers: Mapping[str, Any]) -> None:
@@ -30,7 +31,8 @@ def probe_conditions(
     If the store ignores conditions, the object at `place` is replaced; if there was none, the new one is deleted.
     """
     existed = load_head(calls, place["Bucket"], place["Key"]) is not None
-    _probe(conditions, "put_object", lambda: calls.run("put_object", **place, **headers, **NEVER_MET, Body=_BODY))
+    put = {**place, **headers, **NEVER_MET, "Body": Body([_CONTENT])}
+    _probe(conditions, "put_object", lambda: calls.run("put_object", **put))
     with _one_part(calls, place, headers) as upload:
         complete = "complete_multipart_upload"
         _probe(conditions, complete, lambda: calls.run(complete, **place, **upload, **NEVER_MET))
@@ -75,7 +77,7 @@ def _one_part(calls: Calls, place: Mapping[str, str], headers: Mapping[str, Any]
     """Upload one part, and give what completes the upload; the block's end aborts it."""
     begun = calls.run("create_multipart_upload", **place, **headers)
     try:
-        part = calls.run("upload_part", **place, UploadId=begun["UploadId"], PartNumber=1, Body=_BODY)
+        part = calls.run("upload_part", **place, UploadId=begun["UploadId"], PartNumber=1, Body=Body([_CONTENT]))
         parts = [{"PartNumber": 1, "ETag": part["ETag"]}]
         yield {"UploadId": begun["UploadId"], "MultipartUpload": {"Parts": parts}}
     finally:

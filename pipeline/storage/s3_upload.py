@@ -17,7 +17,7 @@ from config.labels import PartOutcome
 from pipeline.storage.s3_calls import Calls
 from pipeline.storage.s3_conditions import FAILED_CONDITIONS, OVERTAKEN, REFUSED_CONDITIONS, Conditions
 from pipeline.storage.s3_objects import ATTEMPT, MISSING, abort_upload, load_attempt, load_if_present, read_version
-from pipeline.storage.s3_parts import MAX_PARTS, part_size
+from pipeline.storage.s3_parts import MAX_PARTS, Body, part_size
 from pipeline.storage.types import Refused
 
 logger = logging.getLogger(__name__)
@@ -129,15 +129,15 @@ class S3Upload:
     def _make_headers(self) -> dict[str, Any]:
         return {**self._target.headers, "Metadata": {ATTEMPT: str(self._target.attempt)}}
 
-    def _take(self) -> bytes:
-        body = b"".join(self._filling)
+    def _take(self) -> Body:
+        body = Body(self._filling)
         self._filling.clear()
         self._written += self._held
         self._held = 0
         return body
 
     def _send(self) -> None:
-        """Send the held bytes as a part, once fewer parts are in flight; they are copied only then."""
+        """Send the held bytes as a part, once fewer parts are in flight."""
         if self._upload_id is None:
             begun = self._wait_for(
                 self._calls.start("create_multipart_upload", **self._name_object(), **self._make_headers())

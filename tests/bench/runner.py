@@ -22,7 +22,7 @@ from pipeline.progress import Progress
 from pipeline.read import open_table
 from pipeline.read.connections import ClickHouse, Sources
 from pipeline.spec import ExportSpec, read_spec
-from pipeline.storage import S3Options, open_storage
+from pipeline.storage import S3Options, Storage, open_storage
 from runtime.database import open_database
 from tests.bench import by_server, row_by_row
 from tests.bench.row_by_row import PROJECT
@@ -88,7 +88,9 @@ def _prepare(job: Job, metrics: Metrics) -> Callable[[], tuple[int, int]]:
     folder = Path(job.target.removeprefix("file://"))
     match job.kind:
         case "export":
-            return partial(_export, job, metrics)
+            storage = open_storage(job.target, S3Options(**job.s3))
+            storage.size("nothing")  # the first call imports the client of the store
+            return partial(_export, job, storage, metrics)
         case "drain":
             return partial(_drain, job)
         case "server":
@@ -122,8 +124,7 @@ def _sources(job: Job) -> Sources:
     )
 
 
-def _export(job: Job, metrics: Metrics) -> tuple[int, int]:
-    storage = open_storage(job.target, S3Options(**job.s3))
+def _export(job: Job, storage: Storage, metrics: Metrics) -> tuple[int, int]:
     result = export(_spec(job), _sources(job), storage, Progress(), metrics, fence=lambda: None)
     return result.rows, result.bytes
 
