@@ -5,10 +5,10 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import Engine, Row, Select, and_, func, literal_column, select
 
 from config.tables import comments, users
-from pipeline.enrich.lookup import join_texts
 from pipeline.interrupt import connect
 from pipeline.sql.postgres import is_one_of
 
@@ -17,8 +17,8 @@ NO_COMMENTS = "[]"
 CACHED_IDS = 20_000
 """Up to this many ids of objects with comments are cached, so that only those are queried."""
 
-LOADED_COMMENTS = 2_000
-"""Up to this many comments are read once for an export, because each statement has a fixed cost."""
+LOADED_COMMENTS, LOADED_CHARACTERS = 20_000, 4_000_000
+"""Up to this many comments, with as many characters, are read once for an export: each statement has a fixed cost."""
 
 CHUNK_ROWS = 1_000
 """Comments are read in chunks of this many, because making Python values of them holds the interpreter's lock."""
@@ -35,35 +35,42 @@ class Comments:
     def __init__(self, database: Engine, project_id: str, on: str) -> None:
         self._database = database
         self._object = and_(comments.c.project_id == project_id, comments.c.object_type == literal_column(f"'{on}'"))
-        commented = select(comments.c.object_id, func.count()).where(self._object).group_by(comments.c.object_id)
+        sizes = (func.count(), func.sum(func.length(comments.c.content)))
+        commented = select(comments.c.object_id, *sizes).where(self._object).group_by(comments.c.object_id)
         with connect(database) as connection:
-            counts = {row[0]: row[1] for row in connection.execute(commented.limit(CACHED_IDS + 1))}
-        self._known = pl.Series(list(counts), dtype=pl.String) if len(counts) <= CACHED_IDS else None
-        self._loaded = self._load_comments(list(counts)) if sum(counts.values()) <= LOADED_COMMENTS else None
+            found = connection.execute(commented.limit(CACHED_IDS + 1)).all()
+        ids = [row[0] for row in found]
+        count, characters = (sum(row[place] for row in found) for place in (1, 2))
+        self._known = pl.Series(ids, dtype=pl.String) if len(ids) <= CACHED_IDS else None
+        few = count <= LOADED_COMMENTS and characters <= LOADED_CHARACTERS
+        self._loaded = self._load_comments(ids) if few else None
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the batch with the column at its end."""
         ids = batch.column("id")
-        found = self._load_comments(self._list_candidates(ids)) if self._loaded is None else self._loaded
-        return batch.append_column(COMMENTS, join_texts(ids, found, default=NO_COMMENTS))
+        known, texts = self._loaded or self._load_comments(self._list_candidates(ids))
+        cells = texts.take(pc.index_in(ids, value_set=known)).fill_null(NO_COMMENTS)
+        return batch.append_column(COMMENTS, cells)
 
     def _list_candidates(self, ids: pa.Array) -> list[str]:
         """List the objects that may have comments."""
         series = pl.Series(ids, dtype=pl.String)
         return (series if self._known is None else series.filter(series.is_in(self._known.implode()))).to_list()
 
-    def _load_comments(self, ids: list[str]) -> pl.DataFrame:
-        """Return each object's comments as a JSON array."""
-        found = pl.DataFrame(schema=_FOUND)
+    def _load_comments(self, ids: list[str]) -> tuple[pa.Array, pa.Array]:
+        """Return the objects that have comments, and the comments of each as a JSON array."""
         if not ids:
-            return found
+            return pa.array([], pa.string()), pa.array([], pa.string())
+        found = pl.DataFrame(schema=_FOUND)
         with (
             connect(self._database) as connection,
             connection.execute(self._statement(ids), execution_options={"yield_per": CHUNK_ROWS}) as rows,
         ):
             found = pl.concat([found, *(_encode(part) for part in rows.partitions())])
         each_object = found.group_by("object_id", maintain_order=True).agg(pl.col("text").str.join(", "))
-        return each_object.with_columns(text=pl.concat_str(pl.lit("["), pl.col("text"), pl.lit("]")))
+        written = each_object.with_columns(text=pl.concat_str(pl.lit("["), pl.col("text"), pl.lit("]")))
+        known, texts = (column.to_arrow().cast(pa.string()) for column in written)
+        return known, texts
 
     def _statement(self, ids: list[str]) -> Select[Any]:
         return (

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 
 def list_distinct(keys: pa.Array) -> list[str]:
@@ -20,9 +19,3 @@ def make_texts(keys: pa.Array, found: Mapping[str, str | None], default: str | N
     series = pl.Series(keys, dtype=pl.String)
     column = series.replace_strict(list(found), list(found.values()), default=default, return_dtype=pl.String)
     return column.to_arrow().cast(pa.string())
-
-
-def join_texts(keys: pa.Array, found: pl.DataFrame, default: str) -> pa.Array:
-    """Make a column with the text found for each key, or the default; `found` has a row for each key, and its text."""
-    known, texts = (column.to_arrow().cast(pa.string()) for column in found)
-    return texts.take(pc.index_in(keys, value_set=known)).fill_null(default)

@@ -15,6 +15,14 @@ SCORES = "#scores"
 
 PREFIX = "scores."
 
+_TEXT, _NUMBER = pl.col("text"), pl.col("number")
+_TEXT_AS_JSON = pl.struct(_TEXT.alias("v")).struct.json_encode().str.slice(5).str.head(-1)
+# Adding zero leaves -0.0 as it is.
+_DIGITS = pl.when(_NUMBER == 0).then(0.0).otherwise(_NUMBER).cast(pl.String).str.strip_suffix(".0")
+_JSON = (
+    pl.when(_TEXT.is_not_null()).then(_TEXT_AS_JSON).when(_NUMBER.is_finite()).then(_DIGITS).otherwise(pl.lit("null"))
+)
+
 
 @dataclass(frozen=True)
 class ScoreColumn:
@@ -79,7 +87,7 @@ class Cells:
         cells = pc.run_end_encode(pc.add(of_row, pc.subtract(places.cast(pa.int64()), 1)), run_end_type=pa.int32())
         ends = pl.Series(cells.run_ends, dtype=pl.Int32)
         bounds = pl.concat([pl.Series([0], dtype=pl.Int32), ends]).to_arrow()
-        values = pc.coalesce(_texts_to_json(texts), _numbers_to_json(numbers))
+        values = _to_json(texts, numbers)
         written = pc.binary_join_element_wise(
             "[", pc.binary_join(pa.ListArray.from_arrays(bounds, values), ","), "]", ""
         )
@@ -124,9 +132,7 @@ def _make_long(type_: pa.DataType, cells: pl.DataFrame, numbers: pa.Array, texts
     if not pa.types.is_string(type_):
         values = numbers if pa.types.is_floating(type_.value_type) else texts
         return pa.Array.from_buffers(type_, places, _lay_out(cells["value"], cells["len"], places), children=[values])
-    lists = pa.ListArray.from_arrays(
-        _to_offsets(cells["len"].cast(pl.Int32)), pc.coalesce(_texts_to_json(texts), _numbers_to_json(numbers))
-    )
+    lists = pa.ListArray.from_arrays(_to_offsets(cells["len"].cast(pl.Int32)), _to_json(texts, numbers))
     written = pc.binary_join_element_wise("[", pc.binary_join(lists, ","), "]", "")
     layout = _lay_out(cells["value"], pl.Series(pc.binary_length(written)), places)
     return pa.Array.from_buffers(type_, places, [*layout, written.buffers()[2]])
@@ -145,20 +151,7 @@ def _to_offsets(sizes: pl.Series) -> pa.Array:
     return pl.concat([pl.zeros(1, dtype=pl.Int32, eager=True), sizes.cum_sum()]).to_arrow()
 
 
-def _texts_to_json(values: pa.Array) -> pa.Array:
-    """Return each text as JSON; nulls stay."""
-    written = pl.DataFrame({"v": pl.from_arrow(values)}).select(
-        pl.when(pl.col("v").is_not_null()).then(pl.struct("v").struct.json_encode().str.slice(5).str.head(-1))
-    )
-    return written.to_series().to_arrow().cast(pa.string())
-
-
-def _numbers_to_json(values: pa.Array) -> pa.Array:
-    """Return each number as JSON: `1` for 1.0, `0` for -0.0; null for what JSON has no number for."""
-    number = pl.col("v")
-    # Adding zero leaves -0.0 as it is.
-    text = pl.when(number == 0).then(0.0).otherwise(number).cast(pl.String).str.strip_suffix(".0")
-    written = pl.DataFrame({"v": pl.from_arrow(values)}).select(
-        pl.when(number.is_finite()).then(text).otherwise(pl.lit("null"))
-    )
-    return written.to_series().to_arrow().cast(pa.string())
+def _to_json(texts: pa.Array, numbers: pa.Array) -> pa.Array:
+    """Return each text, or else the number, as JSON: `1` for 1.0, `0` for -0.0, `null` for NaN and infinities."""
+    values = pl.DataFrame({"text": pl.from_arrow(texts), "number": pl.from_arrow(numbers)})
+    return values.select(_JSON).to_series().to_arrow().cast(pa.string())

@@ -58,6 +58,16 @@ def test_few_comments_are_read_once_for_an_export(database: Engine) -> None:
     assert len(sent) == 2
 
 
+def test_long_comments_are_read_with_their_objects_only(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enrich_comments, "LOADED_CHARACTERS", 3)
+    for each in ("a", "b"):
+        comment(database, each)
+    enrich = Comments(database, "p", "TRACE")
+    sent = count_statements(database)
+    assert [len(json.loads(each)) for each in enrich(batch("b", "x")).column("comments").to_pylist()] == [1, 0]
+    assert len(sent) == 1
+
+
 def test_many_comments_on_one_object_are_read_only_with_it(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enrich_comments, "LOADED_COMMENTS", 2)
     for number in range(3):
