@@ -1,13 +1,13 @@
 """Sets up the allocators of a process that exports, so that memory that a batch needed is returned to the system."""
 
-# Set here and not in the process environment, because a daemon that is started from a shell would not have it, and
-# because it is not the same: variables cost a quarter more CPU for Parquet.
+# Set here and not in the environment, because a daemon that is started from a shell would not have it, and because it
+# is not the same: glibc's variables cost a quarter more CPU for Parquet.
 #
-# Smaller thresholds return memory sooner, and cost page faults. Measured on exports of 300,000 traces, as CPU per row
-# and peak memory, with thresholds for blocks of their own and for trimming of
-#   256 KiB and 1 MiB:  CSV 14.3 µs, 290 MiB; JSONL 16.0 µs, 281 MiB; Parquet 13.4 µs, 303 MiB
-#   2 MiB and 4 MiB:    CSV 12.7 µs, 292 MiB; JSONL 14.9 µs, 297 MiB; Parquet 12.1 µs, 311 MiB
-#   16 MiB and 16 MiB:  CSV 11.7 µs, 321 MiB; JSONL 14.5 µs, 302 MiB; Parquet 12.5 µs, 320 MiB
+# Smaller thresholds return memory sooner, and cost page faults. Measured on exports of 300,000 traces to a file, as CPU
+# per row and peak memory, with thresholds for blocks of their own and for trimming of
+#   2 MiB and 4 MiB:  CSV 8.5 µs, 229 MiB; JSONL 8.1 µs, 240 MiB; Parquet 8.1 µs, 239 MiB
+#   3 MiB and 6 MiB:  CSV 7.8 µs, 240 MiB; JSONL 8.0 µs, 248 MiB; Parquet 8.2 µs, 251 MiB
+#   6 MiB and 8 MiB:  CSV 8.0 µs, 241 MiB; JSONL 8.1 µs, 246 MiB; Parquet 7.5 µs, 251 MiB
 
 import ctypes
 import sys
@@ -23,11 +23,10 @@ _M_ARENA_MAX, _ARENAS = -8, 2
 def tune_allocators() -> None:
     """Set up the allocators; call it once in each process that exports, before the first export.
 
-    By default, Arrow's allocator keeps memory for its threads, and glibc's raises its threshold for large blocks with
-    use: a third of the memory of an exporting process, which costs a few per cent of its time to return.
+    By default, glibc raises its threshold for large blocks with use, and keeps more memory. The other allocators are
+    chosen in `pipeline/__init__.py`, because their libraries read that when they are imported.
     """
     _keep_pandas_out()
-    pa.set_memory_pool(pa.system_memory_pool())
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # not glibc
         return
