@@ -7,8 +7,11 @@ import pyarrow.compute as pc
 
 from config.errors import Rejected
 
+BATCH_BYTES = 6 << 20
+"""The most bytes of a batch that is enriched and encoded, unless it is a single row."""
+
 MOST_ENRICHED = 4
-"""A batch that enriching makes more than this many times as large as the format asks for is cut again."""
+"""A batch that enriching makes more than this many times as large as BATCH_BYTES is cut again."""
 
 MOST_CELLS = 5_000_000
 """A batch is enriched to this many cells at most: columns of scores take four bytes for each, also if it is null."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from config.metrics import Metrics
-from pipeline.batches import limit_sizes, rebatch
+from pipeline.batches import BATCH_BYTES, limit_sizes, rebatch
 from pipeline.compress import COMPRESSORS
 from pipeline.encode import ENCODERS
 from pipeline.export_file import open_file
@@ -63,10 +63,10 @@ def deliver(  # noqa: PLR0913 (as `export`)
     # The flow is left first: its threads end before the uploads are aborted.
     with open_file(spec, storage, progress, metrics) as file, Flow(metrics) as flow:
         progress.stages = flow.seconds
-        batches = flow.stage("read", rebatch(table.batches, encoding.format.batch_bytes))
+        batches = flow.stage("read", rebatch(table.batches, BATCH_BYTES))
         batches = watch(batches, progress, spec.export_id)
         batches = table.enrich(batches)
-        batches = limit_sizes(batches, encoding.format.batch_bytes, spec.output.row_bytes, table.id_place)
+        batches = limit_sizes(batches, BATCH_BYTES, spec.output.row_bytes, table.id_place)
         batches = flow.stage("enrich", batches)
         batches = flow.prefetch("wait", batches)
         chunks = flow.stage("encode", ENCODERS[encoding.format.name](table.columns, batches, encoding))

@@ -57,30 +57,26 @@ class Column:
 class Format:
     """A file format and its abilities; its encoder is in `pipeline.encode.ENCODERS`.
 
-    `batch_bytes` is about the size of the batches that its encoder gets. `nested`: JSON values are stored as values.
-    `typed`: columns have types, so each score name gets a column of its own. `caseless`: its readers take names that
-    differ only in case for the same. `packs_itself`: the format compresses inside, so its files are not compressed
-    again.
+    `nested`: JSON values are stored as values. `typed`: columns have types, so each score name gets its own column.
+    `caseless`: its readers take names that differ only in case for the same. `packs_itself`: the format compresses
+    inside, so its files are not compressed again.
     """
 
     name: str
     extension: str
     content_type: str
-    batch_bytes: int = 6 << 20
     nested: bool = False
     typed: bool = False
     caseless: bool = False
     packs_itself: bool = False
 
 
-# The names of the columns are in each line, so a batch has up to twice as many bytes in the file.
-_OF_LONG_LINES = 4 << 20
 FORMATS: dict[str, Format] = {
     each.name: each
     for each in (
         Format("CSV", "csv", "text/csv; charset=utf-8"),
-        Format("JSON", "json", "application/json; charset=utf-8", batch_bytes=_OF_LONG_LINES, nested=True),
-        Format("JSONL", "jsonl", "application/x-ndjson; charset=utf-8", batch_bytes=_OF_LONG_LINES, nested=True),
+        Format("JSON", "json", "application/json; charset=utf-8", nested=True),
+        Format("JSONL", "jsonl", "application/x-ndjson; charset=utf-8", nested=True),
         Format(
             "PARQUET",
             "parquet",

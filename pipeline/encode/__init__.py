@@ -16,8 +16,8 @@ from pipeline.types import Column, Encoding
 Encode = Callable[[Sequence[Column], Iterator[pa.RecordBatch], Encoding], Iterator[Chunk]]
 """Reads batches that have all columns by name, with their `#json` companions, and yields the file in chunks.
 
-Reads no more batches than the next chunk needs. There is at least one batch. Batches have at most about
-`Format.batch_bytes` or one row, and may have no rows. Errors of the batches' iterator pass through.
+Reads no more batches than the next chunk needs. There is at least one batch. Before they are enriched, batches have at
+most BATCH_BYTES or one row, and they may have no rows. Errors of the batches' iterator pass through.
 """
 
 ENCODERS: dict[str, Encode] = {

@@ -1,12 +1,15 @@
 r"""Prepares the cells that several formats share: columns by position, JSON without needless `\uXXXX` escapes."""
 
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import polars as pl
 import pyarrow as pa
 
 from pipeline.types import JSON_FLAG, Column, Kind
+
+PIECE_BYTES = 2 << 20
+"""Rows are written in smaller pieces than they are prepared, because writing makes several copies of their text."""
 
 _ESCAPED = r"\u"
 # An escaped backslash, a surrogate pair, or one escape: the first from the left in valid JSON text.
@@ -39,6 +42,12 @@ def make_frame(batch: pa.RecordBatch, columns: Sequence[Column]) -> pl.DataFrame
     flags = [maybe[name.removesuffix(JSON_FLAG)] for name in companions]
     arrays = batch.columns[: len(places) + len(flags)]
     return pl.DataFrame(pa.table(arrays, names=[*places, *flags]))
+
+
+def cut_frame(frame: pl.DataFrame, batch: pa.RecordBatch) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a frame that was made of a batch, in pieces of up to about PIECE_BYTES of the batch."""
+    pieces = -(-batch.nbytes // PIECE_BYTES)
+    yield from frame.iter_slices(-(-len(frame) // pieces))
 
 
 def flag_name(name: str) -> str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipeline.buffer import Chunk, WriteBuffer
 from pipeline.encode.cells import (
     correct_cells,
+    cut_frame,
     find_masks,
     format_decimals,
     format_instants,
@@ -121,11 +122,12 @@ def _encode_header(columns: Sequence[Column], *, safe: bool) -> bytes:
 
 def _encode_rows(batch: pa.RecordBatch, texts: pl.DataFrame, template: Template) -> Iterator[Chunk]:
     if not template.columns:
-        yield _write(texts if texts.width > 1 else texts.with_columns(pl.all().fill_null("")))
+        whole = texts if texts.width > 1 else texts.with_columns(pl.all().fill_null(""))
+        yield from map(_write, cut_frame(whole, batch))
         return
     cells = batch.column(CELLS)
     if template.columns <= SPREAD_COLUMNS:
-        yield _write(texts.hstack(spread_cells(cells, template.columns)))
+        yield from map(_write, cut_frame(texts.hstack(spread_cells(cells, template.columns)), batch))
         return
     sparse = pl.DataFrame({"text": pl.Series(list_texts(cells), dtype=pl.String)})
     quoted = sparse.select(_quote_where_needed(pl.col("text"))).to_series()

@@ -11,6 +11,7 @@ from pipeline.buffer import Chunk
 from pipeline.encode.cells import (
     concatenate,
     correct_cells,
+    cut_frame,
     find_masks,
     format_decimals,
     format_instants,
@@ -67,32 +68,35 @@ def _encode_objects(
     leads = [f",{_encode_name(column)}:" for column in columns[len(fixed) :]]
     if len(leads) <= SPREAD_COLUMNS:
         encode_rows = _prepare_rows(fixed, start, leads, end)
-        yield from (concatenate(encode_rows(batch)) for batch in batches if batch.num_rows)
+        for batch in batches:
+            if batch.num_rows:
+                yield from map(concatenate, encode_rows(batch))
         return
     encode_rows, template = _prepare_rows(fixed, start, [], ""), Template(leads, "null", end)
     for batch in batches:
         if batch.num_rows:
             cells = batch.column(CELLS)
             texts = pl.Series(list_texts(cells), dtype=pl.String)
-            yield from template.encode_rows(encode_rows(batch), cells, texts)
+            yield from template.encode_rows(pl.concat(encode_rows(batch)), cells, texts)
 
 
 def _prepare_rows(
     columns: Sequence[Column], start: str, leads: Sequence[str], end: str
-) -> Callable[[pa.RecordBatch], pl.Series]:
-    """Return a function that gives each row's text: start, pairs, each lead with its sparse cell, end."""
+) -> Callable[[pa.RecordBatch], Iterator[pl.Series]]:
+    """Return a function that gives each row's text, in pieces: start, pairs, each lead with its sparse cell, end."""
     checks = list_checks(columns, _list_checks(columns))
     sparse = [(pl.lit(lead), pl.col(name)) for lead, name in zip(leads, name_sparse(len(leads)), strict=True)]
     row = pl.concat_str(pl.lit(start), *_encode_pairs(columns), *itertools.chain(*sparse), pl.lit(end))
 
-    def encode_rows(batch: pa.RecordBatch) -> pl.Series:
+    def encode_rows(batch: pa.RecordBatch) -> Iterator[pl.Series]:
         frame = make_frame(batch, columns)
         masks = find_masks(frame, checks)
         unescape_columns(frame, masks)
         correct_cells(frame, masks, _CORRECTIONS)
         if leads:
             frame = frame.hstack(spread_cells(batch.column(CELLS), len(leads), absent="null"))
-        return frame.select(row).to_series()
+        for piece in cut_frame(frame, batch):
+            yield piece.select(row).to_series()
 
     return encode_rows
 

@@ -35,7 +35,7 @@ from pipeline.types import CELLS, JSON_FLAG, Column, Kind
 # BATCH_BYTES. A batch of a few hundred rows costs the server twice the CPU per row, so where wide rows are rare there
 # are more rows in a batch: MEAN_BATCH_BYTES of the mean size, and MOST_BATCH_BYTES if the widest are all adjacent.
 BATCH_BYTES = 16 << 20
-MEAN_BATCH_BYTES = 4 << 20
+MEAN_BATCH_BYTES = 7 << 19
 MOST_BATCH_BYTES = 64 << 20
 MOST_ROWS = 8192
 MOST_ATTEMPTS = 3

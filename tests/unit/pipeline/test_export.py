@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from config.errors import Cancelled, Rejected, Unavailable
 from config.metrics import Metrics
+from pipeline.batches import BATCH_BYTES
 from pipeline.export import deliver
 from pipeline.progress import Progress
 from pipeline.read import Table
@@ -155,7 +156,7 @@ def test_batches_are_cut_to_the_size_that_the_format_asks_for(storage: Storage, 
     metadata = pq.ParquetFile(tmp_path / result.key).metadata
     sizes = [metadata.row_group(index).num_rows << 20 for index in range(metadata.num_row_groups)]
     assert sum(sizes) == 70 << 20
-    assert max(sizes) <= FORMATS["PARQUET"].batch_bytes
+    assert max(sizes) <= BATCH_BYTES
 
 
 def test_batches_that_grow_a_lot_are_cut_again(storage: Storage, tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_batches_that_grow_a_lot_are_cut_again(storage: Storage, tmp_path: Path)
     metadata = pq.ParquetFile(tmp_path / result.key).metadata
     rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
     assert sum(rows) == 30
-    assert max(rows) * (5 << 20) <= 4 * FORMATS["PARQUET"].batch_bytes
+    assert max(rows) * (5 << 20) <= 4 * BATCH_BYTES
 
 
 @pytest.mark.parametrize("limit", [20, 32])

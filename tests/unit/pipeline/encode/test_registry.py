@@ -5,8 +5,9 @@ import pytest
 
 from pipeline.compress import COMPRESSORS
 from pipeline.encode import ENCODERS
+from pipeline.encode.cells import PIECE_BYTES
 from pipeline.request import ExportQuery
-from pipeline.types import CODECS, FORMATS, Column, Kind
+from pipeline.types import CODECS, FORMATS, Column, Kind, OutputOptions, choose_encoding
 from tests.oracle.cells import same_cell
 from tests.oracle.files import read
 from tests.unit.pipeline.encode.rows import batch, encoded
@@ -37,3 +38,13 @@ def test_every_format_encodes_a_batch_without_rows(form: str) -> None:
     assert read(encoded(form, TEXT, [empty]), form).rows == []
     some = batch(TEXT, id=["a"])
     assert encoded(form, TEXT, [some, empty]) == encoded(form, TEXT, [some])
+
+
+@pytest.mark.parametrize("form", ["CSV", "JSON", "JSONL"])
+def test_a_large_batch_is_written_in_pieces_with_the_same_bytes_as_small_ones(form: str) -> None:
+    rows = [f"{number} {'x' * 1000}" for number in range(6000)]
+    batches = [batch(TEXT, id=rows)]
+    chunks = list(ENCODERS[form](TEXT, iter(batches), choose_encoding(form, None, OutputOptions())))
+    assert max(map(len, chunks)) < PIECE_BYTES * 1.1
+    small = [batch(TEXT, id=rows[start : start + 1000]) for start in range(0, 6000, 1000)]
+    assert b"".join(chunks) == encoded(form, TEXT, small)
