@@ -30,7 +30,7 @@ from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 from s3fs import S3FileSystem
 
 from config.errors import Unavailable
-from pipeline.storage.s3_parts import Body
+from pipeline.storage.s3_body import Body
 from pipeline.storage.safe_names import ADVICE
 from pipeline.storage.types import Refused
 from runtime.network import CERTIFICATE_REMEDIES, explain_fault

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from pipeline.storage.s3_body import Body
 from pipeline.storage.s3_calls import DENIED, Calls
 from pipeline.storage.s3_conditions import FAILED_CONDITIONS, REFUSED_CONDITIONS, Conditions
 from pipeline.storage.s3_objects import ATTEMPT, MISSING, abort_upload, load_head
-from pipeline.storage.s3_parts import Body
 from pipeline.storage.types import Refused
 
 NEVER_MET = {"IfMatch": '"00000000000000000000000000000000"'}

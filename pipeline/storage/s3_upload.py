@@ -14,10 +14,11 @@ from typing import Any, Self
 
 from config.errors import Cancelled, Unavailable
 from config.labels import PartOutcome
+from pipeline.storage.s3_body import Body
 from pipeline.storage.s3_calls import Calls
 from pipeline.storage.s3_conditions import FAILED_CONDITIONS, OVERTAKEN, REFUSED_CONDITIONS, Conditions
 from pipeline.storage.s3_objects import ATTEMPT, MISSING, abort_upload, load_attempt, load_if_present, read_version
-from pipeline.storage.s3_parts import MAX_PARTS, Body, part_size
+from pipeline.storage.s3_parts import MAX_PARTS, part_size
 from pipeline.storage.types import Refused
 
 logger = logging.getLogger(__name__)

@@ -108,6 +108,13 @@ def test_a_refusal_is_not_tried_again(moto: Moto, storage: Storage, method: str,
     assert_nothing_is_left(moto)
 
 
+def test_a_store_that_redirects_after_it_has_read_a_part_is_named(moto: Moto, storage: Storage) -> None:
+    moto.door.faults.append(Fault("PUT", "partNumber=1", "301 Moved Permanently", b"PermanentRedirect", times=99))
+    with pytest.raises(Unavailable, match=r"S3 refused upload_part: PermanentRedirect.*_REGION and .*_ENDPOINT right"):
+        store(storage)
+    assert_nothing_is_left(moto)
+
+
 def test_an_upload_that_completes_but_says_it_did_not_is_whole(moto: Moto, storage: Storage) -> None:
     moto.door.faults += [
         Fault("POST", "uploadId", "500 Internal Server Error", b"InternalError", after=True),
