@@ -10,15 +10,15 @@ from sqlalchemy import Engine, Row, Select, and_, func, literal_column, select
 
 from config.tables import comments, users
 from pipeline.interrupt import connect
-from pipeline.sql.postgres import is_one_of
+from pipeline.sql.postgres import count_bytes, is_one_of
 
 COMMENTS = "comments"
 NO_COMMENTS = "[]"
 CACHED_IDS = 20_000
 """Up to this many ids of objects with comments are cached, so that only those are queried."""
 
-LOADED_COMMENTS, LOADED_CHARACTERS = 20_000, 4_000_000
-"""Up to this many comments, with as many characters, are read once for an export: each statement has a fixed cost."""
+LOADED_COMMENTS, LOADED_BYTES = 20_000, 2_000_000
+"""A project's comments are read once for an export if there are no more of them, and no more bytes in them."""
 
 CHUNK_ROWS = 1_000
 """Comments are read in chunks of this many, because making Python values of them holds the interpreter's lock."""
@@ -35,14 +35,14 @@ class Comments:
     def __init__(self, database: Engine, project_id: str, on: str) -> None:
         self._database = database
         self._object = and_(comments.c.project_id == project_id, comments.c.object_type == literal_column(f"'{on}'"))
-        sizes = (func.count(), func.sum(func.length(comments.c.content)))
+        sizes = (func.count(), func.sum(count_bytes(comments.c.content, database)))
         commented = select(comments.c.object_id, *sizes).where(self._object).group_by(comments.c.object_id)
         with connect(database) as connection:
             found = connection.execute(commented.limit(CACHED_IDS + 1)).all()
         ids = [row[0] for row in found]
-        count, characters = (sum(row[place] for row in found) for place in (1, 2))
+        count, size = (sum(row[place] for row in found) for place in (1, 2))
         self._known = pl.Series(ids, dtype=pl.String) if len(ids) <= CACHED_IDS else None
-        few = count <= LOADED_COMMENTS and characters <= LOADED_CHARACTERS
+        few = self._known is not None and count <= LOADED_COMMENTS and size <= LOADED_BYTES
         self._loaded = self._load_comments(ids) if few else None
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:

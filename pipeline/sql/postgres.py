@@ -4,7 +4,20 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Text, any_, bindparam, collate, false, func, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    LargeBinary,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    collate,
+    false,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.elements import UnaryExpression
 
@@ -46,6 +59,13 @@ def is_one_of(value: ColumnElement[str], values: Iterable[str], database: Engine
         return value == any_(bindparam(None, wanted, type_=ARRAY(Text), unique=True))
     listed = func.json_each(json.dumps(wanted)).table_valued("value")
     return value.in_(select(listed.c.value))
+
+
+def count_bytes(value: ColumnElement[str], database: Engine) -> ColumnElement[int]:
+    """Return the bytes of a text. Postgres knows them without reading a long text, and has to read it for `length`."""
+    if database.dialect.name == "postgresql":
+        return func.octet_length(value)
+    return func.length(cast(value, LargeBinary))
 
 
 def negate(condition: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -26,10 +26,12 @@ def batch(*ids: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(ids, pa.string())], names=["id"])
 
 
-def comment(database: Engine, object_id: str, project: str = "p", kind: str = "TRACE", number: int = 0) -> None:
+def comment(
+    database: Engine, object_id: str, project: str = "p", kind: str = "TRACE", number: int = 0, content: str = "hi"
+) -> None:
     values = {"id": f"c {object_id} {project} {kind} {number}", "project_id": project, "object_type": kind}
     with database.begin() as connection:
-        connection.execute(insert(comments).values(object_id=object_id, content="hi", **values))
+        connection.execute(insert(comments).values(object_id=object_id, content=content, **values))
 
 
 def count_statements(database: Engine) -> list[str]:
@@ -59,11 +61,15 @@ def test_few_comments_are_read_once_for_an_export(database: Engine) -> None:
 
 
 def test_long_comments_are_read_with_their_objects_only(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enrich_comments, "LOADED_CHARACTERS", 3)
     for each in ("a", "b"):
-        comment(database, each)
-    enrich = Comments(database, "p", "TRACE")
+        comment(database, each, content="éé")
+    monkeypatch.setattr(enrich_comments, "LOADED_BYTES", 8)
     sent = count_statements(database)
+    Comments(database, "p", "TRACE")
+    assert len(sent) == 2
+    monkeypatch.setattr(enrich_comments, "LOADED_BYTES", 7)
+    enrich = Comments(database, "p", "TRACE")
+    sent.clear()
     assert [len(json.loads(each)) for each in enrich(batch("b", "x")).column("comments").to_pylist()] == [1, 0]
     assert len(sent) == 1
 
@@ -100,6 +106,16 @@ def test_only_what_has_comments_is_asked_about(database: Engine) -> None:
     assert len(sent) == 1
     assert enrich(batch("b", "c")).column("comments").to_pylist() == ["[]", "[]"]
     assert len(sent) == 1
+
+
+def test_no_comment_is_lost_where_more_comments_than_objects_may_be_kept(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrich_comments, "CACHED_IDS", 1)
+    for each in ("a", "b", "c"):
+        comment(database, each)
+    enrich = Comments(database, "p", "TRACE")
+    assert [len(json.loads(each)) for each in enrich(batch("a", "b", "c")).column("comments").to_pylist()] == [1, 1, 1]
 
 
 def test_where_many_things_have_comments_each_batch_is_asked_about(
