@@ -42,7 +42,7 @@ from runtime.migrations import migrate
 T = TypeVar("T")
 PATIENCE = 60.0
 PROJECT = "demo"
-_PORTS = range(15_000, 32_768)  # from 32,768 on Linux gives them to outgoing connections (ip_local_port_range)
+_PORTS = range(15_000, 32_768)  # Linux gives the ports from 32,768 on to outgoing connections (ip_local_port_range)
 
 
 @dataclass(frozen=True)

@@ -6,4 +6,4 @@ import os
 os.environ.setdefault("_RJEM_MALLOC_CONF", "narenas:1")
 # Arrow reads this only at the import of pyarrow. Its own allocator keeps memory for its threads, and its writer of
 # Parquet uses that one whatever pool pyarrow sets: 30 MiB.
-os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.types import JSON_FLAG, Column, Kind
 
 PIECE_BYTES = 2 << 20
-"""Rows are written in smaller pieces than they are prepared, because writing makes several copies of their text."""
+"""Rows are prepared by the batch, but written in pieces of about this size, because writing makes several copies."""
 
 _ESCAPED = r"\u"
 # An escaped backslash, a surrogate pair, or one escape: the first from the left in valid JSON text.
@@ -45,7 +45,10 @@ def make_frame(batch: pa.RecordBatch, columns: Sequence[Column]) -> pl.DataFrame
 
 
 def cut_frame(frame: pl.DataFrame, batch: pa.RecordBatch) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a frame that was made of a batch, in pieces of up to about PIECE_BYTES of the batch."""
+    """Yield the rows of a frame that was made of a batch, in pieces that are about PIECE_BYTES of the batch.
+
+    They have the same number of rows, so a piece with large rows is larger.
+    """
     pieces = -(-batch.nbytes // PIECE_BYTES)
     yield from frame.iter_slices(-(-len(frame) // pieces))
 

@@ -32,9 +32,9 @@ from pipeline.tables.database_table import DatabaseTable
 from pipeline.types import CELLS, JSON_FLAG, Column, Kind
 
 # ClickHouse limits its batches only by rows. Their number is chosen such that a batch of the widest rows has at most
-# BATCH_BYTES. A batch of a few hundred rows costs the server twice the CPU per row, so where wide rows are rare there
+# READ_BYTES. A batch of a few hundred rows costs the server twice the CPU per row, so where wide rows are rare there
 # are more rows in a batch: MEAN_BATCH_BYTES of the mean size, and MOST_BATCH_BYTES if the widest are all adjacent.
-BATCH_BYTES = 16 << 20
+READ_BYTES = 16 << 20
 MEAN_BATCH_BYTES = 7 << 19
 MOST_BATCH_BYTES = 64 << 20
 MOST_ROWS = 8192
@@ -206,8 +206,8 @@ class _Survey:
     @property
     def rows_per_batch(self) -> int:
         # A few very wide rows, which fit into one batch together, do not decide.
-        widest = self.widest if self.wide_bytes > BATCH_BYTES else min(self.widest, WIDE_ROW)
-        rows = BATCH_BYTES // (widest + 1)
+        widest = self.widest if self.wide_bytes > READ_BYTES else min(self.widest, WIDE_ROW)
+        rows = READ_BYTES // (widest + 1)
         if widest <= WIDE_ROW:
             usual = MEAN_BATCH_BYTES * self.rows // (self.all_bytes + 1)
             # However the rows are placed, those of more than a step have no more than all their bytes in a batch.

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from config.errors import Rejected
-from pipeline.read.open_table import BATCH_BYTES, MOST_BATCH_BYTES
+from pipeline.read.open_table import MOST_BATCH_BYTES, READ_BYTES
 from pipeline.types import FORMATS
 from tests.support.databases import MAY, Databases, Row
 
@@ -41,7 +41,7 @@ def test_wide_rows_come_in_batches_of_limited_size(databases: Databases) -> None
     databases.read_through(lambda batch: sizes.append(batch.nbytes))
 
     assert sum(sizes) > 48 * MIB
-    assert max(sizes) <= BATCH_BYTES
+    assert max(sizes) <= READ_BYTES
 
 
 def test_a_few_wide_rows_do_not_make_all_batches_small(databases: Databases) -> None:
@@ -66,7 +66,7 @@ def test_rare_wide_rows_do_not_make_all_batches_small_even_if_they_do_not_fit_in
     databases.read_through(lambda batch: batches.append((batch.num_rows, batch.nbytes)))
 
     assert sum(rows for rows, _ in batches) == 4100
-    assert max(rows for rows, _ in batches) > BATCH_BYTES // (MIB // 2)
+    assert max(rows for rows, _ in batches) > READ_BYTES // (MIB // 2)
     assert max(size for _, size in batches) <= MOST_BATCH_BYTES
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PREFIX = "waybill-services-"
-_PORTS = range(15_000, 32_768)  # from 32,768 on Linux gives them to outgoing connections (ip_local_port_range)
+_PORTS = range(15_000, 32_768)  # Linux gives the ports from 32,768 on to outgoing connections (ip_local_port_range)
 _PATIENCE = 20.0  # seconds between asking a server to end and killing it
 
 

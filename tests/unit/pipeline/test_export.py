@@ -149,7 +149,7 @@ def test_parquet_is_packed_unless_it_is_asked_not_to(storage: Storage, tmp_path:
     assert (packed, unpacked) == ("ZSTD", "UNCOMPRESSED")
 
 
-def test_batches_are_cut_to_the_size_that_the_format_asks_for(storage: Storage, tmp_path: Path) -> None:
+def test_batches_are_cut_to_a_size(storage: Storage, tmp_path: Path) -> None:
     texts = ["x" * (1 << 20)] * 70
     rows = pa.RecordBatch.from_pydict({"id": texts, "n": list(range(70))})
     result = run(storage, spec("PARQUET"), table(iter([rows])))

@@ -4,13 +4,13 @@ from typing import get_args
 import pytest
 
 from pipeline.compress import COMPRESSORS
-from pipeline.encode import ENCODERS
+from pipeline.encode import ENCODERS, cells
 from pipeline.encode.cells import PIECE_BYTES
 from pipeline.request import ExportQuery
 from pipeline.types import CODECS, FORMATS, Column, Kind, OutputOptions, choose_encoding
 from tests.oracle.cells import same_cell
 from tests.oracle.files import read
-from tests.unit.pipeline.encode.rows import batch, encoded
+from tests.unit.pipeline.encode.rows import batch, encoded, every_kind, sliced
 
 DOCUMENT = Path(__file__).parents[4] / "docs/exports.md"
 TEXT = (Column("id", Kind.TEXT),)
@@ -48,3 +48,14 @@ def test_a_large_batch_is_written_in_pieces_with_the_same_bytes_as_small_ones(fo
     assert max(map(len, chunks)) < PIECE_BYTES * 1.1
     small = [batch(TEXT, id=rows[start : start + 1000]) for start in range(0, 6000, 1000)]
     assert b"".join(chunks) == encoded(form, TEXT, small)
+
+
+@pytest.mark.parametrize("form", ["CSV", "JSON", "JSONL"])
+@pytest.mark.parametrize("piece", [1, 300, 20_000])
+def test_pieces_of_any_size_have_the_same_bytes(form: str, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns, values = every_kind(100)
+    whole = batch(columns, **values)
+    wanted = encoded(form, columns, [whole])
+    monkeypatch.setattr(cells, "PIECE_BYTES", piece)
+    assert encoded(form, columns, [whole]) == wanted
+    assert encoded(form, columns, [whole.slice(0, 0), *sliced(whole, [1, 50])]) == wanted

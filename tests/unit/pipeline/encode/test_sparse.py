@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pytest
 
+from pipeline.encode import cells
 from pipeline.types import CELLS, Column, Kind
 from tests.unit.pipeline.encode.rows import encoded
 
@@ -19,8 +20,8 @@ Cells = dict[int, str]
 
 def batch(rows: Sequence[Cells]) -> pa.RecordBatch:
     ids = pa.array([f"row {number}" for number in range(len(rows))], pa.string())
-    cells = [[{"place": place, "text": row[place]} for place in sorted(row)] for row in rows]
-    return pa.RecordBatch.from_arrays([ids, pa.array(cells, CELL)], names=["name", CELLS])
+    lists = [[{"place": place, "text": row[place]} for place in sorted(row)] for row in rows]
+    return pa.RecordBatch.from_arrays([ids, pa.array(lists, CELL)], names=["name", CELLS])
 
 
 def columns(count: int) -> list[Column]:
@@ -37,8 +38,11 @@ def random_rows(count: int, columns: int, seed: int) -> list[Cells]:
 
 
 @pytest.mark.parametrize("count", [2, 8, 64, 65, 200])
-@pytest.mark.parametrize("seed", range(3))
-def test_each_row_has_its_cells_in_their_columns(count: int, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "piece"), [(0, 1), (1, 300), (2, cells.PIECE_BYTES)])
+def test_each_row_has_its_cells_in_their_columns(
+    count: int, seed: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "PIECE_BYTES", piece)
     rows = random_rows(50, count, seed)
     made, head = columns(count), [column.name for column in columns(count)]
     batches = [batch(rows).slice(0, 7), batch(rows).slice(7)]
