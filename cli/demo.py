@@ -1,5 +1,6 @@
 """Runs one export on embedded services, from the event on Kafka to the file and the email."""
 
+import errno
 import json
 import os
 import re
@@ -249,8 +250,12 @@ def _free_port() -> int:
     """Find a port for the consumer: the links contain it, so it must be known before the consumer serves."""
     while True:
         port = secrets.choice(_PORTS)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
 
 
 def _eventually(look: Callable[[], T | None], what: str) -> T:

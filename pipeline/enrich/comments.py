@@ -18,7 +18,7 @@ CACHED_IDS = 20_000
 """Up to this many ids of objects with comments are cached, so that only those are queried."""
 
 LOADED_COMMENTS, LOADED_BYTES = 20_000, 2_000_000
-"""A project's comments are read once for an export if there are no more of them, and no more bytes in them."""
+"""Up to these limits, a project's comments are read once for an export, because each statement has a fixed cost."""
 
 CHUNK_ROWS = 1_000
 """Comments are read in chunks of this many, because making Python values of them holds the interpreter's lock."""

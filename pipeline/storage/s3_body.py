@@ -1,4 +1,4 @@
-"""The body of a request to S3: sent from the memory where its bytes are."""
+"""The body of a request to S3, which is sent without a copy of it."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ _PIECE_BYTES = 256 << 10
 
 
 class Body(Payload):
-    """The content of an object or part, in pieces that are never copied to one: for a single request at a time.
+    """The content of an object or part, in pieces that are not joined. One request at a time uses it.
 
     botocore reads it as a file, to sign it. aiohttp calls `write`, more than once if it repeats a request or follows
     a redirect, and each call sends all bytes.

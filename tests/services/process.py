@@ -1,6 +1,7 @@
 """Servers as child processes: started in their own folder, awaited, and stopped with whoever started them."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pwd
@@ -51,9 +52,14 @@ def free_port() -> int:
     """A TCP port of 127.0.0.1 that nothing uses at the moment and that no outgoing connection will be given."""
     while True:
         port = secrets.choice(_PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
 
 
 def accepts(port: int) -> bool:

@@ -1,11 +1,14 @@
 """Servers are awaited, explain themselves, and end with whoever started them."""
 
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import psutil
 import pytest
@@ -105,3 +108,18 @@ def test_free_ports_are_free() -> None:
     deadline = time.monotonic() + 1
     assert not any(accepts(free_port()) for _ in range(10))
     assert time.monotonic() < deadline
+
+
+def test_a_port_in_use_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = [taken.getsockname()[1], free_port()]
+        monkeypatch.setattr(process, "_PORTS", ports)
+        assert {free_port() for _ in range(20)} == {ports[1]}
+
+
+def test_a_machine_that_gives_no_port_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = MagicMock()
+    refused.return_value.__enter__.return_value.bind.side_effect = PermissionError(errno.EACCES, "no")
+    monkeypatch.setattr(socket, "socket", refused)
+    with pytest.raises(PermissionError):
+        free_port()
